@@ -1,0 +1,183 @@
+# Wiretoll. `make help` lists what there is. Outputs only under build/.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := all
+
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+BINDIR     ?= $(PREFIX)/bin
+SANITIZE   ?= 0
+V          ?= 0
+
+CC         := gcc
+CLANG      := clang
+BPFTOOL    := $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
+PYTHON     := /usr/bin/python3
+
+# SANITIZE=1 builds into a tree of its own, so that both kinds stay built.
+ifeq ($(SANITIZE),1)
+OUT        := build/sanitize
+SANFLAGS   := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+else
+OUT        := build
+SANFLAGS   := -D_FORTIFY_SOURCE=2
+endif
+
+ifeq ($(V),0)
+Q := @
+say = @printf '  %-8s %s\n' "$(1)" "$(2)"
+else
+Q :=
+say = @:
+endif
+
+# ---- flags -----------------------------------------------------------------------------------------------
+# Recursive, so that `make deps` runs before any of these packages is there.
+PACKAGES   = libbpf libnl-3.0 libnl-genl-3.0 libnl-route-3.0 liburing libpq jansson libmicrohttpd gnutls libcurl libsodium
+PKG_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
+CPPFLAGS   += -D_GNU_SOURCE -Iinclude -Iuserspace -Iapi -I$(OUT)/gen
+CFLAGS     += -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+              -Wvla -Wformat=2 -Wno-format-nonliteral -fPIE -fstack-protector-strong -fstack-clash-protection -fcf-protection $(SANFLAGS)
+LDFLAGS    += -pie -Wl,-z,relro,-z,now -Wl,-z,noexecstack -Wl,--as-needed $(SANFLAGS)
+BPFFLAGS   := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Iinclude -I/usr/include/$(shell uname -m)-linux-gnu
+
+METER_LIBS = -lbpf -lelf -lz
+AGENT_LIBS = $(METER_LIBS) -lnl-route-3 -lnl-genl-3 -lnl-3 -luring -lcurl -ljansson -lsodium
+API_LIBS   = -lmicrohttpd -lgnutls -lpq -ljansson -lsodium
+CLI_LIBS   = -lcurl -ljansson -lsodium -lpq -lgnutls
+ALL_LIBS   = $(AGENT_LIBS) -lmicrohttpd -lgnutls -lpq
+
+# ---- sources: a folder is a static library --------------------------------------------------------------
+objects    = $(patsubst %.c,$(OUT)/obj/%.o,$(wildcard $(addsuffix /*.c,$(1))))
+BASE_OBJ    := $(call objects,userspace/base)
+METER_OBJ   := $(call objects,userspace/meter)
+WG_OBJ      := $(call objects,userspace/wg)
+NET_OBJ     := $(call objects,userspace/net)
+JOURNAL_OBJ := $(call objects,userspace/journal)
+AGENT_OBJ   := $(call objects,userspace/agent)
+CLI_OBJ     := $(call objects,userspace/cli)
+STORE_OBJ   := $(call objects,api/store)
+API_OBJ     := $(call objects,api api/resources api/billing)
+DEPLOY_OBJ  := $(call objects,api/deploy)
+EVERY_OBJ   := $(BASE_OBJ) $(METER_OBJ) $(WG_OBJ) $(NET_OBJ) $(JOURNAL_OBJ) $(AGENT_OBJ) $(CLI_OBJ) $(STORE_OBJ) $(API_OBJ) $(DEPLOY_OBJ)
+
+lib         = $(OUT)/lib/$(1).a
+LIBS_AGENT  := $(foreach l,journal meter wg net base,$(call lib,$l))
+LIBS_API    := $(foreach l,store base,$(call lib,$l))
+
+PROGRAMS    := $(foreach p,wiretoll wiretoll-agent wiretoll-api wiretoll-deployd,$(OUT)/bin/$p)
+SKELETONS   := $(patsubst bpf/%.bpf.c,$(OUT)/gen/%.skel.h,$(wildcard bpf/*.bpf.c))
+MIGRATIONS  := $(sort $(wildcard api/store/migrations/*.sql))
+GENERATED   := $(SKELETONS) $(OUT)/gen/migrations.h
+UNIT_TESTS  := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/unit/test_*.c tests/bpf/test_*.c tests/net/test_*.c))
+
+.PHONY: all deps test demo lint check-headers install clean help format
+all: $(PROGRAMS) ## build everything
+
+# ---- programs -------------------------------------------------------------------------------------------
+$(OUT)/bin/wiretoll-agent: $(AGENT_OBJ) $(LIBS_AGENT)
+$(OUT)/bin/wiretoll-agent: LIBS = $(AGENT_LIBS)
+$(OUT)/bin/wiretoll-api: $(API_OBJ) $(LIBS_API)
+$(OUT)/bin/wiretoll-api: LIBS = $(API_LIBS)
+$(OUT)/bin/wiretoll-deployd: $(DEPLOY_OBJ) $(LIBS_API)
+$(OUT)/bin/wiretoll-deployd: LIBS = $(API_LIBS)
+$(OUT)/bin/wiretoll: $(CLI_OBJ) $(LIBS_API)
+$(OUT)/bin/wiretoll: LIBS = $(CLI_LIBS)
+
+$(PROGRAMS):
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS)
+
+$(call lib,base): $(BASE_OBJ)
+$(call lib,meter): $(METER_OBJ)
+$(call lib,wg): $(WG_OBJ)
+$(call lib,net): $(NET_OBJ)
+$(call lib,journal): $(JOURNAL_OBJ)
+$(call lib,store): $(STORE_OBJ)
+# What the unit tests need of the programs: all but their main files.
+$(call lib,agent): $(filter-out %/main.o,$(AGENT_OBJ))
+$(call lib,api): $(filter-out %/main.o,$(API_OBJ))
+$(call lib,cli): $(filter-out %/main.o,$(CLI_OBJ))
+$(call lib,deploy): $(filter-out %/main.o,$(DEPLOY_OBJ))
+$(OUT)/lib/%.a:
+	$(call say,AR,$@)
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(OUT)/obj/%.o: %.c | $(GENERATED)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# ---- BPF ------------------------------------------------------------------------------------------------
+$(OUT)/bpf/%.bpf.o: bpf/%.bpf.c
+	$(call say,BPF,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPFFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)llvm-strip -g $@
+# Kept, not deleted as a step on the way to the skeleton; -g strips DWARF and leaves BTF.
+.PRECIOUS: $(OUT)/bpf/%.bpf.o
+
+$(OUT)/gen/%.skel.h: $(OUT)/bpf/%.bpf.o
+	$(call say,SKEL,$@)
+	@mkdir -p $(@D)
+	$(Q)$(BPFTOOL) gen skeleton $< name $* > $@
+
+# ---- the migrations, embedded in the API ----------------------------------------------------------------
+$(OUT)/gen/migrations.h: $(MIGRATIONS) api/store/embed.sh
+	$(call say,SQL,$@)
+	@mkdir -p $(@D)
+	$(Q)bash api/store/embed.sh $(MIGRATIONS) > $@
+
+# ---- tests ----------------------------------------------------------------------------------------------
+TEST_LIBS := $(foreach l,agent api cli deploy store journal meter wg net base,$(call lib,$l))
+$(UNIT_TESTS): $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(TEST_LIBS)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_LIBS) -Wl,--end-group $(ALL_LIBS) -lcmocka
+
+.PHONY: test-programs
+test-programs: $(UNIT_TESTS)
+
+deps: ## install every package that building, testing and running need (apt-get)
+	@bash tests/deps.sh
+
+test: deps ## install what is missing, build, and run every test; needs root
+	@bash tests/run.sh
+
+demo: deps ## the main job, end to end, on real packets; needs root
+	@$(MAKE) --no-print-directory all
+	@bash tests/demo/run.sh
+
+# ---- upkeep ---------------------------------------------------------------------------------------------
+C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+HEADERS := $(filter %.h,$(filter-out bpf/%,$(C_FILES)))
+
+lint: check-headers ## formatting, headers, shell and house rules
+	@clang-format --dry-run --Werror $(C_FILES)
+	@bash tests/lint.sh
+
+format: ## rewrite the C files in the project's style
+	@clang-format -i $(C_FILES)
+
+check-headers: $(GENERATED) ## every header compiles alone
+	@for header in $(HEADERS); do \
+		$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(filter-out -D_FORTIFY_SOURCE=2,$(CFLAGS)) -fsyntax-only -x c "$$header" \
+			-Wno-pragma-once-outside-header || { echo "$$header does not compile alone"; exit 1; }; \
+	done
+
+install: all ## copy the programs to DESTDIR/PREFIX/bin
+	install -d $(DESTDIR)$(BINDIR)
+	install -m 0755 $(PROGRAMS) $(DESTDIR)$(BINDIR)/
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+	@echo "  variables: V=1 (show commands), SANITIZE=1 (ASan and UBSan), DESTDIR, PREFIX"
+
+-include $(EVERY_OBJ:.o=.d) $(patsubst $(OUT)/tests/%,$(OUT)/obj/tests/%.d,$(UNIT_TESTS)) $(wildcard $(OUT)/bpf/*.d)

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What a resource's file sees of HTTP: a parsed request, an answer to fill in, and the route table's row.
+ * The role that a route needs stands in its row and is checked before any handler runs.
+ */
+#ifndef WIRETOLL_API_ROUTE_H
+#define WIRETOLL_API_ROUTE_H
+
+#include "base/base.h"
+#include "base/json.h"
+#include "store/db.h"
+
+#define UUID_TEXT_SIZE 37
+
+/* Roles as bits, so that a route can admit several. */
+enum role {
+	ROLE_NONE = 1, /* no token needed */
+	ROLE_ADMIN = 2,
+	ROLE_USER = 4,
+	ROLE_BILLING = 8,
+	ROLE_SERVICE = 16,
+	ROLE_GATEWAY = 32,
+	/* What a customer's panel may do: a user for itself, a service acting for one, an admin for all. */
+	ROLE_CUSTOMER = ROLE_USER | ROLE_SERVICE | ROLE_ADMIN,
+	ROLE_ANY_USER = ROLE_CUSTOMER | ROLE_BILLING,
+};
+
+/* Who asks. `owner` is whose objects may be seen: the user itself, or whom a service acts for; empty: all. */
+struct principal {
+	enum role role;
+	char user[UUID_TEXT_SIZE];
+	char owner[UUID_TEXT_SIZE];
+	/* Of a gateway's token: */
+	char gateway[UUID_TEXT_SIZE];
+	int attempt;
+	int64_t generation;
+};
+
+struct server;
+
+struct request {
+	struct server *server;
+	struct db *db; /* the worker's connection, no transaction open */
+	const char *method;
+	const char *path;
+	const char *arguments[4]; /* what the path's {…} matched, URL-decoded */
+	const json_t *body;       /* parsed JSON object; NULL when there was none */
+	const char *raw_body;
+	size_t raw_body_length;
+	struct principal principal;
+	const char *client_address;
+	bool expired; /* a parked request whose time is over: answer now */
+	void *transport;
+};
+
+const char *request_query(const struct request *request, const char *name);
+const char *request_header(const struct request *request, const char *name);
+
+struct response {
+	unsigned status;
+	json_t *json; /* owned; or: */
+	char *text;   /* owned, with content_type */
+	const char *content_type;
+	bool wipe;            /* holds a secret: overwritten after sending, Cache-Control: no-store */
+	char disposition[64]; /* Content-Disposition's file name */
+	unsigned retry_after;
+};
+
+/* A handler returns 0 with the response filled in, HANDLER_PARK, or -errno (answered as 500 or 503, logged).
+ */
+typedef int (*handler_fn)(struct request *request, struct response *response);
+
+/*
+ * Parks the request: the handler runs again when request_wake() names the key, or with `expired` set after
+ * `seconds`. Return its result. The key is a gateway's id.
+ */
+#define HANDLER_PARK 1
+int request_park(struct request *request, const char *key, unsigned seconds);
+void request_wake(struct server *server, const char *key);
+
+struct route {
+	const char *method;
+	const char *path; /* "/v1/gateways/{id}/peers/{peer}" */
+	unsigned roles;   /* of enum role */
+	handler_fn handler;
+};
+
+/* Fills in a problem document (RFC 9457) and returns 0, so that handlers can `return response_problem(…)`. */
+int response_problem(struct response *response, unsigned status, const char *field, const char *format, ...)
+	WT_PRINTF(4, 5);
+/* The same from a reader of base/json.h: 422, or 400 for a wrong type. */
+int response_json_problem(struct response *response, const struct json_problem *problem);
+
+/* Each resource file exports its rows; routes.c lists the tables. */
+extern const struct route agent_routes[], billing_routes[]; /* end with a NULL method */
+
+#endif

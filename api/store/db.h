@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One connection to PostgreSQL. Parameters and results are text; SQL is written with $1 … and every table
+ * with its schema (search_path is pg_catalog). A worker owns its connection: not thread-safe.
+ */
+#ifndef WIRETOLL_STORE_DB_H
+#define WIRETOLL_STORE_DB_H
+
+#include "base/base.h"
+
+#include <libpq-fe.h>
+
+struct db;
+
+/* What PostgreSQL said of the last failed statement. */
+struct db_error {
+	char sqlstate[6];
+	char constraint[64];
+	char message[256];
+};
+
+/* Connects with what is in the file (a libpq connection string, 0600). -ECONNREFUSED, or -errno of the file.
+ */
+WT_MUST_CHECK int db_open(const char *connection_file, struct db **ret_db);
+void db_close(struct db *db);
+
+/* Whether it is usable; reconnects if not. -ECONNREFUSED. */
+WT_MUST_CHECK int db_ensure(struct db *db);
+int db_socket(const struct db *db);
+PGconn *db_connection(struct db *db);
+
+/*
+ * Runs one statement. Returns -EEXIST for a violated unique or exclusion constraint, -EDOM for another
+ * constraint, -EINVAL for a value PostgreSQL cannot read, -EAGAIN for a deadlock or serialization failure,
+ * -ENOTCONN when the connection is lost, -EIO otherwise; db_last_error() says more. The caller frees the
+ * result with PQclear() or _cleanup_result_.
+ */
+WT_MUST_CHECK int db_query(struct db *db, PGresult **ret_result, const char *sql, int n_params,
+			   const char *const *params);
+
+/* db_query with the parameters as arguments: DB_QUERY(db, &result, "SELECT $1", text). */
+#define DB_QUERY(db, ret_result, sql, ...)                                                                   \
+	db_query(db, ret_result, sql, (int)ARRAY_SIZE(((const char *[]){NULL, ##__VA_ARGS__})) - 1,          \
+		 ((const char *[]){NULL, ##__VA_ARGS__}) + 1)
+
+/* The same where no rows are wanted: the number of rows changed, or an error as above. */
+WT_MUST_CHECK int db_execute(struct db *db, const char *sql, int n_params, const char *const *params);
+#define DB_EXECUTE(db, sql, ...)                                                                             \
+	db_execute(db, sql, (int)ARRAY_SIZE(((const char *[]){NULL, ##__VA_ARGS__})) - 1,                    \
+		   ((const char *[]){NULL, ##__VA_ARGS__}) + 1)
+
+WT_MUST_CHECK int db_begin(struct db *db);
+WT_MUST_CHECK int db_commit(struct db *db);
+/* Harmless when no transaction is open. */
+void db_rollback(struct db *db);
+
+const struct db_error *db_last_error(const struct db *db);
+
+/* A field by column name; NULL for SQL NULL. The column must exist. */
+const char *db_value(const PGresult *result, int row, const char *column);
+
+void cleanup_result(PGresult **result);
+#define _cleanup_result_ WT_CLEANUP(cleanup_result)
+
+#endif

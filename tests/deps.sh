@@ -1,0 +1,42 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Installs the Debian packages that building, testing and running need, and says which. Quick when all are there.
+set -euo pipefail
+
+packages=(
+	# building
+	gcc libc6-dev make git pkg-config clang llvm bpftool clang-format shellcheck
+	# libraries
+	libbpf-dev libelf-dev zlib1g-dev libnl-3-dev libnl-genl-3-dev libnl-route-3-dev liburing-dev libpq-dev
+	libjansson-dev libmicrohttpd-dev libgnutls28-dev libcurl4-openssl-dev libsodium-dev
+	# running: the gateway and the control plane
+	wireguard-go wireguard-tools nftables iproute2 procps util-linux postgresql postgresql-contrib
+	# tests and the demo
+	libcmocka-dev libasan8 libubsan1 python3 python3-pytest python3-psycopg2 iputils-ping openssl
+)
+
+missing=()
+while read -r status package; do
+	[ "$status" = installed ] || missing+=("$package")
+done < <(for package in "${packages[@]}"; do
+	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=missing
+	echo "${status:-missing} $package"
+done)
+if [ ${#missing[@]} -eq 0 ]; then
+	exit 0
+fi
+
+if [ "$(id -u)" != 0 ]; then
+	echo "make deps: these packages are missing and only root can install them: ${missing[*]}" >&2
+	exit 1
+fi
+
+echo "Installing ${#missing[@]} Debian packages: ${missing[*]}"
+# Debian's postgresql package otherwise creates and starts a cluster of its own, which nothing here uses.
+if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+	mkdir -p /etc/postgresql-common
+	echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"

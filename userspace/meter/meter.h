@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The meter from user space: load, pin, adopt, attribute, read, limit. One object per WireGuard interface.
+ * Everything that counts is pinned in the folder given, so that counting goes on with no process alive; a
+ * later process adopts it. Not thread-safe; one process at a time holds a pin folder (by a lock on it).
+ */
+#ifndef WIRETOLL_METER_METER_H
+#define WIRETOLL_METER_METER_H
+
+#include "base/base.h"
+#include "base/cidr.h"
+
+#include <wiretoll/meter_abi.h>
+
+struct meter;
+
+enum meter_attach { METER_ATTACH_AUTO, METER_ATTACH_TCX, METER_ATTACH_TC };
+
+struct meter_options {
+	const char *pin_folder; /* in a BPF file system; created if its parent is there */
+	const char *interface;
+	enum meter_attach attach;
+	uint32_t capacity; /* slots; 0: WT_DEFAULT_CAPACITY */
+};
+
+/* What an epoch is made of. */
+struct meter_identity {
+	uint8_t map_uuid[16];
+	uint8_t boot_id[16];
+	uint64_t netns_cookie;
+	uint32_t ifindex;
+	uint32_t capacity;
+};
+
+struct meter_totals {
+	uint64_t upload_bytes, upload_packets;
+	uint64_t download_bytes, download_packets;
+	uint64_t refused_bytes, refused_packets;
+};
+
+struct meter_interface_totals {
+	uint64_t counted; /* in the directions of the mask in force at the time */
+	uint64_t refused_bytes, refused_packets;
+	uint64_t unparsed_packets;
+};
+
+/* A grant: `ceiling` is in counted bytes of its cycle in this epoch, or WT_NO_CEILING. */
+struct meter_grant {
+	uint64_t cycle;
+	uint64_t grant_seq;
+	uint64_t ceiling;
+	uint32_t mask;
+};
+
+struct meter_limit_state {
+	struct meter_grant grant; /* as it is in force; cycle 0: none yet */
+	uint64_t cycle_counted;   /* counted since the grant's cycle began */
+	bool exhausted;           /* refusal is latched for this grant */
+	uint32_t refuse;          /* WT_REFUSE_* */
+};
+
+/*
+ * Adopts what is pinned. Returns 0 when boot, network namespace, interface index and name, ABI and the
+ * links' attachment all match; -ENOENT when nothing is pinned; -ESTALE when the pins belong to something that
+ * is gone: *ret_meter then is a read-only object for the last counts, to be sealed and given to
+ * meter_remove(). Other errors leave *ret_meter alone: -EBUSY when another process holds the folder,
+ * -EPROTO when the maps' layout is of another version.
+ */
+WT_MUST_CHECK int meter_adopt(const struct meter_options *options, struct meter **ret_meter);
+
+/*
+ * Loads the programs and maps, attaches to the interface (ingress first in the chain, egress last) and pins
+ * all. Before a limit is granted every packet is let through and counted. Returns -EEXIST when something is
+ * pinned already, -EBUSY when another process holds the folder or another program owns the first place
+ * (clsact only), -ENODEV when there is no such interface, -ERANGE for a capacity out of range.
+ */
+WT_MUST_CHECK int meter_attach(const struct meter_options *options, struct meter **ret_meter);
+
+/* Frees the object; counting goes on. NULL is accepted. */
+void meter_close(struct meter *meter);
+
+/* Detaches, removes the pins and frees the object, also when it fails. A clsact qdisc stays. */
+WT_MUST_CHECK int meter_remove(struct meter *meter);
+
+const struct meter_identity *meter_identity(const struct meter *meter);
+
+/* "tcx" or "tc". */
+const char *meter_attachment(const struct meter *meter);
+
+/* Counts a prefix for a slot from now on; replaces what the same prefix had. Safe while packets flow. */
+WT_MUST_CHECK int meter_set_prefix(struct meter *meter, const struct cidr *prefix, uint32_t slot,
+				   uint32_t incarnation);
+/* -ENOENT when it is not in the table. */
+WT_MUST_CHECK int meter_delete_prefix(struct meter *meter, const struct cidr *prefix);
+
+typedef int (*meter_prefix_fn)(const struct cidr *prefix, const struct wt_attribution *attribution,
+			       void *data);
+/* Calls fn for each prefix of the table, in no order; stops at the first non-zero result and returns it. */
+WT_MUST_CHECK int meter_for_each_prefix(struct meter *meter, meter_prefix_fn fn, void *data);
+
+/* Slots and their owners live beside the counts. slot < capacity, else -ERANGE. */
+WT_MUST_CHECK int meter_set_owner(struct meter *meter, uint32_t slot, const struct wt_owner *owner);
+WT_MUST_CHECK int meter_get_owner(const struct meter *meter, uint32_t slot, struct wt_owner *ret_owner);
+
+/* Sums over all CPUs, read through the mapping: no system call. slot < capacity. */
+void meter_read(const struct meter *meter, uint32_t slot, struct meter_totals *ret_totals);
+void meter_read_interface(const struct meter *meter, struct meter_interface_totals *ret_totals);
+
+/*
+ * Puts a grant in force: 0, or -EALREADY when (cycle, grant_seq) is not above the one in force. A new cycle
+ * begins at the bytes counted at this moment; before the first grant nothing is counted against a limit.
+ * After a crash at any point it is wholly in force or not at all once the meter is adopted.
+ */
+WT_MUST_CHECK int meter_grant(struct meter *meter, const struct meter_grant *grant);
+void meter_set_refuse(struct meter *meter, uint32_t reasons);
+void meter_read_limit(const struct meter *meter, struct meter_limit_state *ret_state);
+
+/* A descriptor that polls readable when a program has sent an event, and what takes the events off it:
+ * returns how many there were, or -errno. */
+int meter_event_fd(const struct meter *meter);
+WT_MUST_CHECK int meter_drain_events(struct meter *meter);
+
+/* 1 when a program runs before ours on ingress and so may end the chain, 0 when not, -ENOLINK when ours is
+ * not attached any more, or -errno. */
+WT_MUST_CHECK int meter_is_shadowed(const struct meter *meter);
+
+#endif

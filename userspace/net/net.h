@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The gateway's interface, addresses, routes and firewall in the calling network namespace. Each "ensure"
+ * compares with what is there and changes only the difference, so that it can be repeated after any crash.
+ */
+#ifndef WIRETOLL_NET_NET_H
+#define WIRETOLL_NET_NET_H
+
+#include "base/base.h"
+#include "base/cidr.h"
+
+#define NET_ROUTE_PROTOCOL 187 /* marks our routes; see rtnetlink(7), rtm_protocol */
+
+struct net;
+
+/* A netlink route socket for the calls below. */
+WT_MUST_CHECK int net_open(struct net **ret_net);
+void net_close(struct net *net);
+
+/* A second socket subscribed to link changes: its descriptor for an event loop, and the call to make when it
+ * is readable. */
+WT_MUST_CHECK int net_watch_open(struct net **ret_watch);
+int net_watch_fd(const struct net *watch);
+typedef void (*net_link_fn)(const char *interface, int ifindex, bool deleted, void *data);
+WT_MUST_CHECK int net_watch_dispatch(struct net *watch, net_link_fn fn, void *data);
+
+/* Index of an interface; -ENODEV. */
+WT_MUST_CHECK int net_link_index(struct net *net, const char *interface);
+
+/*
+ * Makes a kernel WireGuard device, down. -EEXIST when the name is taken, -EOPNOTSUPP when this kernel has
+ * no WireGuard.
+ */
+WT_MUST_CHECK int net_link_create_wireguard(struct net *net, const char *interface);
+
+/* No automatic IPv6 addresses, hence no router solicitations: before the link is up. */
+WT_MUST_CHECK int net_link_disable_addrgen(struct net *net, const char *interface);
+WT_MUST_CHECK int net_link_set_mtu(struct net *net, const char *interface, uint32_t mtu);
+WT_MUST_CHECK int net_link_set_up(struct net *net, const char *interface, bool up);
+WT_MUST_CHECK int net_link_is_up(struct net *net, const char *interface, bool *ret_up);
+
+/* The interface has exactly these addresses afterwards (link-local ones are left alone). */
+WT_MUST_CHECK int net_ensure_addresses(struct net *net, const char *interface, const struct cidr *addresses,
+				       size_t n_addresses);
+
+/* Of the routes through the interface that carry our protocol mark, exactly these remain. */
+WT_MUST_CHECK int net_ensure_routes(struct net *net, const char *interface, const struct cidr *destinations,
+				    size_t n_destinations);
+
+enum net_masquerade { NET_MASQUERADE_NONE, NET_MASQUERADE_ROAD_WARRIORS, NET_MASQUERADE_ALL };
+
+/* Everything that decides what may pass; see docs/decisions on the firewall. */
+struct net_firewall {
+	const char *tunnel_interface; /* wg0 */
+	uint16_t listen_port;         /* WireGuard's, open to the Internet: the only one */
+	const struct cidr *tunnel_subnets;
+	size_t n_tunnel_subnets; /* where road warriors live */
+	const struct cidr *vpc_subnets;
+	size_t n_vpc_subnets; /* what peers may reach */
+	const struct cidr *remote_subnets;
+	size_t n_remote_subnets; /* allowed IPs of sites and peerings: the VPC may call them */
+	const struct cidr *api_addresses;
+	size_t n_api_addresses; /* where the agent reports to */
+	uint16_t api_port;
+	bool allow_dns; /* resolving the endpoints of sites */
+	enum net_masquerade masquerade;
+};
+
+/* Renders the rule set as text for `nft -f`; the caller frees it. */
+WT_MUST_CHECK int net_firewall_render(const struct net_firewall *firewall, char **ret_text);
+/* Puts it in force, in one transaction of nft. -EIO with nft's own words in `error` when it is refused. */
+WT_MUST_CHECK int net_firewall_apply(const struct net_firewall *firewall, char *error, size_t error_size);
+
+#endif
