@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* The journal under truncation at every byte, bit flips, torn writes and a second writer (I9). */
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "journal/format.h"
+#include "journal/journal.h"
+
+#define N_RECORDS 12
+
+static char folder[64];
+
+static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *ftw)
+{
+	(void)status, (void)type, (void)ftw;
+	return remove(path);
+}
+
+static void remove_folder(void)
+{
+	nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static int make_folder(void **state)
+{
+	(void)state;
+	strcpy(folder, "/tmp/wiretoll-journal-XXXXXX");
+	return mkdtemp(folder) ? 0 : -1;
+}
+
+static int drop_folder(void **state)
+{
+	(void)state;
+	remove_folder();
+	return 0;
+}
+
+static struct journal *open_journal(size_t segment_bytes)
+{
+	struct journal *journal = NULL;
+
+	assert_int_equal(journal_open(&(struct journal_options){folder, segment_bytes}, &journal), 0);
+	return journal;
+}
+
+/* Record i holds i bytes of its own number, so that any other content is told apart. */
+static void append_numbered(struct journal *journal, unsigned number)
+{
+	char payload[256];
+
+	memset(payload, (int)number, sizeof(payload));
+	assert_int_equal(journal_append(journal, payload, number, NULL), 0);
+}
+
+struct walk {
+	unsigned count;
+	unsigned acknowledged;
+	uint64_t last_sequence;
+};
+
+static int check_numbered(const struct journal_record *record, void *data)
+{
+	struct walk *walk = data;
+	unsigned number = ++walk->count;
+
+	assert_int_equal(record->length, number);
+	for (unsigned i = 0; i < number; i++)
+		assert_int_equal(((const uint8_t *)record->payload)[i], number);
+	assert_true(record->sequence > walk->last_sequence);
+	walk->last_sequence = record->sequence;
+	walk->acknowledged += record->acknowledged;
+	return 0;
+}
+
+/* The records that are kept: always 1 … n, in order, each once. */
+static struct walk walk_journal(struct journal *journal)
+{
+	struct walk walk = {0};
+
+	assert_int_equal(journal_for_each(journal, check_numbered, &walk), 0);
+	return walk;
+}
+
+static void path_in_folder(char *path, size_t size, const char *name)
+{
+	snprintf(path, size, "%s/%s", folder, name);
+}
+
+static void write_file(const char *name, const char *data, size_t length)
+{
+	char path[128];
+	int fd;
+
+	path_in_folder(path, sizeof(path), name);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(file_write_all(fd, data, length), 0);
+	close(fd);
+}
+
+static const char *const first_segment = "0000000000000001.wtj";
+
+static char *fill_one_segment(size_t *ret_length)
+{
+	struct journal *journal = open_journal(0);
+	char path[128], *image = NULL;
+
+	for (unsigned i = 1; i <= N_RECORDS; i++)
+		append_numbered(journal, i);
+	journal_close(journal);
+	path_in_folder(path, sizeof(path), first_segment);
+	assert_int_equal(file_read(path, 1 << 20, &image, ret_length), 0);
+	return image;
+}
+
+/* Number of records that end within the first `bytes` bytes. */
+static unsigned records_within(size_t bytes)
+{
+	unsigned count = 0;
+
+	for (size_t end = 0; count < N_RECORDS; count++) {
+		end += sizeof(struct journal_header) + count + 1;
+		if (end > bytes)
+			break;
+	}
+	return count;
+}
+
+static void test_truncation_at_every_byte(void **state)
+{
+	size_t length;
+	char *image = fill_one_segment(&length);
+
+	(void)state;
+	for (size_t cut = 0; cut <= length; cut++) {
+		struct journal *journal;
+		unsigned kept = records_within(cut);
+
+		write_file(first_segment, image, cut);
+		journal = open_journal(0);
+		assert_int_equal(walk_journal(journal).count, kept);
+		/* It goes on behind what is valid, and that holds after another start. */
+		append_numbered(journal, kept + 1);
+		journal_close(journal);
+		journal = open_journal(0);
+		assert_int_equal(walk_journal(journal).count, kept + 1);
+		journal_close(journal);
+	}
+	free(image);
+}
+
+static void test_every_flipped_bit(void **state)
+{
+	size_t length;
+	char *image = fill_one_segment(&length);
+
+	(void)state;
+	for (size_t bit = 0; bit < length * 8; bit++) {
+		struct journal *journal;
+
+		image[bit / 8] ^= (char)(1 << (bit % 8));
+		write_file(first_segment, image, length);
+		journal = open_journal(0);
+		assert_int_equal(walk_journal(journal).count, records_within(bit / 8));
+		journal_close(journal);
+		image[bit / 8] ^= (char)(1 << (bit % 8));
+	}
+	free(image);
+}
+
+static void test_damage_in_an_early_segment(void **state)
+{
+	struct journal *journal = open_journal(64);
+	char path[128];
+	struct stat status;
+	int fd;
+
+	(void)state;
+	for (unsigned i = 1; i <= N_RECORDS; i++)
+		append_numbered(journal, i);
+	journal_close(journal);
+	/* 25 + 26 + 27 bytes reach 64: the second segment begins with record 4, the third with record 7. */
+	path_in_folder(path, sizeof(path), "0000000000000004.wtj");
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, "x", 1, 30), 1);
+	close(fd);
+	journal = open_journal(64);
+	assert_int_equal(walk_journal(journal).count, 4);
+	append_numbered(journal, 5);
+	journal_close(journal);
+	path_in_folder(path, sizeof(path), "0000000000000007.wtj.bad");
+	assert_int_equal(stat(path, &status), 0);
+	journal = open_journal(64);
+	assert_int_equal(walk_journal(journal).count, 5);
+	journal_close(journal);
+}
+
+static void test_single_writer(void **state)
+{
+	struct journal *journal = open_journal(0), *second = NULL;
+
+	(void)state;
+	assert_int_equal(journal_open(&(struct journal_options){folder, 0}, &second), -EBUSY);
+	assert_null(second);
+	journal_close(journal);
+	journal_close(open_journal(0));
+}
+
+static void test_acknowledgement_is_kept(void **state)
+{
+	struct journal *journal = open_journal(0);
+
+	(void)state;
+	for (unsigned i = 1; i <= 4; i++)
+		append_numbered(journal, i);
+	journal_acknowledge(journal, 3);
+	journal_acknowledge(journal, 99); /* nothing has that number: ignored */
+	append_numbered(journal, 5);
+	journal_close(journal);
+	journal = open_journal(0);
+	assert_int_equal(journal_acknowledged(journal), 3);
+	assert_int_equal(walk_journal(journal).acknowledged, 3);
+	journal_acknowledge(journal, 4);
+	assert_int_equal(journal_flush(journal), 0);
+	assert_int_equal(journal_flush(journal), 0);
+	journal_close(journal);
+	journal = open_journal(0);
+	assert_int_equal(journal_acknowledged(journal), 4);
+	assert_int_equal(walk_journal(journal).count, 5);
+	journal_close(journal);
+}
+
+static void test_failed_append_leaves_no_trace(void **state)
+{
+	struct journal *journal = open_journal(0);
+	struct journal_write write;
+
+	(void)state;
+	append_numbered(journal, 1);
+	assert_int_equal(journal_prepare(journal, "torn", 4, &write), 0);
+	assert_int_equal(pwrite(write.fd, write.data, write.length / 2, write.offset), write.length / 2);
+	assert_int_equal(journal_finish(journal, -ENOSPC), -ENOSPC);
+	append_numbered(journal, 2);
+	assert_int_equal(walk_journal(journal).count, 2);
+	assert_int_equal(walk_journal(journal).last_sequence, write.sequence);
+	journal_close(journal);
+	journal = open_journal(0);
+	assert_int_equal(walk_journal(journal).count, 2);
+	journal_close(journal);
+}
+
+static void test_one_append_at_a_time(void **state)
+{
+	struct journal *journal = open_journal(0);
+	struct journal_write write, second;
+
+	(void)state;
+	assert_int_equal(journal_prepare(journal, "a", 1, &write), 0);
+	assert_int_equal(journal_prepare(journal, "b", 1, &second), -EBUSY);
+	assert_int_equal(journal_finish(journal, -EIO), -EIO);
+	assert_int_equal(journal_prepare(journal, NULL, (size_t)JOURNAL_RECORD_MAX + 1, &second), -EFBIG);
+	journal_close(journal);
+}
+
+static void test_read_by_sequence(void **state)
+{
+	struct journal *journal = open_journal(64);
+	char *payload = NULL;
+	size_t length = 0;
+
+	(void)state;
+	for (unsigned i = 1; i <= N_RECORDS; i++)
+		append_numbered(journal, i);
+	for (unsigned i = 1; i <= N_RECORDS; i++) {
+		assert_int_equal(journal_read(journal, i, &payload, &length), 0);
+		assert_int_equal(length, i);
+		assert_int_equal(payload[0], i);
+		free(payload);
+	}
+	assert_int_equal(journal_read(journal, N_RECORDS + 1, &payload, &length), -ENOENT);
+	assert_int_equal(journal_read(journal, 0, &payload, &length), -ENOENT);
+	journal_close(journal);
+}
+
+static int count_record(const struct journal_record *record, void *data)
+{
+	(void)record;
+	++*(unsigned *)data;
+	return 0;
+}
+
+static unsigned count_records(struct journal *journal)
+{
+	unsigned count = 0;
+
+	assert_int_equal(journal_for_each(journal, count_record, &count), 0);
+	return count;
+}
+
+static void test_expiry_spares_what_is_unacknowledged(void **state)
+{
+	struct journal *journal = open_journal(64);
+	int64_t later = clock_utc_ns() + 60 * NSEC_PER_SEC;
+
+	(void)state;
+	for (unsigned i = 1; i <= N_RECORDS; i++)
+		append_numbered(journal, i);
+	assert_int_equal(journal_expire(journal, later), 0);
+	assert_int_equal(count_records(journal), N_RECORDS);
+	journal_acknowledge(journal, 7); /* the third segment has two more */
+	assert_int_equal(journal_expire(journal, 0), 0);
+	assert_int_equal(count_records(journal), N_RECORDS);
+	assert_int_equal(journal_expire(journal, later), 0);
+	assert_int_equal(count_records(journal), N_RECORDS - 6);
+	journal_close(journal);
+	journal = open_journal(64);
+	assert_int_equal(count_records(journal), N_RECORDS - 6);
+	journal_close(journal);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_truncation_at_every_byte, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_every_flipped_bit, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_damage_in_an_early_segment, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_single_writer, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_acknowledgement_is_kept, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_failed_append_leaves_no_trace, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_one_append_at_a_time, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_read_by_sequence, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_expiry_spares_what_is_unacknowledged, make_folder,
+						drop_folder),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "journal/format.h"
+
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "journal/journal.h"
+
+uint32_t journal_crc(const struct journal_header *header, const void *payload)
+{
+	struct journal_header covered = *header;
+
+	covered.crc = 0;
+	return crc32c(crc32c(0, &covered, sizeof(covered)), payload, header->length);
+}
+
+size_t journal_record_at(const void *data, size_t available, uint64_t sequence,
+			 struct journal_header *ret_header)
+{
+	struct journal_header header;
+
+	if (available < sizeof(header))
+		return 0;
+	memcpy(&header, data, sizeof(header));
+	if (header.magic != JOURNAL_MAGIC || header.sequence != sequence ||
+	    header.length > JOURNAL_RECORD_MAX || header.length > available - sizeof(header))
+		return 0;
+	if (header.kind != JOURNAL_DATA && (header.kind != JOURNAL_ACK || header.length != sizeof(uint64_t)))
+		return 0;
+	if (journal_crc(&header, (const char *)data + sizeof(header)) != header.crc)
+		return 0;
+	*ret_header = header;
+	return sizeof(header) + header.length;
+}

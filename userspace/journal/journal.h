@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The journal: what was counted, on disk before it is sent. Segment files of records that are only ever
+ * appended, {header, payload}, each with a CRC32C and the next number in one gapless sequence, so that a
+ * reader takes the valid prefix and nothing else. One process at a time holds the folder (by a lock on it).
+ * Writing is left to the caller's event loop: see journal_prepare(). Not thread-safe.
+ */
+#ifndef WIRETOLL_JOURNAL_JOURNAL_H
+#define WIRETOLL_JOURNAL_JOURNAL_H
+
+#include "base/base.h"
+
+#include <sys/types.h>
+
+#define JOURNAL_RECORD_MAX (64u << 20)
+
+struct journal;
+
+struct journal_options {
+	const char *folder;   /* created if missing, 0700 */
+	size_t segment_bytes; /* a segment that has reached this is followed by a new one; 0: 4 MiB */
+};
+
+/*
+ * Takes the lock, reads all segments up to the first record that is not whole and valid, and cuts off what
+ * follows: a torn tail is truncated, segments behind it are kept aside as NAME.bad. Returns -EBUSY when
+ * another process holds the folder.
+ */
+WT_MUST_CHECK int journal_open(const struct journal_options *options, struct journal **ret_journal);
+
+/* Releases the lock. NULL is accepted. */
+void journal_close(struct journal *journal);
+
+struct journal_record {
+	uint64_t sequence;
+	const void *payload;
+	size_t length;
+	bool acknowledged;
+};
+
+/* Calls fn for each record kept, oldest first; stops at the first non-zero result and returns it. */
+typedef int (*journal_fn)(const struct journal_record *record, void *data);
+WT_MUST_CHECK int journal_for_each(struct journal *journal, journal_fn fn, void *data);
+
+/* Reads one record back; the caller frees the payload, which has a NUL behind it. -ENOENT: not kept. */
+WT_MUST_CHECK int journal_read(struct journal *journal, uint64_t sequence, char **ret_payload,
+			       size_t *ret_length);
+
+/* What an append has to write, and where. It belongs to the journal until journal_finish(). */
+struct journal_write {
+	int fd;
+	const void *data;
+	size_t length;
+	off_t offset;
+	uint64_t sequence; /* of the record */
+};
+
+/*
+ * Begins an append; exactly one is open at a time (-EBUSY otherwise). The caller writes all of it at the
+ * offset, then fdatasyncs, then calls journal_finish(). Returns -EFBIG above JOURNAL_RECORD_MAX.
+ */
+WT_MUST_CHECK int journal_prepare(struct journal *journal, const void *payload, size_t length,
+				  struct journal_write *ret_write);
+
+/*
+ * Ends it: `result` is 0 when write and fdatasync both succeeded, else the record does not exist and its
+ * number is given to the next one. Returns `result`, or an error of taking a failed write back.
+ */
+int journal_finish(struct journal *journal, int result);
+
+/* The three steps at once, blocking. */
+WT_MUST_CHECK int journal_append(struct journal *journal, const void *payload, size_t length,
+				 uint64_t *ret_sequence);
+
+/*
+ * All records up to this one are acknowledged. It becomes durable with the next append, or with
+ * journal_flush(): an acknowledgement that is lost only makes the caller send known bytes again.
+ */
+void journal_acknowledge(struct journal *journal, uint64_t sequence);
+WT_MUST_CHECK int journal_flush(struct journal *journal);
+uint64_t journal_acknowledged(const struct journal *journal);
+
+/* Deletes whole segments that are acknowledged and were last written before the instant (UTC). */
+WT_MUST_CHECK int journal_expire(struct journal *journal, int64_t before_utc_ns);
+
+#endif
