@@ -1,0 +1,31 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Runs a command in an envelope of namespaces of its own: network, mounts, processes, with a private /run, /sys and BPF
+# file system. When the command ends, or is killed however, everything made inside vanishes with it.
+#   tests/envelope.sh COMMAND [ARGUMENT…]
+set -euo pipefail
+
+if [ "${WIRETOLL_ENVELOPE:-}" != 1 ]; then
+	exec env WIRETOLL_ENVELOPE=1 unshare --net --mount --pid --fork --kill-child --mount-proc -- "$0" "$@"
+fi
+
+mount -t tmpfs -o mode=0755 wiretoll-run /run
+mkdir -p /run/netns /run/wireguard /run/lock
+mount -t sysfs sysfs /sys
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true
+ip link set lo up
+sysctl -qw net.ipv6.conf.default.addr_gen_mode=1
+unset WIRETOLL_ENVELOPE
+
+# This shell is process 1 here: it stays, to reap orphans, until the command has ended. A trap cuts the wait short.
+"$@" &
+child=$!
+trap 'kill -TERM $child 2>/dev/null' TERM
+trap 'kill -INT $child 2>/dev/null' INT
+status=0
+while true; do
+	wait "$child" && status=0 || status=$?
+	kill -0 "$child" 2>/dev/null || break
+done
+exit "$status"
