@@ -124,7 +124,7 @@ $(OUT)/bpf/%.bpf.o: bpf/%.bpf.c
 $(OUT)/gen/%.skel.h: $(OUT)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
 	@mkdir -p $(@D)
-	$(Q)$(BPFTOOL) gen skeleton $< name $* > $@
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
 
 # ---- the migrations, embedded in the API ----------------------------------------------------------------
 $(OUT)/gen/migrations.h: $(MIGRATIONS) api/store/embed.sh

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the meter's files share: the object, its pins, its attachment. */
+#ifndef WIRETOLL_METER_INTERNAL_H
+#define WIRETOLL_METER_INTERNAL_H
+
+#include "meter/meter.h"
+
+struct ring_buffer;
+
+/* Everything that is pinned, each under its name. */
+enum meter_object {
+	OBJECT_PREFIXES4,
+	OBJECT_PREFIXES6,
+	OBJECT_CELLS,
+	OBJECT_INTERFACE_CELLS,
+	OBJECT_POOL,
+	OBJECT_META,
+	OBJECT_OWNERS,
+	OBJECT_EVENTS,
+	OBJECT_MAPS, /* how many maps there are; programs and links follow */
+	OBJECT_INGRESS = OBJECT_MAPS,
+	OBJECT_EGRESS,
+	OBJECT_INGRESS_LINK, /* tcx only */
+	OBJECT_EGRESS_LINK,
+	OBJECTS
+};
+
+struct meter {
+	char *folder;
+	int lock;
+	int fds[OBJECTS]; /* -1: not there */
+	bool stale;       /* what it counted is gone: to be read, then removed */
+	struct wt_cell *cells;
+	struct wt_interface_cell *interface_cells;
+	struct wt_pool *pool;
+	const struct wt_meta *meta;
+	struct wt_owner *owners;
+	size_t sizes[OBJECT_MAPS]; /* of the mappings above */
+	struct ring_buffer *events;
+	struct meter_identity identity;
+};
+
+/* pins.c. A folder holds `live`, and while a step is unfinished `new` or `old`. */
+#define PINS_LIVE "live"
+#define PINS_NEW  "new"
+#define PINS_OLD  "old"
+
+/* Locks the folder: -ENOENT when it is not there (and not to be created), -EBUSY when another holds it. */
+WT_MUST_CHECK int pins_lock(const char *folder, bool create, int *ret_lock);
+WT_MUST_CHECK int pins_make(const char *folder, const char *stage);
+WT_MUST_CHECK int pins_add(const char *folder, const char *stage, enum meter_object object, int fd);
+WT_MUST_CHECK int pins_move(const char *folder, const char *from, const char *to);
+bool pins_exist(const char *folder, const char *stage);
+/* Opens what is pinned; fds of objects that are not stay -1. -ENOENT when the stage itself is not there. */
+WT_MUST_CHECK int pins_open(const char *folder, const char *stage, int fds[static OBJECTS]);
+/* Removes the pins of a stage, and filters on the interface that run its programs. None is no error. */
+WT_MUST_CHECK int pins_clear(const char *folder, const char *stage);
+
+/* maps.c. Maps all arrays into memory and fills in the identity; -EPROTO for another layout. */
+WT_MUST_CHECK int maps_open(struct meter *meter);
+void maps_close(struct meter *meter);
+
+/* identity.c: who and where this process is. ifindex is that of the name now. */
+WT_MUST_CHECK int identity_here(const char *interface, struct wt_meta *ret_meta);
+/* The highest possible CPU's number and one, or -errno: what an array by CPU needs. */
+WT_MUST_CHECK int identity_cpus(void);
+
+/* attach.c. fds: of both programs; for tcx both links' are filled in. */
+WT_MUST_CHECK int attach_tcx(uint32_t ifindex, int fds[static OBJECTS]);
+WT_MUST_CHECK int attach_tc(uint32_t ifindex, const int fds[static OBJECTS]);
+/* Whether both programs are attached to the interface as the record says. */
+bool attach_verify(const struct wt_meta *meta, const int fds[static OBJECTS]);
+/* Removes our clsact filters, if these programs are what runs in their places. */
+WT_MUST_CHECK int detach_tc(uint32_t ifindex, const int fds[static OBJECTS]);
+
+/* limit.c. Brings the pool to its first state; finishes a grant that a crash has left half way. */
+void pool_init(struct wt_pool *ret_pool, uint32_t cpus);
+void pool_recover(struct wt_pool *pool);
+
+#endif

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* A meter's life: load and attach, or adopt; close, or remove. */
+#include "meter/internal.h"
+
+#include "meter.skel.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PREFIXES_PER_PEER 8
+#define ETHERNET_HEADER   14
+
+static int silent(enum libbpf_print_level level, const char *format, va_list arguments)
+{
+	(void)level, (void)format, (void)arguments;
+	return 0;
+}
+
+static int on_event(void *context, void *data, size_t size)
+{
+	(void)context, (void)data, (void)size;
+	return 0;
+}
+
+static int meter_new(const char *folder, bool create, struct meter **ret_meter)
+{
+	struct meter *meter = calloc(1, sizeof(*meter));
+	int r = -ENOMEM;
+
+	if (!meter)
+		return r;
+	/* libbpf is a library, too, and does not log; its errors come back as codes. */
+	libbpf_set_print(silent);
+	meter->lock = -1;
+	for (int i = 0; i < OBJECTS; i++)
+		meter->fds[i] = -1;
+	meter->folder = strdup(folder);
+	if (meter->folder)
+		r = pins_lock(folder, create, &meter->lock);
+	/* What an earlier process has left unfinished. */
+	if (r == 0)
+		r = pins_clear(folder, PINS_NEW);
+	if (r == 0)
+		r = pins_clear(folder, PINS_OLD);
+	if (r < 0) {
+		meter_close(meter);
+		return r;
+	}
+	*ret_meter = meter;
+	return 0;
+}
+
+void meter_close(struct meter *meter)
+{
+	if (!meter)
+		return;
+	ring_buffer__free(meter->events);
+	maps_close(meter);
+	for (int i = 0; i < OBJECTS; i++)
+		cleanup_close(&meter->fds[i]);
+	cleanup_close(&meter->lock);
+	free(meter->folder);
+	free(meter);
+}
+
+static void cleanup_meter(struct meter **meter)
+{
+	meter_close(*meter);
+}
+
+static int open_live(struct meter *meter)
+{
+	int r = pins_open(meter->folder, PINS_LIVE, meter->fds);
+
+	if (r == 0)
+		r = maps_open(meter);
+	if (r < 0)
+		return r;
+	meter->events = ring_buffer__new(meter->fds[OBJECT_EVENTS], on_event, NULL, NULL);
+	return meter->events ? 0 : -errno;
+}
+
+/* Same boot, network namespace, interface by index and by name, and both programs still on it. */
+static bool is_current(const struct meter *meter, const char *interface)
+{
+	const struct wt_meta *meta = meter->meta;
+	struct wt_meta here;
+
+	return identity_here(interface, &here) == 0 && here.ifindex == meta->ifindex &&
+	       here.netns_cookie == meta->netns_cookie &&
+	       memcmp(here.boot_id, meta->boot_id, sizeof(here.boot_id)) == 0 &&
+	       memcmp(here.ifname, meta->ifname, sizeof(here.ifname)) == 0 && attach_verify(meta, meter->fds);
+}
+
+int meter_adopt(const struct meter_options *options, struct meter **ret_meter)
+{
+	WT_CLEANUP(cleanup_meter) struct meter *meter = NULL;
+	int r = meter_new(options->pin_folder, false, &meter);
+
+	if (r == 0)
+		r = open_live(meter);
+	if (r < 0)
+		return r;
+	meter->stale = !is_current(meter, options->interface);
+	if (!meter->stale)
+		pool_recover(meter->pool);
+	r = meter->stale ? -ESTALE : 0;
+	*ret_meter = TAKE_PTR(meter);
+	return r;
+}
+
+/* WireGuard and TUN begin with the IP header; a veth of a test or a bridge port does not. */
+static int link_header(const char *interface, uint32_t *ret_size)
+{
+	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq request = {0};
+
+	memcpy(request.ifr_name, interface, strnlen(interface, sizeof(request.ifr_name) - 1));
+	if (fd < 0 || ioctl(fd, SIOCGIFHWADDR, &request))
+		return -errno;
+	*ret_size = request.ifr_hwaddr.sa_family == ARPHRD_ETHER ? ETHERNET_HEADER : 0;
+	return 0;
+}
+
+static int set_sizes(struct meter_bpf *bpf, const struct wt_meta *meta)
+{
+	const struct {
+		struct bpf_map *map;
+		uint32_t entries;
+	} sizes[] = {
+		{bpf->maps.prefixes4, meta->capacity * PREFIXES_PER_PEER},
+		{bpf->maps.prefixes6, meta->capacity * PREFIXES_PER_PEER},
+		{bpf->maps.cells, meta->cpus * meta->stride},
+		{bpf->maps.iface_cells, meta->cpus},
+		{bpf->maps.owners, meta->capacity},
+		{bpf->maps.events, (uint32_t)sysconf(_SC_PAGESIZE)},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		int r = bpf_map__set_max_entries(sizes[i].map, sizes[i].entries);
+
+		if (r < 0)
+			return r;
+	}
+	bpf->rodata->capacity = meta->capacity;
+	bpf->rodata->stride = meta->stride;
+	bpf->rodata->cpus = meta->cpus;
+	return link_header(meta->ifname, &bpf->rodata->l3_offset);
+}
+
+static int store_first_values(const struct meter_bpf *bpf, const struct wt_meta *meta)
+{
+	struct wt_pool pool;
+	uint32_t zero = 0;
+	int r;
+
+	pool_init(&pool, meta->cpus);
+	r = bpf_map_update_elem(bpf_map__fd(bpf->maps.pool), &zero, &pool, BPF_ANY);
+	return r < 0 ? r : bpf_map_update_elem(bpf_map__fd(bpf->maps.meta), &zero, meta, BPF_ANY);
+}
+
+/* The object's own descriptors die with the skeleton; ours are copies. */
+static int take_descriptors(const struct meter_bpf *bpf, int fds[static OBJECTS])
+{
+	const int loaded[] = {
+		[OBJECT_PREFIXES4] = bpf_map__fd(bpf->maps.prefixes4),
+		[OBJECT_PREFIXES6] = bpf_map__fd(bpf->maps.prefixes6),
+		[OBJECT_CELLS] = bpf_map__fd(bpf->maps.cells),
+		[OBJECT_INTERFACE_CELLS] = bpf_map__fd(bpf->maps.iface_cells),
+		[OBJECT_POOL] = bpf_map__fd(bpf->maps.pool),
+		[OBJECT_META] = bpf_map__fd(bpf->maps.meta),
+		[OBJECT_OWNERS] = bpf_map__fd(bpf->maps.owners),
+		[OBJECT_EVENTS] = bpf_map__fd(bpf->maps.events),
+		[OBJECT_INGRESS] = bpf_program__fd(bpf->progs.meter_ingress),
+		[OBJECT_EGRESS] = bpf_program__fd(bpf->progs.meter_egress),
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(loaded); i++) {
+		fds[i] = fcntl(loaded[i], F_DUPFD_CLOEXEC, 0);
+		if (fds[i] < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int load(const struct wt_meta *meta, int fds[static OBJECTS])
+{
+	struct meter_bpf *bpf = meter_bpf__open();
+	int r;
+
+	if (!bpf)
+		return -errno;
+	r = set_sizes(bpf, meta);
+	if (r == 0)
+		r = meter_bpf__load(bpf);
+	if (r == 0)
+		r = store_first_values(bpf, meta);
+	if (r == 0)
+		r = take_descriptors(bpf, fds);
+	meter_bpf__destroy(bpf);
+	return r;
+}
+
+static int pin_range(struct meter *meter, int first, int end)
+{
+	int r = 0;
+
+	for (int i = first; r == 0 && i < end; i++)
+		r = pins_add(meter->folder, PINS_NEW, (enum meter_object)i, meter->fds[i]);
+	return r;
+}
+
+static int attach_hooks(struct meter *meter, const struct wt_meta *meta, enum meter_attach how,
+			uint32_t *ret_attachment)
+{
+	int r = -EINVAL;
+
+	if (how != METER_ATTACH_TC) {
+		r = attach_tcx(meta->ifindex, meter->fds);
+		if (r == 0)
+			r = pin_range(meter, OBJECT_INGRESS_LINK, OBJECTS);
+		*ret_attachment = WT_ATTACHED_TCX;
+	}
+	/* A kernel before 6.6 does not know the attach type. */
+	if (how == METER_ATTACH_TC || (how == METER_ATTACH_AUTO && r == -EINVAL)) {
+		r = attach_tc(meta->ifindex, meter->fds);
+		*ret_attachment = WT_ATTACHED_TC;
+	}
+	return r;
+}
+
+/* Maps and programs are pinned before anything is attached: by them a filter left by a crash is found. */
+static int build(struct meter *meter, struct wt_meta *meta, enum meter_attach how)
+{
+	uint32_t zero = 0;
+	int r = load(meta, meter->fds);
+
+	if (r == 0)
+		r = pins_make(meter->folder, PINS_NEW);
+	if (r == 0)
+		r = pin_range(meter, 0, OBJECT_INGRESS_LINK);
+	if (r == 0)
+		r = attach_hooks(meter, meta, how, &meta->attachment);
+	if (r == 0)
+		r = bpf_map_update_elem(meter->fds[OBJECT_META], &zero, meta, BPF_ANY);
+	if (r == 0)
+		r = pins_move(meter->folder, PINS_NEW, PINS_LIVE);
+	for (int i = 0; i < OBJECTS; i++) {
+		cleanup_close(&meter->fds[i]);
+		meter->fds[i] = -1;
+	}
+	return r;
+}
+
+static int describe(const struct meter_options *options, struct wt_meta *ret_meta)
+{
+	uint32_t capacity = options->capacity ? options->capacity : WT_DEFAULT_CAPACITY;
+	int cpus = identity_cpus(), r;
+
+	if (cpus < 0)
+		return cpus;
+	if (capacity < 2 || capacity > WT_MAX_CAPACITY)
+		return -ERANGE;
+	r = identity_here(options->interface, ret_meta);
+	if (r < 0)
+		return r;
+	ret_meta->capacity = capacity;
+	ret_meta->cpus = (uint32_t)cpus;
+	ret_meta->stride = (capacity + 63) / 64 * 64;
+	return 0;
+}
+
+int meter_attach(const struct meter_options *options, struct meter **ret_meter)
+{
+	WT_CLEANUP(cleanup_meter) struct meter *meter = NULL;
+	struct wt_meta meta;
+	int r = describe(options, &meta), cleared;
+
+	if (r == 0)
+		r = meter_new(options->pin_folder, true, &meter);
+	if (r < 0)
+		return r;
+	if (pins_exist(meter->folder, PINS_LIVE))
+		return -EEXIST;
+	r = build(meter, &meta, options->attach);
+	if (r < 0) {
+		cleared = pins_clear(meter->folder, PINS_NEW);
+		if (cleared == 0)
+			rmdir(meter->folder);
+		return r;
+	}
+	r = open_live(meter);
+	if (r == 0)
+		*ret_meter = TAKE_PTR(meter);
+	return r;
+}
+
+int meter_remove(struct meter *meter)
+{
+	int r = pins_move(meter->folder, PINS_LIVE, PINS_OLD);
+
+	/* A link is detached when the last of its descriptor and its pin is gone. */
+	for (int i = OBJECT_INGRESS_LINK; i < OBJECTS; i++) {
+		cleanup_close(&meter->fds[i]);
+		meter->fds[i] = -1;
+	}
+	if (r == 0)
+		r = pins_clear(meter->folder, PINS_OLD);
+	if (r == 0 && rmdir(meter->folder))
+		r = -errno;
+	meter_close(meter);
+	return r;
+}

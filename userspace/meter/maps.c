@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* The maps as user space sees them: counts and owners through mappings, prefixes through system calls. */
+#include "meter/internal.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static int map_array(struct meter *meter, enum meter_object object, size_t value_size, uint64_t entries,
+		     int protection, void *ret_mapping)
+{
+	struct bpf_map_info info = {0};
+	uint32_t info_size = sizeof(info);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), size;
+	void *mapping;
+	int r;
+
+	if (meter->fds[object] < 0)
+		return -ENODATA;
+	r = bpf_obj_get_info_by_fd(meter->fds[object], &info, &info_size);
+	if (r < 0)
+		return r;
+	if (info.value_size != value_size || info.max_entries != entries)
+		return -EPROTO;
+	size = (value_size * entries + page - 1) / page * page;
+	mapping = mmap(NULL, size, protection, MAP_SHARED, meter->fds[object], 0);
+	if (mapping == MAP_FAILED)
+		return -errno;
+	meter->sizes[object] = size;
+	*(void **)ret_mapping = mapping;
+	return 0;
+}
+
+static void unmap_array(struct meter *meter, enum meter_object object, const void *mapping)
+{
+	if (mapping)
+		munmap((void *)mapping, meter->sizes[object]);
+}
+
+static void fill_identity(struct meter *meter)
+{
+	const struct wt_meta *meta = meter->meta;
+
+	meter->identity = (struct meter_identity){
+		.netns_cookie = meta->netns_cookie,
+		.ifindex = meta->ifindex,
+		.capacity = meta->capacity,
+	};
+	memcpy(meter->identity.map_uuid, meta->map_uuid, sizeof(meta->map_uuid));
+	memcpy(meter->identity.boot_id, meta->boot_id, sizeof(meta->boot_id));
+}
+
+static bool layout_known(const struct wt_meta *meta)
+{
+	return meta->abi == WT_METER_ABI && meta->cpus > 0 && meta->capacity > 0 &&
+	       meta->stride >= meta->capacity;
+}
+
+int maps_open(struct meter *meter)
+{
+	const struct wt_meta *meta;
+	int r = map_array(meter, OBJECT_META, sizeof(*meta), 1, PROT_READ, &meter->meta);
+
+	if (r < 0)
+		return r;
+	meta = meter->meta;
+	if (!layout_known(meta))
+		return -EPROTO;
+	/* Counts are the programs' alone: no store of ours can reach them. */
+	r = map_array(meter, OBJECT_CELLS, sizeof(struct wt_cell), (uint64_t)meta->cpus * meta->stride,
+		      PROT_READ, &meter->cells);
+	if (r == 0)
+		r = map_array(meter, OBJECT_INTERFACE_CELLS, sizeof(struct wt_interface_cell), meta->cpus,
+			      PROT_READ, &meter->interface_cells);
+	if (r == 0)
+		r = map_array(meter, OBJECT_POOL, sizeof(struct wt_pool), 1, PROT_READ | PROT_WRITE,
+			      &meter->pool);
+	if (r == 0)
+		r = map_array(meter, OBJECT_OWNERS, sizeof(struct wt_owner), meta->capacity,
+			      PROT_READ | PROT_WRITE, &meter->owners);
+	if (r < 0)
+		return r;
+	if (meter->pool->abi != WT_POOL_ABI)
+		return -EPROTO;
+	fill_identity(meter);
+	return 0;
+}
+
+void maps_close(struct meter *meter)
+{
+	unmap_array(meter, OBJECT_META, meter->meta);
+	unmap_array(meter, OBJECT_CELLS, meter->cells);
+	unmap_array(meter, OBJECT_INTERFACE_CELLS, meter->interface_cells);
+	unmap_array(meter, OBJECT_POOL, meter->pool);
+	unmap_array(meter, OBJECT_OWNERS, meter->owners);
+}
+
+const struct meter_identity *meter_identity(const struct meter *meter)
+{
+	return &meter->identity;
+}
+
+const char *meter_attachment(const struct meter *meter)
+{
+	return meter->meta->attachment == WT_ATTACHED_TCX ? "tcx" : "tc";
+}
+
+/* The programs store whole words, so a load sees no half of one; relaxed, as words need no common moment. */
+#define LOAD(word) __atomic_load_n(&(word), __ATOMIC_RELAXED)
+
+void meter_read(const struct meter *meter, uint32_t slot, struct meter_totals *ret_totals)
+{
+	struct meter_totals totals = {0};
+
+	for (uint32_t cpu = 0; slot < meter->meta->capacity && cpu < meter->meta->cpus; cpu++) {
+		const struct wt_cell *cell = &meter->cells[(size_t)cpu * meter->meta->stride + slot];
+
+		totals.upload_bytes += LOAD(cell->upload_bytes);
+		totals.upload_packets += LOAD(cell->upload_packets);
+		totals.download_bytes += LOAD(cell->download_bytes);
+		totals.download_packets += LOAD(cell->download_packets);
+		totals.refused_bytes += LOAD(cell->refused_bytes);
+		totals.refused_packets += LOAD(cell->refused_packets);
+	}
+	*ret_totals = totals;
+}
+
+void meter_read_interface(const struct meter *meter, struct meter_interface_totals *ret_totals)
+{
+	struct meter_interface_totals totals = {0};
+
+	for (uint32_t cpu = 0; cpu < meter->meta->cpus; cpu++) {
+		const struct wt_interface_cell *cell = &meter->interface_cells[cpu];
+
+		totals.counted += LOAD(cell->counted);
+		totals.refused_bytes += LOAD(cell->refused_bytes);
+		totals.refused_packets += LOAD(cell->refused_packets);
+		totals.unparsed_packets += LOAD(cell->unparsed_packets);
+	}
+	*ret_totals = totals;
+}
+
+int meter_set_owner(struct meter *meter, uint32_t slot, const struct wt_owner *owner)
+{
+	if (meter->stale)
+		return -ESTALE;
+	if (slot >= meter->meta->capacity)
+		return -ERANGE;
+	/* The flags say whether the rest is there: last when a slot is taken, first when it is freed. */
+	if (!owner->flags)
+		__atomic_store_n(&meter->owners[slot].flags, 0, __ATOMIC_RELEASE);
+	memcpy(meter->owners[slot].peer_id, owner->peer_id, sizeof(owner->peer_id));
+	meter->owners[slot].incarnation = owner->incarnation;
+	__atomic_store_n(&meter->owners[slot].flags, owner->flags, __ATOMIC_RELEASE);
+	return 0;
+}
+
+int meter_get_owner(const struct meter *meter, uint32_t slot, struct wt_owner *ret_owner)
+{
+	if (slot >= meter->meta->capacity)
+		return -ERANGE;
+	*ret_owner = meter->owners[slot];
+	return 0;
+}
