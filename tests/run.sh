@@ -81,13 +81,16 @@ run_suite() {
 
 export PYTHONDONTWRITEBYTECODE=1
 echo "Building (ASan and UBSan for the tests, plain for the demo) …"
-make --no-print-directory -j"$(nproc)" SANITIZE=1 all test-programs > "$logs/build.log" 2>&1 &&
-	make --no-print-directory -j"$(nproc)" all >> "$logs/build.log" 2>&1 || {
+build() {
+	make --no-print-directory -j"$(nproc)" SANITIZE=1 all test-programs &&
+		make --no-print-directory -j"$(nproc)" all
+}
+if ! build > "$logs/build.log" 2>&1; then
 	cat "$logs/build.log"
 	echo "the build failed"
 	echo "0 passed, 1 failed"
 	exit 1
-}
+fi
 
 suites=("$@")
 [ ${#suites[@]} -gt 0 ] || suites=(unit bpf net api demo)
