@@ -56,6 +56,9 @@ void db_rollback(struct db *db);
 
 const struct db_error *db_last_error(const struct db *db);
 
+/* Keeps the error of a result got from db_connection() directly, and returns what db_query() would. */
+int db_note_error(struct db *db, const PGresult *result);
+
 /* A field by column name; NULL for SQL NULL. The column must exist. */
 const char *db_value(const PGresult *result, int row, const char *column);
 

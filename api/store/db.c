@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "store/db.h"
+
+#include "base/file.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_CONNECTION_FILE 8192
+
+struct db {
+	PGconn *connection;
+	struct db_error error;
+};
+
+static void ignore_notice(void *context, const PGresult *result)
+{
+	(void)context;
+	(void)result;
+}
+
+/*
+ * The fixed settings come behind the file's, so that they win: nothing may resolve a name outside
+ * pg_catalog, and a hung statement or a forgotten transaction ends by itself.
+ */
+static PGconn *connect_with(const char *text)
+{
+	static const char *const keywords[] = {
+		"connect_timeout", "dbname", "application_name", "client_encoding", "options", NULL,
+	};
+	const char *const values[] = {
+		"5",
+		text,
+		"wiretoll",
+		"UTF8",
+		"-c search_path=pg_catalog -c TimeZone=UTC -c DateStyle=ISO -c bytea_output=hex -c "
+		"statement_timeout=30s "
+		"-c idle_in_transaction_session_timeout=60s",
+		NULL,
+	};
+	PGconn *connection = PQconnectdbParams(keywords, values, 1);
+
+	if (connection)
+		PQsetNoticeReceiver(connection, ignore_notice, NULL);
+	return connection;
+}
+
+/* libpq's text without the trailing newline; it never holds a password. */
+static void set_message(struct db *db, const char *text)
+{
+	snprintf(db->error.message, sizeof(db->error.message), "%.*s", (int)strcspn(text, "\n"), text);
+}
+
+int db_open(const char *connection_file, struct db **ret_db)
+{
+	char *text = NULL;
+	size_t length = 0;
+	struct db *db;
+	int r;
+
+	r = file_read(connection_file, MAX_CONNECTION_FILE, &text, &length);
+	if (r < 0)
+		return r;
+	text[strcspn(text, "\r\n")] = '\0';
+	db = calloc(1, sizeof(*db));
+	if (db)
+		db->connection = connect_with(text);
+	sodium_memzero(text, length);
+	free(text);
+	if (!db || !db->connection) {
+		free(db);
+		return -ENOMEM;
+	}
+	if (PQstatus(db->connection) != CONNECTION_OK) {
+		db_close(db);
+		return -ECONNREFUSED;
+	}
+	*ret_db = db;
+	return 0;
+}
+
+void db_close(struct db *db)
+{
+	if (!db)
+		return;
+	PQfinish(db->connection);
+	free(db);
+}
+
+/* Whether the server has closed the connection while it lay idle; reading is cheaper than asking. */
+static bool is_broken(struct db *db)
+{
+	struct pollfd poller = {.fd = PQsocket(db->connection), .events = POLLIN};
+
+	if (PQstatus(db->connection) != CONNECTION_OK)
+		return true;
+	if (poll(&poller, 1, 0) > 0 && PQconsumeInput(db->connection) == 0)
+		return true;
+	return PQstatus(db->connection) != CONNECTION_OK;
+}
+
+int db_ensure(struct db *db)
+{
+	if (!is_broken(db))
+		return 0;
+	PQreset(db->connection);
+	if (PQstatus(db->connection) == CONNECTION_OK)
+		return 0;
+	set_message(db, PQerrorMessage(db->connection));
+	return -ECONNREFUSED;
+}
+
+int db_socket(const struct db *db)
+{
+	return PQsocket(db->connection);
+}
+
+PGconn *db_connection(struct db *db)
+{
+	return db->connection;
+}
+
+static int error_of_state(const char *state)
+{
+	if (strcmp(state, "23505") == 0 || strcmp(state, "23P01") == 0)
+		return -EEXIST;
+	if (strncmp(state, "23", 2) == 0)
+		return -EDOM;
+	if (strncmp(state, "22", 2) == 0)
+		return -EINVAL;
+	if (strncmp(state, "40", 2) == 0 || strcmp(state, "55P03") == 0)
+		return -EAGAIN;
+	if (strncmp(state, "08", 2) == 0 || strncmp(state, "57P", 3) == 0)
+		return -ENOTCONN;
+	return -EIO;
+}
+
+int db_note_error(struct db *db, const PGresult *result)
+{
+	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	const char *constraint = PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME);
+	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+	memset(&db->error, 0, sizeof(db->error));
+	snprintf(db->error.sqlstate, sizeof(db->error.sqlstate), "%s", state ? state : "");
+	snprintf(db->error.constraint, sizeof(db->error.constraint), "%s", constraint ? constraint : "");
+	set_message(db, message ? message : PQerrorMessage(db->connection));
+	if (PQstatus(db->connection) != CONNECTION_OK)
+		return -ENOTCONN;
+	return error_of_state(db->error.sqlstate);
+}
+
+int db_query(struct db *db, PGresult **ret_result, const char *sql, int n_params, const char *const *params)
+{
+	PGresult *result = PQexecParams(db->connection, sql, n_params, NULL, params, NULL, NULL, 0);
+	ExecStatusType status = PQresultStatus(result);
+	int r;
+
+	if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
+		*ret_result = result;
+		return 0;
+	}
+	r = db_note_error(db, result);
+	PQclear(result);
+	return r;
+}
+
+int db_execute(struct db *db, const char *sql, int n_params, const char *const *params)
+{
+	_cleanup_result_ PGresult *result = NULL;
+	int r = db_query(db, &result, sql, n_params, params);
+
+	return r < 0 ? r : atoi(PQcmdTuples(result));
+}
+
+int db_begin(struct db *db)
+{
+	int r = DB_EXECUTE(db, "BEGIN");
+
+	return r < 0 ? r : 0;
+}
+
+int db_commit(struct db *db)
+{
+	_cleanup_result_ PGresult *result = NULL;
+	int r = DB_QUERY(db, &result, "COMMIT");
+
+	if (r < 0)
+		return r;
+	/* A transaction that had failed answers COMMIT with ROLLBACK and calls that a success. */
+	return strcmp(PQcmdStatus(result), "COMMIT") == 0 ? 0 : -EIO;
+}
+
+void db_rollback(struct db *db)
+{
+	PGTransactionStatusType state = PQtransactionStatus(db->connection);
+
+	if (state == PQTRANS_INTRANS || state == PQTRANS_INERROR)
+		PQclear(PQexec(db->connection, "ROLLBACK"));
+}
+
+const struct db_error *db_last_error(const struct db *db)
+{
+	return &db->error;
+}
+
+const char *db_value(const PGresult *result, int row, const char *column)
+{
+	int number = PQfnumber(result, column);
+
+	assert(number >= 0);
+	return PQgetisnull(result, row, number) ? NULL : PQgetvalue(result, row, number);
+}
+
+void cleanup_result(PGresult **result)
+{
+	PQclear(*result);
+}
