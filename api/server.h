@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The HTTPS server. libmicrohttpd's threads parse requests and queue them; a bounded pool of workers, each
+ * with a database connection of its own, answers them. A parked request (long poll) holds no worker.
+ */
+#ifndef WIRETOLL_API_SERVER_H
+#define WIRETOLL_API_SERVER_H
+
+#include "base/base.h"
+#include "seal.h"
+
+#define MAX_LISTEN 16
+
+struct server_settings {
+	const char *state_folder;
+	const char *database_file;
+	const char *listen[MAX_LISTEN]; /* "ADDRESS:PORT" or "[ADDRESS]:PORT"; port 0: any free one */
+	size_t n_listen;
+	unsigned workers;
+	unsigned queue;       /* requests that may wait for a worker; more are answered with 503 */
+	unsigned connections; /* open at once, over all addresses */
+};
+
+struct server;
+
+/* Serves until SIGTERM or SIGINT, logs what goes wrong, and returns 0 or -errno. */
+WT_MUST_CHECK int server_run(const struct server_settings *settings);
+
+/* The key of preshared keys at rest. */
+const struct sealing_key *server_sealing_key(const struct server *server);
+
+#endif
