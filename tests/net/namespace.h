@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A network of the test's own, which vanishes with its last process, however that ends. */
+#ifndef WIRETOLL_TESTS_NET_NAMESPACE_H
+#define WIRETOLL_TESTS_NET_NAMESPACE_H
+
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Network and mounts of our own, with an empty /run. Returns 0 or -1. */
+static inline int namespace_enter(void)
+{
+	if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0 ||
+	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("tmpfs", "/run", "tmpfs", 0, "mode=0755") < 0 || mkdir("/run/wireguard", 0755) < 0)
+		return -1;
+	return system("ip link set lo up && sysctl -qw net.ipv6.conf.default.addr_gen_mode=1") == 0 ? 0 : -1;
+}
+
+/* Runs a shell command; its exit status. */
+static inline int run(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static inline int run(const char *format, ...)
+{
+	char command[1024];
+	va_list args;
+	int status;
+
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	status = system(command);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+/* Starts a program that dies with the test. Returns its pid. */
+static inline pid_t start(char *const arguments[])
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execvp(arguments[0], arguments);
+		_exit(127);
+	}
+	return pid;
+}
+
+static inline void stop(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+#endif
