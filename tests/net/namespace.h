@@ -15,11 +15,34 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Network and mounts of our own, with an empty /run. Returns 0 or -1. */
+/* The parent's part: dies with the test program, and ends as the child did. */
+static inline void namespace_wait(pid_t child)
+{
+	int status = 0;
+
+	while (waitpid(child, &status, 0) < 0)
+		;
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 255);
+}
+
+/*
+ * Goes on in a child with network, mounts and processes of its own, and with an empty /run: all that it
+ * starts ends with it, and no signal of it reaches anything else. Returns 0 or -1, in the child.
+ */
 static inline int namespace_enter(void)
 {
-	if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0 ||
-	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	pid_t child;
+
+	if (unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID) < 0)
+		return -1;
+	child = fork();
+	if (child < 0)
+		return -1;
+	if (child > 0)
+		namespace_wait(child);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ||
 	    mount("tmpfs", "/run", "tmpfs", 0, "mode=0755") < 0 || mkdir("/run/wireguard", 0755) < 0)
 		return -1;
 	return system("ip link set lo up && sysctl -qw net.ipv6.conf.default.addr_gen_mode=1") == 0 ? 0 : -1;
@@ -41,21 +64,26 @@ static inline int run(const char *format, ...)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
 
-/* Starts a program that dies with the test. Returns its pid. */
+/* Starts a program, silent, that dies with the test. Returns its pid. */
 static inline pid_t start(char *const arguments[])
 {
 	pid_t pid = fork();
 
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (!freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr))
+			_exit(126);
 		execvp(arguments[0], arguments);
 		_exit(127);
 	}
 	return pid;
 }
 
+/* Ends what start() began. Anything but a process's own id is refused: kill() would take it for many. */
 static inline void stop(pid_t pid)
 {
+	if (pid <= 1)
+		return;
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 }
