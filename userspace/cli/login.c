@@ -80,7 +80,7 @@ static int read_token(struct session *session, const char *path, char token[stat
 		if (r < 0)
 			return session_fail(session, r, "could not read the token from %s: %s", path,
 					    strerror(-r));
-		strcpy(token, text);
+		snprintf(token, MAX_TOKEN, "%s", text);
 	} else {
 		r = isatty(STDIN_FILENO) ? ask_hidden("One-time token: ", token, MAX_TOKEN)
 					 : read_line(token, MAX_TOKEN);

@@ -11,17 +11,18 @@
 int peer_name_parse(const char *text, struct peer_name *ret_name)
 {
 	const char *slash = strchr(text, '/');
-	size_t gateway_length;
+	size_t gateway_length, peer_length;
 
 	if (!slash || strchr(slash + 1, '/'))
 		return -EINVAL;
 	gateway_length = (size_t)(slash - text);
-	if (gateway_length == 0 || gateway_length >= NAME_SIZE || slash[1] == '\0' ||
-	    strlen(slash + 1) >= NAME_SIZE)
+	peer_length = strlen(slash + 1);
+	if (gateway_length == 0 || gateway_length >= NAME_SIZE || peer_length == 0 ||
+	    peer_length >= NAME_SIZE)
 		return -EINVAL;
 	memcpy(ret_name->gateway, text, gateway_length);
 	ret_name->gateway[gateway_length] = '\0';
-	strcpy(ret_name->peer, slash + 1);
+	memcpy(ret_name->peer, slash + 1, peer_length + 1);
 	return 0;
 }
 

@@ -1,0 +1,412 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The command line against the real API. What it has done is read back through the API itself."""
+
+import json
+import os
+import pty
+import re
+import select
+import stat
+import subprocess
+import time
+import types
+import uuid
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WIRETOLL = Path(os.environ.get("WIRETOLL_BIN", REPOSITORY / "build/bin")).resolve() / "wiretoll"
+
+
+class Cli:
+    """A login of its own: one configuration file."""
+
+    def __init__(self, folder):
+        self.config = folder / "login" / "config.json"
+        self.env = {"PATH": os.environ["PATH"], "WIRETOLL_CONFIG": str(self.config)}
+
+    def run(self, *arguments, stdin="", status=0):
+        done = subprocess.run([WIRETOLL, *map(str, arguments)], input=stdin, capture_output=True, text=True,
+                              timeout=30, env=self.env)
+        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return types.SimpleNamespace(out=done.stdout, err=done.stderr)
+
+    def json(self, *arguments, stdin=""):
+        return json.loads(self.run(*arguments, "--json", stdin=stdin).out)
+
+    def login(self, api, token):
+        self.run("login", api.url, "--ca-fingerprint", api.ca_fingerprint, stdin=token + "\n")
+
+    def on_terminal(self, *arguments, answers):
+        """Runs with a terminal; answers are pairs (what is asked, what is typed). Returns status and output."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execve(WIRETOLL, [str(WIRETOLL), *arguments], self.env)
+        answers, output, deadline = list(answers), b"", time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if not select.select([terminal], [], [], 1)[0]:
+                continue
+            try:
+                read = os.read(terminal, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not read:
+                break
+            output += read
+            if answers and answers[0][0].encode() in output:
+                os.write(terminal, answers.pop(0)[1].encode())
+        status = os.waitpid(pid, 0)[1]
+        os.close(terminal)
+        return os.waitstatus_to_exitcode(status), output.decode()
+
+
+@pytest.fixture
+def cli(tmp_path):
+    return Cli(tmp_path)
+
+
+@pytest.fixture
+def admin(api, cli):
+    cli.login(api, api.one_time_admin_token())
+    return cli
+
+
+def unique(prefix):
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+def read(api, path):
+    status, answer = api.request("GET", path, token=api.admin_token)
+    assert status == 200, (path, answer)
+    return answer
+
+
+@pytest.fixture
+def cloud(api, admin):
+    """A location that has gateways on, with a plan, a hypervisor, a user and a VPC of that user's."""
+    names = types.SimpleNamespace(**{kind: unique(kind) for kind in ("image", "plan", "group", "location", "host", "user", "vpc")})
+    admin.run("image", "create", names.image, "--purpose", "vpn_gateway", "--path", "netns", "--enabled", "on")
+    admin.run("plan", "create", names.plan, "--cpu", 1, "--ram-mb", 64, "--storage-gb", 1, "--included-gb", "0.01")
+    admin.run("plan-group", "create", names.group, "--plans", names.plan)
+    admin.run("location", "create", names.location, "--credit-value", "7.44", "--bandwidth-rate", "0.1", "--accounting", "both",
+              "--overage", "charge_overage", "--plan-group", names.group, "--vpn", "on")
+    admin.run("hypervisor", "create", names.host, "--location", names.location, "--driver", "netns", "--cpu", 8, "--ram-mb", 4096,
+              "--storage-gb", 100)
+    admin.run("user", "create", names.user, "--email", f"{names.user}@example.org", "--role", "user")
+    admin.run("vpc", "create", names.vpc, "--owner", names.user, "--location", names.location,
+              "--subnet", "10.1.0.0/24,bridge=br-vpc,range=10.1.0.2-10.1.0.9,route-netns=i1,route-netns=i2",
+              "--public-subnet", "198.51.100.0/24,bridge=br-pub,range=198.51.100.10-198.51.100.200,router=198.51.100.1")
+    return names
+
+
+@pytest.fixture
+def customer(api, admin, cloud, tmp_path):
+    """The user of `cloud`, logged in with a token that the admin has made."""
+    login = Cli(tmp_path / "customer")
+    login.login(api, admin.run("user", "login-token", cloud.user).out.strip())
+    return login
+
+
+@pytest.fixture
+def gateway(customer, cloud):
+    return customer.json("gateway", "create", "--vpc", cloud.vpc, "--plan", cloud.plan, "--name", unique("gw"))
+
+
+def new_key():
+    private = subprocess.run(["wg", "genkey"], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(["wg", "pubkey"], input=private, capture_output=True, text=True, check=True).stdout.strip()
+
+
+# ---- login ----------------------------------------------------------------------------------------------
+
+
+def test_login_stores_url_ca_and_token_for_the_owner_alone(api, cli):
+    cli.login(api, api.one_time_admin_token())
+    assert stat.S_IMODE(cli.config.stat().st_mode) == 0o600
+    assert stat.S_IMODE(cli.config.parent.stat().st_mode) == 0o700
+    stored = json.loads(cli.config.read_text())
+    der = subprocess.run(["openssl", "x509", "-outform", "der"], input=stored["ca_pem"].encode(), capture_output=True, check=True)
+    digest = subprocess.run(["sha256sum"], input=der.stdout, capture_output=True, check=True).stdout.split()[0].decode()
+    assert digest == api.ca_fingerprint.replace(":", "").lower()
+    assert api.request("GET", "/v1/me", token=stored["token"])[0] == 200
+
+
+def test_login_takes_the_token_from_a_file(api, cli, tmp_path):
+    token = tmp_path / "token"
+    token.write_text(api.one_time_admin_token())
+    cli.run("login", api.url, "--ca-fingerprint", api.ca_fingerprint, "--token-file", token)
+    assert cli.json("whoami")["role"] == "admin"
+
+
+def test_login_without_a_terminal_needs_the_fingerprint(api, cli):
+    said = cli.run("login", api.url, stdin=api.one_time_admin_token() + "\n", status=1).err
+    assert "--ca-fingerprint" in said
+    assert not cli.config.exists()
+
+
+def test_login_with_another_fingerprint_sends_no_token(api, cli):
+    token = api.one_time_admin_token()
+    said = cli.run("login", api.url, "--ca-fingerprint", "00" * 32, stdin=token + "\n", status=1).err
+    assert api.ca_fingerprint.replace(":", "").lower() in said
+    assert not cli.config.exists()
+    cli.login(api, token)  # it was never traded
+
+
+def test_login_on_a_terminal_shows_the_fingerprint_and_asks(api, cli):
+    fingerprint = api.ca_fingerprint.replace(":", "").lower()
+    status, shown = cli.on_terminal("login", api.url, answers=[("[y/N]", "n\n")])
+    assert status == 1 and fingerprint in shown and not cli.config.exists()
+
+    token = api.one_time_admin_token()
+    status, shown = cli.on_terminal("login", api.url, answers=[("[y/N]", "y\n"), ("token: ", token + "\n")])
+    assert status == 0 and token not in shown
+    assert cli.json("whoami")["role"] == "admin"
+
+
+def test_a_used_token_is_refused(api, cli):
+    token = api.one_time_admin_token()
+    cli.login(api, token)
+    cli.config.unlink()
+    said = cli.run("login", api.url, "--ca-fingerprint", api.ca_fingerprint, stdin=token + "\n", status=1).err
+    assert said.startswith("wiretoll: ") and token not in said
+    assert not cli.config.exists()
+
+
+def test_only_the_pinned_ca_is_trusted(admin, tmp_path):
+    other = tmp_path / "other.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout",
+                    tmp_path / "other.key", "-out", other, "-subj", "/CN=other", "-days", "1"], check=True, capture_output=True)
+    stored = json.loads(admin.config.read_text())
+    admin.config.write_text(json.dumps({**stored, "ca_pem": other.read_text()}))
+    assert "certificate" in admin.run("whoami", status=1).err
+
+
+def test_logout_revokes_the_token(api, admin):
+    token = json.loads(admin.config.read_text())["token"]
+    admin.run("logout")
+    assert not admin.config.exists()
+    assert api.request("GET", "/v1/me", token=token)[0] == 401
+    assert "not logged in" in admin.run("whoami", status=1).err
+
+
+# ---- plain nouns ----------------------------------------------------------------------------------------
+
+
+PLAIN = [
+    ("plan", "/v1/plans", ["--cpu", 2, "--ram-mb", 512, "--storage-gb", 4, "--included-gb", "10.5"],
+     {"cpu": 2, "ram_mb": 512, "storage_gb": 4, "included_gb": "10.5"}, ["--cpu", 3, "--unlimited"], {"cpu": 3, "included_gb": None}),
+    ("image", "/v1/images", ["--purpose", "vpn_gateway", "--path", "netns", "--enabled", "on"], {"purpose": "vpn_gateway", "enabled": True},
+     ["--enabled", "off"], {"enabled": False}),
+    ("user", "/v1/users", ["--email", "{name}@example.org", "--role", "user"], {"role": "user", "max_gateways": 5},
+     ["--max-gateways", 0], {"max_gateways": 0}),
+    ("location", "/v1/locations", ["--credit-value", "7.2", "--bandwidth-rate", "0.1", "--accounting", "both", "--overage", "revoke_access"],
+     {"accounting": "both", "overage": "revoke_access", "vpn_enabled": False}, [], None),
+]
+
+
+def as_number(value):
+    """Decimals compare by value: the database may add zeros."""
+    from decimal import Decimal
+    return Decimal(value) if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value) else value
+
+
+@pytest.mark.parametrize("noun, path, fields, expected, edits, edited", PLAIN, ids=[row[0] for row in PLAIN])
+def test_plain_nouns_are_created_shown_edited_and_deleted(api, admin, noun, path, fields, expected, edits, edited):
+    name = unique(noun)
+    made = admin.json(noun, "create", name, *[str(field).format(name=name) for field in fields])
+    stored = read(api, f"{path}/{made['id']}")
+    assert stored["name"] == name
+    assert {key: as_number(stored[key]) for key in expected} == {key: as_number(value) for key, value in expected.items()}
+    assert admin.json(noun, "show", name) == stored
+    assert name in admin.run(noun, "show", name).out
+    assert name in [item["name"] for item in admin.json(noun, "list")]
+    assert name in admin.run(noun, "list").out
+    if edits:
+        admin.run(noun, "edit", name, *edits)
+        stored = read(api, f"{path}/{made['id']}")
+        assert {key: stored[key] for key in edited} == edited
+    admin.run(noun, "delete", name)
+    assert api.request("GET", f"{path}/{made['id']}", token=api.admin_token)[0] == 404
+    assert name in admin.run(noun, "show", name, status=1).err
+
+
+def test_plan_groups_keep_their_order(api, admin):
+    plans = [unique("plan") for _ in range(3)]
+    for plan in plans:
+        admin.run("plan", "create", plan, "--cpu", 1, "--ram-mb", 64, "--storage-gb", 1, "--unlimited")
+    ids = [admin.json("plan", "show", plan)["id"] for plan in plans]
+    made = admin.json("plan-group", "create", unique("group"), "--plans", ",".join(reversed(plans)))
+    assert read(api, f"/v1/plan-groups/{made['id']}")["plans"] == ids[::-1]
+
+
+def test_a_body_comes_from_a_file_or_standard_input_and_options_go_over_it(admin, tmp_path):
+    body = {"name": unique("plan"), "cpu": 1, "ram_mb": 64, "storage_gb": 1, "included_gb": "2"}
+    made = admin.json("plan", "create", "--json-file", "-", "--cpu", 4, stdin=json.dumps(body))
+    assert (made["name"], made["cpu"]) == (body["name"], 4)
+    file = tmp_path / "body.json"
+    file.write_text(json.dumps({**body, "name": unique("plan")}))
+    assert admin.json("plan", "create", "--json-file", file)["cpu"] == 1
+    file.write_text("[]")
+    assert "object" in admin.run("plan", "create", "--json-file", file, status=1).err
+
+
+def test_lists_follow_the_pages_and_stop_at_the_limit(api, admin):
+    names = {unique("many") for _ in range(203)}
+    for name in names:
+        body = {"name": name, "cpu": 1, "ram_mb": 1, "storage_gb": 1, "included_gb": None}
+        assert api.request("POST", "/v1/plans", body, api.admin_token)[0] == 201
+    listed = [item["name"] for item in admin.json("plan", "list")]
+    assert names <= set(listed) and len(listed) == len(set(listed))
+    assert len(admin.json("plan", "list", "--limit", 201)) == 201
+    assert len(admin.json("plan", "list", "--limit", 2)) == 2
+
+
+def test_vpcs_take_subnets_as_options_and_editing_keeps_them(api, admin, cloud):
+    stored = read(api, f"/v1/vpcs/{cloud.vpc}")
+    private, public = sorted(stored["subnets"], key=lambda subnet: subnet["public"])
+    assert private["cidr"] == "10.1.0.0/24" and private["gateway_range"] == "10.1.0.2-10.1.0.9"
+    assert private["attachment"] == {"bridge": "br-vpc", "route_netns": ["i1", "i2"]}
+    assert public["cidr"] == "198.51.100.0/24" and public["router"] == "198.51.100.1"
+
+    name = unique("renamed")
+    admin.run("vpc", "edit", cloud.vpc, "--name", name)
+    after = read(api, f"/v1/vpcs/{stored['id']}")
+    assert after["name"] == name and after["subnets"] == stored["subnets"] and after["owner"] == stored["owner"]
+
+
+def test_vpcs_are_put_by_the_clouds_own_id(api, admin, cloud):
+    vpc, name = str(uuid.uuid4()), unique("vpc")
+    for _ in range(2):
+        admin.run("vpc", "put", vpc, "--name", name, "--owner", cloud.user, "--location", cloud.location, "--subnet", "10.7.0.0/24")
+    assert read(api, f"/v1/vpcs/{vpc}")["name"] == name
+
+
+# ---- gateways and peers ---------------------------------------------------------------------------------
+
+
+def test_gateways_are_created_listed_and_refused_twice(api, customer, cloud, gateway):
+    stored = read(api, f"/v1/gateways/{gateway['id']}")
+    assert stored["status"] == "deploying" and stored["vpc_name"] == cloud.vpc
+    assert [item["id"] for item in customer.json("gateway", "list")] == [gateway["id"]]
+    assert "10 MB" in customer.run("gateway", "list").out
+    said = customer.run("gateway", "create", "--vpc", cloud.vpc, "--plan", cloud.plan, status=1)
+    assert said.err.startswith("wiretoll: This VPC already has a VPN gateway") and not said.out
+
+
+def test_waiting_ends_at_its_time_limit_with_the_status(customer, cloud):
+    begun = time.monotonic()
+    said = customer.run("gateway", "create", "--vpc", cloud.vpc, "--plan", cloud.plan, "--wait", "--timeout", 1, status=1).err
+    assert time.monotonic() - begun < 10
+    assert "still deploying" in said
+
+
+def test_extra_gb_and_suspension_are_the_admins(api, admin, customer, gateway):
+    admin.run("gateway", "extra", gateway["name"], "0.005")
+    assert read(api, f"/v1/gateways/{gateway['id']}")["bandwidth"]["extra_bytes"] == "5000000"
+    assert "15 MB" in customer.run("gateway", "show", gateway["name"]).out
+    admin.run("gateway", "suspend", gateway["name"])
+    assert "admin" in read(api, f"/v1/gateways/{gateway['id']}")["suspended_reasons"]
+    admin.run("gateway", "resume", gateway["name"])
+    assert read(api, f"/v1/gateways/{gateway['id']}")["suspended_reasons"] == []
+    customer.run("gateway", "extra", gateway["name"], "1", status=1)
+
+
+def test_deleting_a_gateway_that_deploys(api, customer, gateway):
+    customer.run("gateway", "delete", gateway["name"])
+    status, answer = api.request("GET", f"/v1/gateways/{gateway['id']}", token=api.admin_token)
+    assert status == 404 or answer["status"] in ("deleting", "deleted")
+
+
+def test_peers_are_added_edited_switched_and_deleted(api, customer, gateway):
+    key, name = new_key(), gateway["name"]
+    added = customer.json("peer", "add", f"{name}/laptop", "--public-key", key, "--dns", "10.1.0.1", "--keepalive", 15)
+    stored = read(api, f"/v1/gateways/{gateway['id']}/peers/{added['id']}")
+    assert (stored["kind"], stored["public_key"], stored["dns"], stored["keepalive"]) == ("road_warrior", key, ["10.1.0.1"], 15)
+    assert customer.json("peer", "show", f"{name}/laptop") == stored
+    assert "laptop" in customer.run("peer", "list", name).out
+    customer.run("peer", "disable", f"{name}/laptop")
+    assert read(api, f"/v1/gateways/{gateway['id']}/peers/{added['id']}")["enabled"] is False
+    customer.run("peer", "enable", f"{name}/laptop")
+    customer.run("peer", "edit", f"{name}/laptop", "--dns", "", "--name", "notebook")
+    stored = read(api, f"/v1/gateways/{gateway['id']}/peers/{added['id']}")
+    assert (stored["enabled"], stored["dns"], stored["name"]) == (True, [], "notebook")
+    customer.run("peer", "delete", f"{name}/notebook")
+    assert customer.json("peer", "list", name) == []
+
+
+def test_sites_take_a_preshared_key_from_a_file_and_never_show_it(customer, gateway, tmp_path):
+    secret = subprocess.run(["wg", "genpsk"], capture_output=True, text=True, check=True).stdout.strip()
+    file = tmp_path / "psk"
+    file.write_text(secret + "\n")
+    site = f"{gateway['name']}/office"
+    said = customer.run("peer", "add", site, "--kind", "site", "--public-key", new_key(), "--allowed-ips", "192.168.7.0/24,192.168.8.0/24",
+                        "--endpoint", "203.0.113.7:51820", "--preshared-key-file", file)
+    stored = customer.json("peer", "show", site)
+    assert stored["has_preshared_key"] is True and sorted(stored["allowed_ips"]) == ["192.168.7.0/24", "192.168.8.0/24"]
+    assert secret not in said.out + said.err + json.dumps(stored)
+    file.write_text(secret[:-3])
+    said = customer.run("peer", "edit", site, "--preshared-key-file", file, status=1).err
+    assert "preshared key" in said and secret[:-3] not in said
+
+
+def test_overlapping_prefixes_are_refused_with_both_names(customer, gateway):
+    for peer, prefix, status in (("a", "192.168.0.0/16", 0), ("b", "192.168.7.0/24", 1)):
+        said = customer.run("peer", "add", f"{gateway['name']}/{peer}", "--kind", "site", "--public-key", new_key(), "--allowed-ips",
+                            prefix, status=status).err
+    assert "192.168.0.0/16" in said and "192.168.7.0/24" in said
+
+
+def test_bad_values_are_named(customer, gateway, cloud):
+    said = customer.run("peer", "add", f"{gateway['name']}/x", "--public-key", "short", status=1).err
+    assert "public_key" in said
+    said = customer.run("gateway", "create", "--vpc", "no-such-vpc", "--plan", cloud.plan, status=1).err
+    assert "no-such-vpc" in said
+
+
+def test_usage_and_report_of_a_new_gateway(customer, gateway, cloud):
+    assert customer.run("usage", gateway["name"]).out.startswith("FROM")
+    assert isinstance(customer.json("usage", gateway["name"], "--interval", "total"), list)
+    report = customer.json("report")
+    assert as_number(report["totals"]["total_credits"]) == 0
+    assert "VPN Gateways" in customer.run("report").out
+    assert "," in customer.run("report", "--csv").out.splitlines()[0]
+
+
+def test_the_ledger_is_for_billing(admin, customer):
+    customer.run("ledger", status=1)
+    assert isinstance(admin.json("ledger", "--limit", 5), list)
+
+
+# ---- help and wrong usage -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["help"], ["plan", "--help"], ["plan", "create", "--help"], ["login", "-h"], ["--version"]])
+def test_help_goes_to_standard_output(cli, arguments):
+    said = cli.run(*arguments)
+    assert "wiretoll" in said.out and said.err == ""
+
+
+@pytest.mark.parametrize("arguments, named", [
+    ([], "Usage"),
+    (["plan"], "needs a verb"),
+    (["plan", "destroy"], "destroy"),
+    (["plans", "list"], "plans"),
+    (["plan", "create", "--colour", "red"], "--colour"),
+    (["plan", "create", "--included-gb", "1e3"], "--included-gb"),
+    (["plan", "create", "--unlimited", "--included-gb", "1"], "set twice"),
+    (["location", "create", "--overage", "all"], "none|charge_overage|revoke_access"),
+    (["vpc", "create", "--subnet", "10.1.0.1/24"], "10.1.0.1/24"),
+    (["gateway", "show"], "NAME"),
+    (["gateway", "show", "a", "b"], "NAME"),
+    (["login", "http://127.0.0.1"], "https://"),
+])
+def test_wrong_usage_ends_with_2(cli, arguments, named):
+    said = cli.run(*arguments, status=2)
+    assert named in said.err and said.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["peer", "show", "laptop"], ["peer", "add", "prod/laptop"], ["usage"], ["plan", "edit", "small"],
+                                       ["gateway", "extra", "prod", "1e3"]])
+def test_arguments_that_do_not_go_together_end_with_2(admin, arguments):
+    assert "Usage: wiretoll" in admin.run(*arguments, status=2).err
