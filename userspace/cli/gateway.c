@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define DEFAULT_WAIT_SECONDS 300
-#define POLL_MILLISECONDS    200
+#define POLL_MILLISECONDS    100
 
 struct wait {
 	const char *name;
@@ -82,6 +82,17 @@ static int look_once(struct session *session, struct wait *wait, json_t **ret_ga
 	return judge_status(session, wait, status, gateway);
 }
 
+static int give_up(struct session *session, const struct wait *wait)
+{
+	long seconds = (long)((clock_boot_ns() - wait->began) / NSEC_PER_SEC);
+	char problem[HTTP_PROBLEM_SIZE] = "";
+
+	if (session->status != 200)
+		snprintf(problem, sizeof(problem), "; last answer: %.300s", session->problem);
+	return session_fail(session, -ETIMEDOUT, "gateway %.64s is still %s after %ld s%s", wait->name,
+			    *wait->status ? wait->status : "in an unknown state", seconds, problem);
+}
+
 static int wait_for(struct session *session, struct wait *wait, json_t **ret_gateway)
 {
 	static const struct timespec pause = {.tv_nsec = POLL_MILLISECONDS * 1000000L};
@@ -89,38 +100,37 @@ static int wait_for(struct session *session, struct wait *wait, json_t **ret_gat
 
 	for (;;) {
 		r = look_once(session, wait, ret_gateway);
+		if (r == 0 && clock_boot_ns() >= wait->deadline)
+			r = give_up(session, wait);
 		if (r != 0)
 			break;
-		if (clock_boot_ns() >= wait->deadline) {
-			r = session_fail(session, -ETIMEDOUT, "gateway %.64s is still %s after %ld s%s%.200s",
-					 wait->name, *wait->status ? wait->status : "unknown",
-					 (long)((clock_boot_ns() - wait->began) / NSEC_PER_SEC),
-					 session->status == 200 ? "" : "; last answer: ",
-					 session->status == 200 ? "" : session->problem);
-			break;
-		}
 		nanosleep(&pause, NULL);
 	}
 	end_progress();
 	return r < 0 ? r : 0;
 }
 
-/* --wait and --timeout, for the gateway of this id. */
-static int wait_as_asked(struct session *session, const struct arguments *arguments, const char *id,
-			 const char *name, bool until_gone, json_t **ret_gateway)
+/* --timeout. It is looked at before anything is sent. */
+static int read_timeout(struct session *session, const struct arguments *arguments, int64_t *ret_seconds)
 {
-	const char *timeout = argument_value(arguments, "timeout");
-	_cleanup_free_ char *path = path_format("/v1/gateways/%s", id);
-	int64_t seconds = DEFAULT_WAIT_SECONDS;
-	struct wait wait = {.name = name, .path = path, .until_gone = until_gone, .began = clock_boot_ns()};
+	const char *text = argument_value(arguments, "timeout");
 
-	if (timeout && (integer_parse(timeout, &seconds) < 0 || seconds > 86400))
+	*ret_seconds = DEFAULT_WAIT_SECONDS;
+	if (text && (integer_parse(text, ret_seconds) < 0 || *ret_seconds > 86400))
 		return session_fail(session, WRONG_USAGE,
-				    "--timeout is \"%.40s\"; accepted is 0 to 86400 seconds", timeout);
-	if (!path)
-		return session_no_memory(session);
-	wait.deadline = wait.began + seconds * NSEC_PER_SEC;
-	return wait_for(session, &wait, ret_gateway);
+				    "--timeout is \"%.40s\"; accepted is 0 to 86400 seconds", text);
+	return 0;
+}
+
+/* Waits for the gateway of this id; `name` is what the user calls it. */
+static int wait_until(struct session *session, const char *id, const char *name, bool until_gone,
+		      int64_t seconds, json_t **ret_gateway)
+{
+	_cleanup_free_ char *path = path_format("/v1/gateways/%s", id);
+	int64_t now = clock_boot_ns();
+	struct wait wait = {name, path, until_gone, now, now + seconds * NSEC_PER_SEC, ""};
+
+	return path ? wait_for(session, &wait, ret_gateway) : session_no_memory(session);
 }
 
 int run_gateway_create(struct session *session, const struct command *command,
@@ -128,11 +138,14 @@ int run_gateway_create(struct session *session, const struct command *command,
 {
 	_cleanup_json_ json_t *body = NULL, *gateway = NULL, *active = NULL;
 	const char *id, *name;
+	int64_t seconds;
 	int r;
 
 	(void)command;
-	r = request_body(session, arguments, &body);
-	if (r < 0)
+	r = read_timeout(session, arguments, &seconds);
+	if (r == 0)
+		r = request_body(session, arguments, &body);
+	if (r != 0)
 		return r;
 	r = session_call(session, "POST", "/v1/gateways", body, &gateway);
 	if (r < 0)
@@ -143,8 +156,8 @@ int run_gateway_create(struct session *session, const struct command *command,
 		return session_fail(session, -EBADMSG, "the server's answer has no id or no name");
 	if (!argument_given(arguments, "wait"))
 		return print_object(session, arguments, gateway);
-	r = wait_as_asked(session, arguments, id, name, /* until_gone= */ false, &active);
-	return r != 0 ? r : print_object(session, arguments, active);
+	r = wait_until(session, id, name, /* until_gone= */ false, seconds, &active);
+	return r < 0 ? r : print_object(session, arguments, active);
 }
 
 /* The id, as a name may be taken again while its old bearer is being deleted. */
@@ -172,11 +185,14 @@ int run_gateway_delete(struct session *session, const struct command *command,
 {
 	_cleanup_free_ char *path = NULL, *id = NULL;
 	_cleanup_json_ json_t *gateway = NULL;
+	int64_t seconds;
 	int r;
 
 	(void)command;
-	r = find_id(session, arguments->positional[0], &id);
-	if (r < 0)
+	r = read_timeout(session, arguments, &seconds);
+	if (r == 0)
+		r = find_id(session, arguments->positional[0], &id);
+	if (r != 0)
 		return r;
 	path = path_format("/v1/gateways/%s", id);
 	if (!path)
@@ -184,30 +200,31 @@ int run_gateway_delete(struct session *session, const struct command *command,
 	r = session_call(session, "DELETE", path, NULL, NULL);
 	if (r < 0 || !argument_given(arguments, "wait"))
 		return r;
-	return wait_as_asked(session, arguments, id, arguments->positional[0], /* until_gone= */ true,
-			     &gateway);
+	return wait_until(session, id, arguments->positional[0], /* until_gone= */ true, seconds, &gateway);
 }
 
 int run_gateway_retry(struct session *session, const struct command *command,
 		      const struct arguments *arguments)
 {
-	_cleanup_free_ char *path = path_format("/v1/gateways/%s/retry", arguments->positional[0]),
-			    *id = NULL;
+	_cleanup_free_ char *path = NULL, *id = NULL;
 	_cleanup_json_ json_t *gateway = NULL;
+	int64_t seconds;
 	int r;
 
 	(void)command;
+	r = read_timeout(session, arguments, &seconds);
+	if (r == 0)
+		r = find_id(session, arguments->positional[0], &id);
+	if (r != 0)
+		return r;
+	path = path_format("/v1/gateways/%s/retry", id);
 	if (!path)
 		return session_no_memory(session);
 	r = session_call(session, "POST", path, NULL, NULL);
 	if (r < 0 || !argument_given(arguments, "wait"))
 		return r;
-	r = find_id(session, arguments->positional[0], &id);
-	if (r < 0)
-		return r;
-	r = wait_as_asked(session, arguments, id, arguments->positional[0], /* until_gone= */ false,
-			  &gateway);
-	return r != 0 ? r : print_object(session, arguments, gateway);
+	r = wait_until(session, id, arguments->positional[0], /* until_gone= */ false, seconds, &gateway);
+	return r < 0 ? r : print_object(session, arguments, gateway);
 }
 
 int run_gateway_extra(struct session *session, const struct command *command,
