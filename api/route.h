@@ -64,9 +64,14 @@ struct response {
 	bool wipe;            /* holds a secret: overwritten after sending, Cache-Control: no-store */
 	char disposition[64]; /* Content-Disposition's file name */
 	unsigned retry_after;
+	char allow[48]; /* of a 405: the methods that the path takes */
 };
 
-/* A handler returns 0 with the response filled in, HANDLER_PARK, or -errno (answered as 500 or 503, logged).
+/*
+ * A handler returns 0 with the response filled in, HANDLER_PARK, or -errno. Behind -errno a problem that is
+ * already in the response is sent; a violated constraint or a value that PostgreSQL refuses is answered with
+ * 409 or 422; -EAGAIN runs the handler again; the rest is 503 or 500, logged. A transaction left open is
+ * rolled back.
  */
 typedef int (*handler_fn)(struct request *request, struct response *response);
 
@@ -88,7 +93,7 @@ struct route {
 /* Fills in a problem document (RFC 9457) and returns 0, so that handlers can `return response_problem(…)`. */
 int response_problem(struct response *response, unsigned status, const char *field, const char *format, ...)
 	WT_PRINTF(4, 5);
-/* The same from a reader of base/json.h: 422, or 400 for a wrong type. */
+/* The same from a reader of base/json.h: 422. */
 int response_json_problem(struct response *response, const struct json_problem *problem);
 
 /* Each resource file exports its rows; routes.c lists the tables. */

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "exchange.h"
+
+#include "auth.h"
+#include "base/log.h"
+#include "problem.h"
+#include "routes.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_JSON_DEPTH 32
+#define MAX_TRIES      3 /* after a deadlock or a serialization failure */
+
+void response_reset(struct response *response)
+{
+	json_decref(response->json);
+	if (response->text && response->wipe)
+		sodium_memzero(response->text, strlen(response->text));
+	free(response->text);
+	memset(response, 0, sizeof(*response));
+}
+
+/* jansson recurses; its own bound is in the thousands. */
+static bool is_too_deep(const char *text, size_t length)
+{
+	unsigned depth = 0;
+	bool in_string = false;
+
+	for (size_t i = 0; i < length; i++) {
+		if (in_string && text[i] == '\\')
+			i++;
+		else if (text[i] == '"')
+			in_string = !in_string;
+		else if (!in_string && (text[i] == '{' || text[i] == '[') && ++depth > MAX_JSON_DEPTH)
+			return true;
+		else if (!in_string && (text[i] == '}' || text[i] == ']') && depth > 0)
+			depth--;
+	}
+	return false;
+}
+
+static int parse_body(struct exchange *exchange)
+{
+	json_error_t error;
+
+	if (exchange->json || exchange->body_length == 0)
+		return 0;
+	if (is_too_deep(exchange->body, exchange->body_length)) {
+		response_problem(&exchange->response, 400, NULL,
+				 "the body's JSON is nested too deeply; accepted are %d levels",
+				 MAX_JSON_DEPTH);
+		return -EBADMSG;
+	}
+	exchange->json = json_loadb(exchange->body, exchange->body_length, JSON_REJECT_DUPLICATES, &error);
+	if (json_is_object(exchange->json)) {
+		exchange->request.body = exchange->json;
+		return 0;
+	}
+	if (exchange->json)
+		response_problem(&exchange->response, 400, NULL, "the body is not a JSON object");
+	else /* the text of the error would quote the body, which may hold a secret */
+		response_problem(&exchange->response, 400, NULL,
+				 "the body is not valid JSON: error at line %d, column %d", error.line,
+				 error.column);
+	return -EBADMSG;
+}
+
+static bool takes_body(const char *method)
+{
+	return strcmp(method, "POST") == 0 || strcmp(method, "PUT") == 0 || strcmp(method, "PATCH") == 0;
+}
+
+static int unavailable(struct response *response, const char *detail)
+{
+	response_problem(response, 503, NULL, "%s", detail);
+	response->retry_after = 2;
+	return 0;
+}
+
+/* What a handler that gave up without an answer means to the client. */
+static void answer_error(struct exchange *exchange, const struct route *route, int error)
+{
+	struct response *response = &exchange->response;
+	struct db *db = exchange->request.db;
+
+	if (response->status >= 400 || response_database_problem(response, error, db))
+		return;
+	response_reset(response);
+	if (error == -ENOTCONN || error == -ECONNREFUSED) {
+		unavailable(response, "the database is away");
+		return;
+	}
+	if (error == -EAGAIN) {
+		unavailable(response, "another change of the same objects was under way");
+		return;
+	}
+	log_error("could not answer %s %s: %s (%s %s)", route->method, route->path, strerror(-error),
+		  db_last_error(db)->sqlstate, db_last_error(db)->message);
+	response_problem(response, 500, NULL, "the server could not do this; its log says why");
+}
+
+static int run_once(struct exchange *exchange, const struct route *route)
+{
+	struct request *request = &exchange->request;
+	int r = 0;
+
+	response_reset(&exchange->response);
+	if (!(route->roles & ROLE_NONE))
+		r = authenticate(request, route->roles, &exchange->response);
+	if (r == 0 && takes_body(route->method))
+		r = parse_body(exchange);
+	if (r == 0)
+		r = route->handler(request, &exchange->response);
+	db_rollback(request->db);
+	return r;
+}
+
+static int run(struct exchange *exchange, const struct route *route)
+{
+	int r = -EAGAIN;
+
+	for (int i = 0; r == -EAGAIN && i < MAX_TRIES; i++)
+		r = run_once(exchange, route);
+	if (r < 0)
+		answer_error(exchange, route, r);
+	return r == HANDLER_PARK ? HANDLER_PARK : 0;
+}
+
+static int find(struct exchange *exchange, const struct route **ret_route)
+{
+	struct response *response = &exchange->response;
+	int r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(exchange->arguments); i++) {
+		free(exchange->arguments[i]);
+		exchange->arguments[i] = NULL;
+	}
+	r = route_find(exchange->request.method, exchange->path, ret_route, exchange->arguments,
+		       response->allow, sizeof(response->allow));
+	if (r == -EOPNOTSUPP)
+		response_problem(response, 405, NULL, "%s does not take %s; accepted are %s", exchange->path,
+				 exchange->request.method, response->allow);
+	else if (r < 0)
+		response_problem(response, 404, NULL, "there is no %.200s", exchange->path);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(exchange->arguments); i++)
+		exchange->request.arguments[i] = exchange->arguments[i];
+	return r;
+}
+
+int dispatch(struct exchange *exchange, struct db *db)
+{
+	const struct route *route;
+
+	response_reset(&exchange->response);
+	if (find(exchange, &route) < 0)
+		return 0;
+	if (!db)
+		return unavailable(&exchange->response, "the database is away");
+	exchange->request.db = db;
+	return run(exchange, route);
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "http.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "listen.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <malloc.h>
+#include <sodium.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DAEMON_THREADS   2
+#define IDLE_SECONDS     30
+#define CONNECTION_BYTES 32768 /* what a request's line and headers may take */
+
+struct http {
+	struct server *server;
+	struct work *work;
+	atomic_uint open_exchanges;
+	size_t n_daemons;
+	struct MHD_Daemon *daemons[];
+};
+
+static void free_exchange(struct exchange *exchange)
+{
+	if (!exchange)
+		return;
+	response_reset(&exchange->response);
+	json_decref(exchange->json);
+	if (exchange->body)
+		sodium_memzero(exchange->body, exchange->body_size);
+	free(exchange->body);
+	for (size_t i = 0; i < ARRAY_SIZE(exchange->arguments); i++)
+		free(exchange->arguments[i]);
+	free(exchange->path);
+	free(exchange);
+}
+
+/* Called with the request line, before libmicrohttpd decodes the path: "%2F" must not become a separator. */
+static void *on_request_line(void *context, const char *uri, struct MHD_Connection *connection)
+{
+	struct http *http = context;
+	struct exchange *exchange = calloc(1, sizeof(*exchange));
+
+	if (!exchange)
+		return NULL;
+	exchange->path = strndup(uri, strcspn(uri, "?"));
+	exchange->connection = connection;
+	exchange->request.server = http->server;
+	exchange->request.transport = exchange;
+	exchange->request.client_address = exchange->client_address;
+	if (!exchange->path) {
+		free_exchange(exchange);
+		return NULL;
+	}
+	atomic_fetch_add(&http->open_exchanges, 1);
+	return exchange;
+}
+
+static void on_completed(void *context, struct MHD_Connection *connection, void **request_context,
+			 enum MHD_RequestTerminationCode code)
+{
+	struct http *http = context;
+
+	(void)connection;
+	(void)code;
+	if (*request_context)
+		atomic_fetch_sub(&http->open_exchanges, 1);
+	free_exchange(*request_context);
+	*request_context = NULL;
+}
+
+const char *request_query(const struct request *request, const char *name)
+{
+	const struct exchange *exchange = request->transport;
+
+	return MHD_lookup_connection_value(exchange->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+const char *request_header(const struct request *request, const char *name)
+{
+	const struct exchange *exchange = request->transport;
+
+	return MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, name);
+}
+
+static void format_client(struct MHD_Connection *connection, char *buffer, size_t size)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	const struct sockaddr *address = info ? info->client_addr : NULL;
+	const void *ip = NULL;
+
+	if (address && address->sa_family == AF_INET)
+		ip = &((const struct sockaddr_in *)address)->sin_addr;
+	else if (address && address->sa_family == AF_INET6)
+		ip = &((const struct sockaddr_in6 *)address)->sin6_addr;
+	if (!ip || !inet_ntop(address->sa_family, ip, buffer, (socklen_t)size))
+		snprintf(buffer, size, "%s", "");
+}
+
+static void wipe_and_free(void *text)
+{
+	if (text)
+		sodium_memzero(text, malloc_usable_size(text));
+	free(text);
+}
+
+/* Takes over the response's text, or writes its JSON. All buffers are wiped: some hold tokens. */
+static struct MHD_Response *make_body(struct response *response)
+{
+	char *text = response->json ? json_dumps(response->json, JSON_COMPACT) : TAKE_PTR(response->text);
+	struct MHD_Response *made;
+
+	if (!text)
+		return MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
+	made = MHD_create_response_from_buffer_with_free_callback(strlen(text), text, wipe_and_free);
+	if (!made)
+		wipe_and_free(text);
+	return made;
+}
+
+static void add_number(struct MHD_Response *made, const char *header, unsigned value)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%u", value);
+	MHD_add_response_header(made, header, text);
+}
+
+static void add_headers(struct MHD_Response *made, const struct response *response)
+{
+	char disposition[96];
+
+	if (response->content_type || response->json)
+		MHD_add_response_header(made, "Content-Type",
+					response->content_type ? response->content_type : "application/json");
+	MHD_add_response_header(made, "Cache-Control", "no-store");
+	MHD_add_response_header(made, "X-Content-Type-Options", "nosniff");
+	if (response->status == 401)
+		MHD_add_response_header(made, "WWW-Authenticate", "Bearer");
+	if (response->allow[0])
+		MHD_add_response_header(made, "Allow", response->allow);
+	if (response->retry_after)
+		add_number(made, "Retry-After", response->retry_after);
+	if (response->disposition[0]) {
+		snprintf(disposition, sizeof(disposition), "attachment; filename=\"%s\"",
+			 response->disposition);
+		MHD_add_response_header(made, "Content-Disposition", disposition);
+	}
+}
+
+static enum MHD_Result send_response(struct exchange *exchange)
+{
+	struct response *response = &exchange->response;
+	struct MHD_Response *made;
+	enum MHD_Result result;
+
+	if (response->status == 0)
+		response_problem(response, 500, NULL, "the server has no answer to this");
+	made = make_body(response);
+	if (!made)
+		return MHD_NO;
+	add_headers(made, response);
+	result = MHD_queue_response(exchange->connection, response->status, made);
+	MHD_destroy_response(made);
+	return result;
+}
+
+static enum MHD_Result refuse_early(struct exchange *exchange, unsigned status, unsigned retry_after,
+				    const char *detail)
+{
+	response_problem(&exchange->response, status, NULL, "%s", detail);
+	exchange->response.retry_after = retry_after;
+	exchange->state = EXCHANGE_DONE;
+	return send_response(exchange);
+}
+
+/* The buffer grows by copying, never realloc(): a block left behind would keep its secrets. */
+static int keep_body(struct exchange *exchange, const char *data, size_t length)
+{
+	size_t size = exchange->body_size;
+	char *larger;
+
+	if (exchange->body_length + length > MAX_BODY)
+		return -EFBIG;
+	while (size < exchange->body_length + length)
+		size = size ? size * 2 : 4096;
+	if (size > exchange->body_size) {
+		larger = malloc(size);
+		if (!larger)
+			return -ENOMEM;
+		if (exchange->body) {
+			memcpy(larger, exchange->body, exchange->body_length);
+			sodium_memzero(exchange->body, exchange->body_size);
+			free(exchange->body);
+		}
+		exchange->body = larger;
+		exchange->body_size = size;
+	}
+	memcpy(exchange->body + exchange->body_length, data, length);
+	exchange->body_length += length;
+	return 0;
+}
+
+static bool announces_too_much(struct exchange *exchange)
+{
+	const char *length = request_header(&exchange->request, "Content-Length");
+
+	return length && strtoull(length, NULL, 10) > MAX_BODY;
+}
+
+static enum MHD_Result hand_over(struct http *http, struct exchange *exchange)
+{
+	exchange->request.raw_body = exchange->body;
+	exchange->request.raw_body_length = exchange->body_length;
+	format_client(exchange->connection, exchange->client_address, sizeof(exchange->client_address));
+	if (work_offer(http->work, exchange))
+		return MHD_YES;
+	return refuse_early(exchange, 503, 1, "the server is busy");
+}
+
+/*
+ * libmicrohttpd calls this once with the headers, for each piece of the body, at its end, and again when a
+ * worker has resumed the connection.
+ */
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
+				  const char *method, const char *version, const char *data,
+				  size_t *data_size, void **request_context)
+{
+	struct exchange *exchange = *request_context;
+
+	(void)connection;
+	(void)url;
+	(void)version;
+	if (!exchange)
+		return MHD_NO; /* out of memory */
+	if (exchange->state == EXCHANGE_DONE)
+		return send_response(exchange);
+	if (!exchange->request.method) {
+		exchange->request.method = method;
+		exchange->request.path = exchange->path;
+		if (announces_too_much(exchange))
+			return refuse_early(exchange, 413, 0, "the body is larger than 1 MiB");
+		return MHD_YES;
+	}
+	if (*data_size > 0) {
+		/* An answer in the midst of a body is not possible: a chunked one too large loses its
+		 * connection. */
+		if (keep_body(exchange, data, *data_size) < 0)
+			return MHD_NO;
+		*data_size = 0;
+		return MHD_YES;
+	}
+	return hand_over(context, exchange);
+}
+
+static void on_log(void *context, const char *format, va_list args) WT_PRINTF(2, 0);
+static void on_log(void *context, const char *format, va_list args)
+{
+	char text[256];
+
+	(void)context;
+	vsnprintf(text, sizeof(text), format, args);
+	text[strcspn(text, "\n")] = '\0';
+	log_debug("libmicrohttpd: %s", text);
+}
+
+static struct MHD_Daemon *start_daemon(struct http *http, int fd, const char *pem, unsigned connections)
+{
+	const unsigned flags =
+		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_TLS | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+	struct MHD_OptionItem options[] = {
+		{MHD_OPTION_LISTEN_SOCKET, fd, NULL},
+		{MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)pem},
+		{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)pem},
+		{MHD_OPTION_HTTPS_PRIORITIES, 0,
+		 (void *)(uintptr_t) "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%SERVER_PRECEDENCE"},
+		{MHD_OPTION_CONNECTION_LIMIT, connections, NULL},
+		{MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, NULL},
+		{MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, NULL},
+		{MHD_OPTION_THREAD_POOL_SIZE, DAEMON_THREADS, NULL},
+		{MHD_OPTION_END, 0, NULL},
+	};
+
+	return MHD_start_daemon(flags, 0, NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_log,
+				NULL, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http,
+				MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_ARRAY, options,
+				MHD_OPTION_END);
+}
+
+static int listen_and_start(struct http *http, const char *address, const char *pem, unsigned connections)
+{
+	char bound[LISTEN_TEXT_SIZE];
+	int fd;
+
+	fd = listen_on(address, bound);
+	if (fd < 0) {
+		log_error("could not listen on \"%s\" (accepted is ADDRESS:PORT): %s", address,
+			  strerror(-fd));
+		return fd;
+	}
+	http->daemons[http->n_daemons] = start_daemon(http, fd, pem, connections);
+	if (!http->daemons[http->n_daemons]) {
+		log_error("could not serve on %s: libmicrohttpd refused", bound);
+		close(fd);
+		return -EIO;
+	}
+	http->n_daemons++;
+	log_info("listening on https://%s", bound);
+	return 0;
+}
+
+int http_start(const char *const *listen, size_t n_listen, const char *pem, unsigned connections,
+	       struct server *server, struct work *work, struct http **ret_http)
+{
+	struct http *http = calloc(1, sizeof(*http) + n_listen * sizeof(http->daemons[0]));
+	int r = 0;
+
+	if (!http)
+		return -ENOMEM;
+	http->server = server;
+	http->work = work;
+	/* JSON holds one-time tokens and preshared keys. */
+	json_set_alloc_funcs(malloc, wipe_and_free);
+	for (size_t i = 0; i < n_listen && r == 0; i++)
+		r = listen_and_start(http, listen[i], pem, connections);
+	if (r < 0) {
+		http_stop(http, 0);
+		return r;
+	}
+	*ret_http = http;
+	return 0;
+}
+
+void http_quiesce(struct http *http)
+{
+	for (size_t i = 0; i < http->n_daemons; i++) {
+		MHD_socket fd = MHD_quiesce_daemon(http->daemons[i]);
+
+		if (fd != MHD_INVALID_SOCKET)
+			close(fd);
+	}
+}
+
+void http_stop(struct http *http, unsigned seconds)
+{
+	const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+	int64_t until = clock_boot_ns() + seconds * NSEC_PER_SEC;
+
+	if (!http)
+		return;
+	while (atomic_load(&http->open_exchanges) > 0 && clock_boot_ns() < until)
+		nanosleep(&pause, NULL);
+	for (size_t i = 0; i < http->n_daemons; i++)
+		MHD_stop_daemon(http->daemons[i]);
+	free(http);
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "init.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "certificate.h"
+#include "seal.h"
+#include "store/db.h"
+#include "token.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int make_secrets(const char *folder, char ret_fingerprint[static FINGERPRINT_SIZE])
+{
+	char path[PATH_MAX];
+	int r;
+
+	r = file_make_folder(folder, 0700);
+	if (r == 0)
+		r = certificate_authority(folder, ret_fingerprint);
+	if (r == 0)
+		r = certificate_renew(folder);
+	snprintf(path, sizeof(path), "%s/" SEALING_KEY_FILE, folder);
+	if (r == 0)
+		r = sealing_key_create(path);
+	if (r < 0)
+		log_error("could not make the certificate and keys in %s: %s", folder, strerror(-r));
+	return r;
+}
+
+/* 1 when the user has been made now. */
+static int ensure_admin(struct db *db)
+{
+	int made, r;
+
+	made = DB_EXECUTE(db, "INSERT INTO gateway.app_user (name, role) VALUES ('admin', 'admin') "
+			      "ON CONFLICT (name) DO NOTHING");
+	if (made <= 0)
+		return made;
+	r = DB_EXECUTE(db, "INSERT INTO gateway.account (owner) "
+			   "SELECT id FROM gateway.app_user WHERE name = 'admin'");
+	return r < 0 ? r : 1;
+}
+
+static int insert_token(struct db *db, const char *token)
+{
+	char hash[TOKEN_HASH_SIZE];
+	int r;
+
+	token_hash(token, hash);
+	r = DB_EXECUTE(
+		db,
+		"INSERT INTO gateway.token (hash, kind, user_id, expires) SELECT $1, 'login', id, "
+		"now() + interval '24 hours' FROM gateway.app_user WHERE name = 'admin' AND role = 'admin'",
+		hash);
+	return r == 0 ? -ENOENT : r;
+}
+
+static int make_admin(struct db *db, bool new_token, char token[static TOKEN_TEXT_SIZE])
+{
+	int made, r;
+
+	r = db_begin(db);
+	if (r < 0)
+		return r;
+	made = ensure_admin(db);
+	if (made < 0)
+		return made;
+	if (made == 0 && !new_token)
+		return 0;
+	token_generate(token);
+	r = insert_token(db, token);
+	return r < 0 ? r : db_commit(db);
+}
+
+static int prepare_database(const char *database_file, bool new_token, char token[static TOKEN_TEXT_SIZE])
+{
+	struct db *db;
+	int r;
+
+	r = db_open(database_file, &db);
+	if (r < 0) {
+		log_error("could not connect to the database named in %s: %s", database_file, strerror(-r));
+		return r;
+	}
+	r = make_admin(db, new_token, token);
+	if (r < 0)
+		log_error("could not make the user admin (has `wiretoll-api migrate` been run?): %s",
+			  db_last_error(db)->message);
+	db_close(db);
+	return r;
+}
+
+int init_run(const char *state_folder, const char *database_file, bool new_admin_token)
+{
+	char fingerprint[FINGERPRINT_SIZE], token[TOKEN_TEXT_SIZE] = "";
+	int r;
+
+	r = make_secrets(state_folder, fingerprint);
+	if (r == 0 && database_file)
+		r = prepare_database(database_file, new_admin_token, token);
+	if (r == 0) {
+		/* Both are free of characters that JSON would have to escape. */
+		printf(token[0] ? "{\"ca_fingerprint\": \"%s\", \"admin_token\": \"%s\"}\n"
+				: "{\"ca_fingerprint\": \"%s\", \"admin_token\": null}\n",
+		       fingerprint, token);
+		r = fflush(stdout) == 0 ? 0 : -errno;
+	}
+	sodium_memzero(token, sizeof(token));
+	return r;
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* wiretoll-api: the HTTPS API and the billing clock. All of its state is in PostgreSQL. */
+#include "base/log.h"
+#include "init.h"
+#include "server.h"
+#include "store/migrate.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+struct arguments {
+	struct server_settings settings;
+	bool new_admin_token;
+};
+
+struct subcommand {
+	const char *name;
+	const char *usage;
+	bool needs_state, needs_database, needs_listen;
+	int (*run)(const struct arguments *arguments);
+};
+
+static int run_serve(const struct arguments *arguments)
+{
+	return server_run(&arguments->settings);
+}
+
+static int run_init(const struct arguments *arguments)
+{
+	return init_run(arguments->settings.state_folder, arguments->settings.database_file,
+			arguments->new_admin_token);
+}
+
+static int run_migrate(const struct arguments *arguments)
+{
+	const char *file = arguments->settings.database_file, *failed = "";
+	struct db *db;
+	int r;
+
+	r = db_open(file, &db);
+	if (r < 0) {
+		log_error("could not connect to the database named in %s: %s", file, strerror(-r));
+		return r;
+	}
+	r = migrate(db, &failed);
+	if (r < 0)
+		log_error("could not apply migration %s: %s", failed, db_last_error(db)->message);
+	else
+		log_info("schema %d, %d migrations applied", migrate_latest(), r);
+	db_close(db);
+	return r < 0 ? r : 0;
+}
+
+static const struct subcommand subcommands[] = {
+	{"serve",
+	 "--state DIR --database-file FILE --listen ADDRESS:PORT… [--workers N] [--queue N] [--connections "
+	 "N]",
+	 true, true, true, run_serve},
+	{"migrate", "--database-file FILE", false, true, false, run_migrate},
+	{"init", "--state DIR [--database-file FILE [--new-admin-token]]", true, false, false, run_init},
+};
+
+static const struct option options[] = {
+	{"state", required_argument, NULL, 's'},
+	{"database-file", required_argument, NULL, 'd'},
+	{"listen", required_argument, NULL, 'l'},
+	{"workers", required_argument, NULL, 'w'},
+	{"queue", required_argument, NULL, 'q'},
+	{"connections", required_argument, NULL, 'c'},
+	{"new-admin-token", no_argument, NULL, 'n'},
+	{"log-level", required_argument, NULL, 'v'},
+	{"help", no_argument, NULL, 'h'},
+	{NULL, 0, NULL, 0},
+};
+
+static void print_usage(FILE *out)
+{
+	fprintf(out, "usage:\n");
+	for (size_t i = 0; i < ARRAY_SIZE(subcommands); i++)
+		fprintf(out, "  wiretoll-api %s %s\n", subcommands[i].name, subcommands[i].usage);
+	fprintf(out, "every subcommand takes --log-level error|warning|info|debug and --help\n");
+}
+
+static int usage_error(const char *format, const char *value)
+{
+	fprintf(stderr, "wiretoll-api: ");
+	fprintf(stderr, format, value);
+	fprintf(stderr, "\n");
+	print_usage(stderr);
+	return -EINVAL;
+}
+
+static int parse_number(const char *name, const char *text, unsigned max, unsigned *ret)
+{
+	char *end;
+	unsigned long value;
+
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (errno || end == text || *end || *text == '-' || value == 0 || value > max) {
+		fprintf(stderr, "wiretoll-api: --%s is \"%s\"; accepted is a number from 1 to %u\n", name,
+			text, max);
+		return -EINVAL;
+	}
+	*ret = (unsigned)value;
+	return 0;
+}
+
+static int add_listen(struct server_settings *settings, const char *address)
+{
+	if (settings->n_listen == MAX_LISTEN)
+		return usage_error("--listen \"%s\" is one too many; accepted are 16", address);
+	settings->listen[settings->n_listen++] = address;
+	return 0;
+}
+
+static int take_option(int option, struct arguments *arguments)
+{
+	struct server_settings *settings = &arguments->settings;
+	enum log_level level;
+
+	switch (option) {
+	case 's':
+		settings->state_folder = optarg;
+		return 0;
+	case 'd':
+		settings->database_file = optarg;
+		return 0;
+	case 'l':
+		return add_listen(settings, optarg);
+	case 'w':
+		return parse_number("workers", optarg, 256, &settings->workers);
+	case 'q':
+		return parse_number("queue", optarg, 65536, &settings->queue);
+	case 'c':
+		return parse_number("connections", optarg, 65536, &settings->connections);
+	case 'n':
+		arguments->new_admin_token = true;
+		return 0;
+	case 'v':
+		if (log_level_parse(optarg, &level) < 0)
+			return usage_error("--log-level is \"%s\"; accepted are error, warning, info, debug",
+					   optarg);
+		log_setup("wiretoll-api", level);
+		return 0;
+	default:
+		print_usage(stderr);
+		return -EINVAL;
+	}
+}
+
+static int parse(const struct subcommand *subcommand, int argc, char **argv, struct arguments *arguments)
+{
+	const struct server_settings *settings = &arguments->settings;
+	int option, r;
+
+	while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		if (option == 'h') {
+			print_usage(stdout);
+			exit(EXIT_DONE);
+		}
+		r = take_option(option, arguments);
+		if (r < 0)
+			return r;
+	}
+	if (optind < argc)
+		return usage_error("there is no argument \"%s\"", argv[optind]);
+	if (subcommand->needs_state && !settings->state_folder)
+		return usage_error("%s", "--state is required");
+	if ((subcommand->needs_database || arguments->new_admin_token) && !settings->database_file)
+		return usage_error("%s", "--database-file is required");
+	if (subcommand->needs_listen && settings->n_listen == 0)
+		return usage_error("%s", "--listen is required");
+	return 0;
+}
+
+static const struct subcommand *find_subcommand(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(subcommands); i++) {
+		if (strcmp(subcommands[i].name, name) == 0)
+			return &subcommands[i];
+	}
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments arguments = {.settings = {.workers = 8, .queue = 256, .connections = 1000}};
+	const struct subcommand *subcommand = argc > 1 ? find_subcommand(argv[1]) : NULL;
+
+	log_setup("wiretoll-api", LOG_LEVEL_INFO);
+	if (!subcommand) {
+		bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0);
+
+		print_usage(help ? stdout : stderr);
+		return help ? EXIT_DONE : EXIT_USAGE;
+	}
+	if (parse(subcommand, argc - 1, argv + 1, &arguments) < 0)
+		return EXIT_USAGE;
+	if (sodium_init() < 0) {
+		log_error("could not initialise libsodium");
+		return EXIT_FAILED;
+	}
+	return subcommand->run(&arguments) < 0 ? EXIT_FAILED : EXIT_DONE;
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "problem.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+	unsigned status;
+	const char *title;
+} titles[] = {
+	{400, "Bad Request"},
+	{401, "Unauthorized"},
+	{403, "Forbidden"},
+	{404, "Not Found"},
+	{405, "Method Not Allowed"},
+	{409, "Conflict"},
+	{410, "Gone"},
+	{413, "Content Too Large"},
+	{422, "Unprocessable Content"},
+	{500, "Internal Server Error"},
+	{503, "Service Unavailable"},
+};
+
+static const struct {
+	const char *constraint;
+	unsigned status;
+	const char *field;
+	const char *message;
+} constraints[] = {
+	{"gateway_one_per_vpc", 409, "vpc", "This VPC already has a VPN gateway"},
+	{"gateway_name", 409, "name", "name is taken by another gateway of this user"},
+	{"peer_public_key", 409, "public_key", "public_key is already that of another peer of this gateway"},
+	{"peer_name", 409, "name", "name is taken by another peer of this gateway"},
+	{"prefix_owned_once", 409, "allowed_ips",
+	 "an allowed IP overlaps one of another peer of this gateway"},
+	{"vpc_owner_name_key", 409, "name", "name is taken by another VPC of this user"},
+	{"vpc_owner_external_id_key", 409, "external_id",
+	 "this id is already that of another VPC of this user"},
+	{"app_user_name_key", 409, "name", "name is taken by another user"},
+	{"app_user_external_id_key", 409, "external_id", "this id is already that of another user"},
+	{"image_name_key", 409, "name", "name is taken by another image"},
+	{"plan_name_key", 409, "name", "name is taken by another plan"},
+	{"plan_group_name_key", 409, "name", "name is taken by another plan group"},
+	{"location_name_key", 409, "name", "name is taken by another location"},
+	{"hypervisor_name_key", 409, "name", "name is taken by another hypervisor"},
+	{"subnet_owner_vpc_cidr_excl", 409, "subnets", "two subnets of this VPC overlap"},
+};
+
+int response_problem(struct response *response, unsigned status, const char *field, const char *format, ...)
+{
+	const char *title = "Error";
+	char detail[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(detail, sizeof(detail), format, args);
+	va_end(args);
+	for (size_t i = 0; i < ARRAY_SIZE(titles); i++) {
+		if (titles[i].status == status)
+			title = titles[i].title;
+	}
+	json_decref(response->json);
+	/* A value quoted in the detail may have been cut within a character: then the title has to do. */
+	response->json = json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", title, "status",
+				   (int)status, "detail", detail);
+	if (!response->json)
+		response->json = json_pack("{s:s, s:s, s:i}", "type", "about:blank", "title", title, "status",
+					   (int)status);
+	if (field)
+		json_object_set_new(response->json, "field", json_string(field));
+	response->status = status;
+	response->content_type = "application/problem+json";
+	return 0;
+}
+
+int response_json_problem(struct response *response, const struct json_problem *problem)
+{
+	return response_problem(response, 422, problem->field, "%s", problem->message);
+}
+
+bool response_database_problem(struct response *response, int error, const struct db *db)
+{
+	const struct db_error *last = db_last_error(db);
+
+	for (size_t i = 0; (error == -EEXIST || error == -EDOM) && i < ARRAY_SIZE(constraints); i++) {
+		if (strcmp(constraints[i].constraint, last->constraint) == 0) {
+			response_problem(response, constraints[i].status, constraints[i].field, "%s",
+					 constraints[i].message);
+			return true;
+		}
+	}
+	if (error == -EEXIST)
+		response_problem(response, 409, NULL, "this conflicts with what exists (%s)",
+				 last->constraint);
+	else if (error == -EDOM && strcmp(last->sqlstate, "23503") == 0)
+		response_problem(response, 409, NULL, "it is in use, or something it names is gone (%s)",
+				 last->constraint);
+	else if (error == -EDOM || (error == -EINVAL && strncmp(last->sqlstate, "22", 2) == 0))
+		response_problem(response, 422, NULL, "a value is not accepted: %s", last->message);
+	else
+		return false;
+	return true;
+}

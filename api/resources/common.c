@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "resources/common.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_LIMIT 50
+#define MAX_LIMIT     200
+#define MAX_CURSOR    128
+
+static int load_json(const char *text, json_t **ret_json)
+{
+	json_t *json = json_loads(text, 0, NULL);
+
+	if (!json)
+		return -ENOMEM;
+	*ret_json = json;
+	return 0;
+}
+
+int answer_object(struct request *request, struct response *response, unsigned status, const char *sql,
+		  int n_params, const char *const *params)
+{
+	_cleanup_result_ PGresult *rows = NULL;
+	json_t *object;
+	int r;
+
+	r = db_query(request->db, &rows, sql, n_params, params);
+	if (r < 0)
+		return r;
+	if (PQntuples(rows) == 0)
+		return refuse(response, 404, NULL, "there is no %.200s", request->path);
+	r = load_json(PQgetvalue(rows, 0, 0), &object);
+	if (r < 0)
+		return r;
+	response->json = object;
+	response->status = status;
+	return 0;
+}
+
+struct page {
+	unsigned limit;
+	char rows[16]; /* one more than the limit: whether there is a next page */
+	char id[UUID_TEXT_SIZE];
+	char name[MAX_CURSOR];
+	bool begins; /* at the first */
+};
+
+/* A cursor is "ID:NAME" of the last item of a page. */
+static int read_page(struct request *request, struct response *response, struct page *page)
+{
+	const char *limit = request_query(request, "limit"), *after = request_query(request, "after");
+	unsigned long number = DEFAULT_LIMIT;
+	char *end = NULL;
+
+	if (limit)
+		number = strtoul(limit, &end, 10);
+	if (limit && (*limit < '0' || *limit > '9' || *end || number < 1 || number > MAX_LIMIT))
+		return refuse(response, 422, "limit", "limit is \"%.32s\"; accepted is a number from 1 to %d",
+			      limit, MAX_LIMIT);
+	page->limit = (unsigned)number;
+	snprintf(page->rows, sizeof(page->rows), "%lu", number + 1);
+	page->begins = !after || !*after;
+	if (page->begins)
+		return 0;
+	snprintf(page->id, sizeof(page->id), "%s", after);
+	if (strlen(after) < sizeof(page->id) || after[36] != ':' || !is_uuid(page->id) ||
+	    strlen(after + 37) >= sizeof(page->name))
+		return refuse(response, 422, "after",
+			      "after is \"%.64s\"; accepted is the \"next\" of a page", after);
+	snprintf(page->name, sizeof(page->name), "%s", after + 37);
+	return 0;
+}
+
+static int fill_page(const PGresult *rows, unsigned limit, struct response *response)
+{
+	unsigned n = (unsigned)PQntuples(rows);
+	json_t *items = json_array(), *next = NULL;
+	int r = items ? 0 : -ENOMEM;
+
+	for (unsigned i = 0; i < n && i < limit && r == 0; i++) {
+		json_t *object = NULL;
+
+		r = load_json(PQgetvalue(rows, (int)i, 0), &object);
+		if (r == 0)
+			json_array_append_new(items, object);
+	}
+	if (n > limit)
+		next = json_sprintf("%s:%s", db_value(rows, (int)limit - 1, "id"),
+				    db_value(rows, (int)limit - 1, "name"));
+	response->json = json_pack("{s:o, s:o?}", "items", items, "next", next);
+	response->status = 200;
+	return response->json ? r : -ENOMEM;
+}
+
+int answer_page(struct request *request, struct response *response, const char *sql, int n_params,
+		const char *const *params)
+{
+	_cleanup_result_ PGresult *rows = NULL;
+	struct page page = {0};
+	const char *all[9];
+	int r;
+
+	r = read_page(request, response, &page);
+	if (r < 0)
+		return r;
+	all[0] = page.begins ? NULL : page.name;
+	all[1] = page.begins ? NULL : page.id;
+	all[2] = page.rows;
+	for (int i = 0; i < n_params; i++)
+		all[3 + i] = params[i];
+	r = db_query(request->db, &rows, sql, 3 + n_params, all);
+	return r < 0 ? r : fill_page(rows, page.limit, response);
+}
+
+int answer_nothing(struct response *response)
+{
+	response->status = 204;
+	return 0;
+}
+
+static const struct {
+	const char *word, *path, *sql;
+} nouns[] = {
+#define NOUN(word, path, table)                                                                              \
+	{                                                                                                    \
+		word, path,                                                                                  \
+			"SELECT id FROM gateway." table                                                      \
+			" WHERE id = $2 OR name = $1 ORDER BY id = $2 DESC LIMIT 1"                          \
+	}
+	[IMAGE] = NOUN("an image", "/v1/images", "image"),
+	[PLAN] = NOUN("a plan", "/v1/plans", "plan"),
+	[PLAN_GROUP] = NOUN("a plan group", "/v1/plan-groups", "plan_group"),
+	[LOCATION] = NOUN("a location", "/v1/locations", "location"),
+	[HYPERVISOR] = NOUN("a hypervisor", "/v1/hypervisors", "hypervisor"),
+	[USER] = NOUN("a user", "/v1/users", "app_user"),
+#undef NOUN
+};
+
+int find_noun(struct request *request, struct response *response, enum noun noun, const char *field,
+	      const char *key, char ret_id[static UUID_TEXT_SIZE])
+{
+	_cleanup_result_ PGresult *rows = NULL;
+	int r;
+
+	r = DB_QUERY(request->db, &rows, nouns[noun].sql, key, is_uuid(key) ? key : NULL);
+	if (r < 0)
+		return r;
+	if (PQntuples(rows) == 1) {
+		snprintf(ret_id, UUID_TEXT_SIZE, "%s", PQgetvalue(rows, 0, 0));
+		return 0;
+	}
+	if (!field)
+		return refuse(response, 404, NULL, "\"%.64s\" is not the id or name of %s", key,
+			      nouns[noun].word);
+	return refuse(response, 422, field, "%s is \"%.64s\"; accepted is the id or name of %s (GET %s)",
+		      field, key, nouns[noun].word, nouns[noun].path);
+}
+
+int audit(struct request *request, const char *action, const char *object, const char *owner,
+	  const json_t *detail)
+{
+	_cleanup_free_ char *text = detail ? json_dumps(detail, JSON_COMPACT) : NULL;
+	int r;
+
+	r = DB_EXECUTE(request->db,
+		       "INSERT INTO gateway.audit (actor, address, owner, action, object, detail) "
+		       "VALUES ($1, $2, $3, $4, $5, coalesce($6::jsonb, '{}'))",
+		       or_null(request->principal.user), or_null(request->client_address),
+		       or_null(owner ? owner : ""), action, object, text);
+	return r < 0 ? r : 0;
+}
+
+const char *or_null(const char *text)
+{
+	return *text ? text : NULL;
+}
+
+void uuid_generate(char ret_id[static UUID_TEXT_SIZE])
+{
+	uint8_t b[16];
+
+	randombytes_buf(b, sizeof(b));
+	b[6] = (b[6] & 0x0f) | 0x40;
+	b[8] = (b[8] & 0x3f) | 0x80;
+	snprintf(ret_id, UUID_TEXT_SIZE,
+		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2],
+		 b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "routes.h"
+
+#include "resources/resources.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct route *const tables[] = {
+	session_routes,    image_routes, plan_routes,    plan_group_routes, location_routes,
+	hypervisor_routes, user_routes,  vpc_routes,     gateway_routes,    peer_routes,
+	audit_routes,      agent_routes, billing_routes,
+};
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int url_decode(char *text)
+{
+	char *out = text;
+
+	for (; *text; text++, out++) {
+		int high, low;
+
+		*out = *text;
+		if (*text != '%')
+			continue;
+		high = hex_digit(text[1]);
+		low = high < 0 ? -1 : hex_digit(text[2]);
+		if (low < 0 || (high == 0 && low == 0))
+			return -EINVAL;
+		*out = (char)(high << 4 | low);
+		text += 2;
+	}
+	*out = '\0';
+	return 0;
+}
+
+/* Whether the path has the pattern's shape: equal segments, and anything but nothing where it says {…}. */
+static bool matches(const char *pattern, const char *path)
+{
+	for (;;) {
+		size_t wanted, got;
+
+		if (*pattern == '\0')
+			return *path == '\0' || strcmp(path, "/") == 0;
+		if (*pattern++ != '/' || *path++ != '/')
+			return false;
+		wanted = strcspn(pattern, "/");
+		got = strcspn(path, "/");
+		if (got == 0 || (*pattern != '{' && (wanted != got || memcmp(pattern, path, got) != 0)))
+			return false;
+		pattern += wanted;
+		path += got;
+	}
+}
+
+static int read_arguments(const char *pattern, const char *path, char *arguments[static MAX_ARGUMENTS])
+{
+	size_t n = 0;
+
+	while (*pattern) {
+		size_t length = strcspn(++path, "/");
+
+		if (*++pattern == '{') {
+			arguments[n] = strndup(path, length);
+			if (!arguments[n])
+				return -ENOMEM;
+			if (url_decode(arguments[n++]) < 0)
+				return -ENOENT;
+		}
+		pattern += strcspn(pattern, "/");
+		path += length;
+	}
+	return 0;
+}
+
+static void allow(const char *method, char *text, size_t size)
+{
+	size_t used = strlen(text);
+
+	snprintf(text + used, size - used, "%s%s%s", used ? ", " : "", method,
+		 strcmp(method, "GET") == 0 ? ", HEAD" : "");
+}
+
+int route_find(const char *method, const char *path, const struct route **ret_route,
+	       char *arguments[static MAX_ARGUMENTS], char *ret_allow, size_t allow_size)
+{
+	ret_allow[0] = '\0';
+	if (strcmp(method, "HEAD") == 0)
+		method = "GET";
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
+		for (const struct route *route = tables[i]; route->method; route++) {
+			if (!matches(route->path, path))
+				continue;
+			if (strcmp(route->method, method) == 0) {
+				*ret_route = route;
+				return read_arguments(route->path, path, arguments);
+			}
+			allow(route->method, ret_allow, allow_size);
+		}
+	}
+	return ret_allow[0] ? -EOPNOTSUPP : -ENOENT;
+}
+
+const struct route *route_at(size_t index)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
+		for (const struct route *route = tables[i]; route->method; route++) {
+			if (index-- == 0)
+				return route;
+		}
+	}
+	return NULL;
+}

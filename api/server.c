@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "server.h"
+
+#include "background.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "certificate.h"
+#include "http.h"
+#include "store/migrate.h"
+#include "work.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DRAIN_SECONDS 5
+
+struct server {
+	struct sealing_key sealing_key;
+	char *pem; /* key, certificate and CA */
+	struct work *work;
+	struct http *http;
+	struct background *background;
+};
+
+const struct sealing_key *server_sealing_key(const struct server *server)
+{
+	return &server->sealing_key;
+}
+
+void request_wake(struct server *server, const char *key)
+{
+	work_wake(server->work, key);
+}
+
+/* A schema that this program does not know would be misread or spoilt: it serves no other. */
+static int check_schema(const char *database_file)
+{
+	struct db *db;
+	int version, r;
+
+	r = db_open(database_file, &db);
+	if (r < 0) {
+		log_error("could not connect to the database named in %s: %s", database_file, strerror(-r));
+		return r;
+	}
+	r = migrate_current(db, &version);
+	if (r < 0) {
+		log_error("could not read the database's schema version: %s", db_last_error(db)->message);
+	} else if (version != migrate_latest()) {
+		log_error("the database has schema %d and this program speaks %d: run `wiretoll-api "
+			  "migrate`, or a "
+			  "newer program",
+			  version, migrate_latest());
+		r = -EPROTO;
+	}
+	db_close(db);
+	return r;
+}
+
+static int load_secrets(struct server *server, const char *folder)
+{
+	char path[PATH_MAX];
+	int r;
+
+	r = certificate_renew(folder);
+	if (r < 0) {
+		log_error("could not prepare the certificate in %s (has `wiretoll-api init` been run?): %s",
+			  folder, strerror(-r));
+		return r;
+	}
+	snprintf(path, sizeof(path), "%s/" SERVER_PEM_FILE, folder);
+	r = file_read(path, 65536, &server->pem, NULL);
+	if (r == 0) {
+		snprintf(path, sizeof(path), "%s/" SEALING_KEY_FILE, folder);
+		r = sealing_key_load(path, &server->sealing_key);
+	}
+	if (r < 0)
+		log_error("could not read %s: %s", path, strerror(-r));
+	return r;
+}
+
+static void wait_for_signal(const sigset_t *signals)
+{
+	int number;
+
+	while (sigwait(signals, &number) != 0)
+		;
+	log_info("stopping");
+}
+
+/* In this order: nothing new comes in, what is under way ends, answers go out, then the rest. */
+static void stop(struct server *server)
+{
+	if (server->http)
+		http_quiesce(server->http);
+	background_stop(server->background);
+	work_stop(server->work);
+	http_stop(server->http, DRAIN_SECONDS);
+	work_free(server->work);
+}
+
+static int start(struct server *server, const struct server_settings *settings)
+{
+	int r;
+
+	r = work_start(settings->workers, settings->queue, settings->database_file, &server->work);
+	if (r == 0)
+		r = background_start(server->work, settings->database_file, &server->background);
+	if (r < 0) {
+		log_error("could not start the workers: %s", strerror(-r));
+		return r;
+	}
+	return http_start(settings->listen, settings->n_listen, server->pem, settings->connections, server,
+			  server->work, &server->http);
+}
+
+int server_run(const struct server_settings *settings)
+{
+	struct server server = {0};
+	sigset_t signals;
+	int r;
+
+	/* Before any thread is made: they inherit the mask, and sigwait() below gets the signals. */
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r = check_schema(settings->database_file);
+	if (r == 0)
+		r = load_secrets(&server, settings->state_folder);
+	if (r == 0)
+		r = start(&server, settings);
+	if (r == 0)
+		wait_for_signal(&signals);
+	stop(&server);
+	if (server.pem)
+		sodium_memzero(server.pem, strlen(server.pem));
+	free(server.pem);
+	sodium_memzero(&server.sealing_key, sizeof(server.sealing_key));
+	return r;
+}
