@@ -31,7 +31,7 @@ int amount_check(const char *text)
 	size_t whole = strspn(text, "0123456789");
 	size_t decimals;
 
-	if (whole == 0 || whole > 11)
+	if (whole == 0 || whole > 10)
 		return -EINVAL;
 	if (text[whole] == '\0')
 		return 0;

@@ -17,7 +17,7 @@ struct peer_name {
 WT_MUST_CHECK int peer_name_parse(const char *text, struct peer_name *ret_name);
 
 /*
- * Whether `text` is an amount as the API takes it: up to 11 digits, and up to 9 behind a point ("10.5").
+ * Whether `text` is an amount as the API takes it: up to 10 digits, and up to 9 behind a point ("10.5").
  * No sign, no exponent. Returns -EINVAL.
  */
 WT_MUST_CHECK int amount_check(const char *text);
