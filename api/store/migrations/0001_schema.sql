@@ -97,6 +97,7 @@ CREATE TABLE gateway.rate_version (
     bandwidth_rate numeric(20, 9) NOT NULL CHECK (bandwidth_rate >= 0),
     accounting     text NOT NULL CHECK (accounting IN ('uploads', 'downloads', 'both')),
     overage        text NOT NULL CHECK (overage IN ('none', 'charge_overage', 'revoke_access')),
+    announced      boolean NOT NULL DEFAULT false, -- its hour has begun and the gateways have been told
     UNIQUE (location, from_hour)
 );
 
@@ -274,6 +275,7 @@ CREATE TABLE billing.cycle (
     starts timestamptz NOT NULL,
     ends   timestamptz NOT NULL,
     state  text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'closing', 'final')),
+    rolled boolean NOT NULL DEFAULT false, -- every living gateway holds a bucket of it
     CHECK (starts = date_trunc('hour', starts, 'UTC') AND ends = date_trunc('hour', ends, 'UTC')),
     EXCLUDE USING gist (tstzrange(starts, ends) WITH &&)
 );
@@ -287,6 +289,7 @@ CREATE TABLE billing.bucket (
     number        integer NOT NULL CHECK (number > 0),
     holder        uuid,   -- the living gateway; NULL: none
     allowance     bigint CHECK (allowance >= 0), -- bytes; NULL: unlimited
+    credit_value  numeric(20, 9), -- the plan's own, as it was when the holder took the bucket; NULL: the location's
     extra         bigint NOT NULL DEFAULT 0 CHECK (extra >= 0),
     used          bigint NOT NULL DEFAULT 0 CHECK (used >= 0),
     charged       bigint NOT NULL DEFAULT 0 CHECK (charged >= 0), -- overage bytes settled; never falls
@@ -309,6 +312,7 @@ CREATE TABLE billing.epoch (
     cycle         integer,                   -- of the grant in force, with what was counted under it
     cycle_counted bigint NOT NULL DEFAULT 0,
     covered_to    timestamptz,
+    created       timestamptz NOT NULL DEFAULT clock_timestamp(), -- a gateway's newest epoch is its current one
     sealed        timestamptz,
     quarantined   text,
     PRIMARY KEY (owner, id),
@@ -422,7 +426,8 @@ CREATE TABLE billing.ledger (
     UNIQUE (owner, gateway, kind, utc_hour, part),
     CHECK ((kind = 'base') = (hour_index IS NOT NULL AND month_hours IS NOT NULL)),
     CHECK (kind <> 'base' OR part = 1),
-    CHECK (kind <> 'bandwidth' OR (bytes IS NOT NULL AND amount = rate * bytes / 1000000000))
+    -- Multiplication of numerics is exact; division would keep some 16 digits only.
+    CHECK (kind <> 'bandwidth' OR (bytes IS NOT NULL AND amount = rate * bytes * 0.000000001))
 );
 CREATE INDEX ledger_cycle ON billing.ledger (owner, cycle);
 CREATE INDEX ledger_unsealed ON billing.ledger (created) WHERE feed_id IS NULL;
