@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Readers of the values that agents and billing clients send, in the manner of base/json.h. */
+#ifndef WIRETOLL_BILLING_FIELDS_H
+#define WIRETOLL_BILLING_FIELDS_H
+
+#include "base/json.h"
+
+/* Whether the text is a UUID as RFC 9562 writes it, in either case. */
+bool is_uuid(const char *text);
+
+WT_MUST_CHECK int read_uuid(const json_t *object, const char *field, const char **ret,
+			    struct json_problem *problem);
+/* RFC 3339 in UTC, as nanoseconds since 1970. */
+WT_MUST_CHECK int read_instant(const json_t *object, const char *field, int64_t *ret_utc_ns,
+			       struct json_problem *problem);
+/* A 64-bit count that fits PostgreSQL's bigint. */
+WT_MUST_CHECK int read_count(const json_t *object, const char *field, struct json_problem *problem);
+
+#endif

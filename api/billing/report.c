@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "billing/report.h"
+
+#include "base/clock.h"
+#include "base/crc32c.h"
+#include "base/key.h"
+#include "billing/fields.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CRC_HEADER "Wiretoll-Batch-CRC32C"
+
+static int require_int(const json_t *object, const char *field, int64_t min, int64_t max, int64_t *ret,
+		       struct json_problem *problem)
+{
+	return json_require(json_read_int(object, field, min, max, ret, problem), field, problem);
+}
+
+static int require_count(const json_t *object, const char *field, struct json_problem *problem)
+{
+	return json_require(read_count(object, field, problem), field, problem);
+}
+
+static int require_instant(const json_t *object, const char *field, int64_t *ret,
+			   struct json_problem *problem)
+{
+	return json_require(read_instant(object, field, ret, problem), field, problem);
+}
+
+static int check_key(const json_t *body, struct json_problem *problem)
+{
+	const char *text;
+	struct key key;
+	int r = json_require(json_read_string(body, "public_key", &text, problem), "public_key", problem);
+
+	if (r < 0)
+		return r;
+	if (key_parse(text, &key) < 0) {
+		json_problem_set(problem, "public_key",
+				 "public_key is not a WireGuard key; accepted are 44 characters of base64");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int check_epoch(const json_t *body, struct json_problem *problem)
+{
+	const json_t *epoch;
+	const char *text;
+	bool final;
+	int r = json_require(json_read_object(body, "epoch", &epoch, problem), "epoch", problem);
+
+	if (r == 0)
+		r = json_require(read_uuid(epoch, "id", &text, problem), "id", problem);
+	if (r == 0)
+		r = json_require(read_uuid(epoch, "boot_id", &text, problem), "boot_id", problem);
+	if (r == 0)
+		r = json_require(json_read_bool(epoch, "final", &final, problem), "final", problem);
+	return r;
+}
+
+static int check_grant(const json_t *body, struct json_problem *problem)
+{
+	const json_t *grant;
+	int64_t number;
+	bool exhausted;
+	int r = json_read_object(body, "grant", &grant, problem);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	r = require_int(grant, "cycle", 197001, 999912, &number, problem);
+	if (r == 0)
+		r = require_int(grant, "grant_seq", 0, INT64_MAX, &number, problem);
+	if (r == 0)
+		r = require_count(grant, "cycle_counted", problem);
+	if (r == 0)
+		r = json_require(json_read_bool(grant, "exhausted", &exhausted, problem), "exhausted",
+				 problem);
+	return r;
+}
+
+/* Slot 0, and only it, belongs to no peer. */
+static int check_slot(const json_t *record, struct json_problem *problem)
+{
+	const char *peer = NULL;
+	int64_t slot, incarnation;
+	int r = require_int(record, "slot", 0, INT32_MAX, &slot, problem);
+
+	if (r == 0)
+		r = require_int(record, "incarnation", 0, INT64_MAX, &incarnation, problem);
+	if (r == 0)
+		r = read_uuid(record, "peer", &peer, problem);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if ((slot == 0) != (peer == NULL)) {
+		json_problem_set(problem, "peer",
+				 "peer is %s in slot %" PRId64
+				 "; accepted is null in slot 0 and a peer's id elsewhere",
+				 peer ? peer : "null", slot);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int check_record(const json_t *record, struct json_problem *problem)
+{
+	static const char *const counts[] = {
+		"upload_bytes",     "download_bytes",    "upload_packets",
+		"download_packets", "undelivered_bytes", "refused_bytes",
+	};
+	int64_t hour;
+	int r = check_slot(record, problem);
+
+	if (r == 0)
+		r = require_instant(record, "hour", &hour, problem);
+	if (r == 0 && clock_hour_start(hour) != hour) {
+		json_problem_set(problem, "hour",
+				 "hour is \"%.64s\"; accepted is the beginning of a UTC hour",
+				 json_string_value(json_object_get(record, "hour")));
+		return -EINVAL;
+	}
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(counts); i++)
+		r = require_count(record, counts[i], problem);
+	return r;
+}
+
+static int check_status(const json_t *status, struct json_problem *problem)
+{
+	const char *text;
+	int64_t handshake;
+	int r = json_require(read_uuid(status, "peer", &text, problem), "peer", problem);
+
+	if (r == 0)
+		r = read_instant(status, "handshake", &handshake, problem);
+	if (r == 0 || r == -ENOENT)
+		r = json_read_string(status, "endpoint", &text, problem);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int check_complaint(const json_t *complaint, struct json_problem *problem)
+{
+	const char *text;
+	int r = json_require(json_read_string(complaint, "what", &text, problem), "what", problem);
+
+	if (r == 0)
+		r = json_require(json_read_string(complaint, "reason", &text, problem), "reason", problem);
+	return r;
+}
+
+static int check_state(const json_t *state, struct json_problem *problem)
+{
+	const char *name;
+	int64_t from, to;
+	int r = require_instant(state, "from", &from, problem);
+
+	if (r == 0)
+		r = require_instant(state, "to", &to, problem);
+	if (r == 0)
+		r = json_require(json_read_string(state, "state", &name, problem), "state", problem);
+	if (r < 0)
+		return r;
+	if (strcmp(name, "active") != 0 && strcmp(name, "suspended") != 0) {
+		json_problem_set(problem, "state", "state is \"%.32s\"; accepted are active and suspended",
+				 name);
+		return -EINVAL;
+	}
+	if (to < from) {
+		json_problem_set(problem, "to", "to lies before from; accepted is an instant behind it");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Checks each element and puts "array[index]." before the field of a problem. */
+static int check_each(const json_t *body, const char *field,
+		      int (*check)(const json_t *element, struct json_problem *problem),
+		      struct json_problem *problem)
+{
+	struct json_problem inner;
+	const json_t *array, *element;
+	size_t i;
+	int r = json_require(json_read_array(body, field, &array, problem), field, problem);
+
+	if (r < 0)
+		return r;
+	json_array_foreach (array, i, element) {
+		memset(&inner, 0, sizeof(inner));
+		r = json_is_object(element) ? check(element, &inner) : -EINVAL;
+		if (r == 0)
+			continue;
+		if (!json_is_object(element))
+			json_problem_set(&inner, "", "%s is no object; accepted is an array of objects",
+					 field);
+		snprintf(problem->field, sizeof(problem->field), "%s[%zu].%.40s", field, i, inner.field);
+		snprintf(problem->message, sizeof(problem->message), "%s[%zu]: %.280s", field, i,
+			 inner.message);
+		return r;
+	}
+	return 0;
+}
+
+/* States are told in order and never overlap: the exclusion constraint would refuse the whole batch. */
+static int check_order(const json_t *body, struct json_problem *problem)
+{
+	const json_t *states = json_object_get(body, "states"), *state;
+	int64_t from, end = INT64_MIN;
+	size_t i;
+
+	json_array_foreach (states, i, state) {
+		int r = require_instant(state, "from", &from, problem);
+
+		if (r < 0)
+			return r;
+		if (from < end) {
+			json_problem_set(problem, "states",
+					 "states[%zu] begins before the one before it ends; accepted are "
+					 "intervals in order",
+					 i);
+			return -EINVAL;
+		}
+		r = require_instant(state, "to", &end, problem);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int check_times(const json_t *body, struct json_problem *problem)
+{
+	int64_t from, to, instant;
+	int r = require_instant(body, "covered_from", &from, problem);
+
+	if (r == 0)
+		r = require_instant(body, "covered_to", &to, problem);
+	if (r == 0)
+		r = require_instant(body, "now", &instant, problem);
+	if (r == 0)
+		r = read_instant(body, "active_since", &instant, problem);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (to < from) {
+		json_problem_set(problem, "covered_to",
+				 "covered_to lies before covered_from; accepted is an instant behind it");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int report_check(const json_t *body, struct json_problem *problem)
+{
+	int64_t number;
+	int r = require_int(body, "generation", 1, INT64_MAX, &number, problem);
+
+	if (r == 0)
+		r = check_epoch(body, problem);
+	if (r == 0)
+		r = require_int(body, "seq", 1, INT64_MAX, &number, problem);
+	if (r == 0)
+		r = check_times(body, problem);
+	if (r == 0)
+		r = check_key(body, problem);
+	if (r == 0)
+		r = require_int(body, "applied_revision", 0, INT64_MAX, &number, problem);
+	if (r == 0)
+		r = require_count(body, "counted", problem);
+	if (r == 0)
+		r = check_grant(body, problem);
+	if (r == 0)
+		r = check_each(body, "states", check_state, problem);
+	if (r == 0)
+		r = check_order(body, problem);
+	if (r == 0)
+		r = check_each(body, "records", check_record, problem);
+	if (r == 0)
+		r = check_each(body, "status", check_status, problem);
+	if (r == 0)
+		r = check_each(body, "cannot_apply", check_complaint, problem);
+	return r;
+}
+
+/* The body's checksum as decimal text; false when the header names another one. */
+static bool check_crc(const struct request *request, char ret_crc[static 16])
+{
+	const char *claimed = request_header(request, CRC_HEADER);
+
+	snprintf(ret_crc, 16, "%" PRIu32, crc32c(0, request->raw_body, request->raw_body_length));
+	return claimed && strcmp(claimed, ret_crc) == 0;
+}
+
+static int apply(struct request *request, const char *crc, json_t **ret_verdict)
+{
+	const struct principal *agent = &request->principal;
+	_cleanup_result_ PGresult *row = NULL;
+	char attempt[16], generation[24];
+	int r;
+
+	snprintf(attempt, sizeof(attempt), "%d", agent->attempt);
+	snprintf(generation, sizeof(generation), "%" PRId64, agent->generation);
+	r = DB_QUERY(request->db, &row, "SELECT billing.apply_report($1, $2, $3, $4, $5, $6) AS verdict",
+		     agent->owner, agent->gateway, attempt, generation, crc, request->raw_body);
+	if (r < 0)
+		return r;
+	*ret_verdict = json_loads(db_value(row, 0, "verdict"), 0, NULL);
+	return *ret_verdict ? 0 : -ENOMEM;
+}
+
+int post_report(struct request *request, struct response *response)
+{
+	_cleanup_json_ json_t *verdict = NULL;
+	struct json_problem problem = {0};
+	char crc[16];
+	unsigned status;
+	int r;
+
+	if (!request->body || !check_crc(request, crc))
+		return response_problem(response, 400, CRC_HEADER,
+					CRC_HEADER " is not the CRC32C of the body, in decimal digits");
+	if (report_check(request->body, &problem) < 0)
+		return response_problem(response, 400, problem.field, "%s", problem.message);
+	r = apply(request, crc, &verdict);
+	if (r < 0)
+		return r;
+	status = (unsigned)json_integer_value(json_object_get(verdict, "status"));
+	if (status == 410)
+		return response_problem(response, 410, NULL,
+					"the gateway is deleted, or another attempt has replaced this one");
+	if (status == 400)
+		return response_problem(response, 400, "active_since", "%s",
+					json_string_value(json_object_get(verdict, "detail")));
+	response->status = status;
+	response->json = json_incref(json_object_get(verdict, "body"));
+	return 0;
+}
