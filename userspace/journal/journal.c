@@ -448,6 +448,11 @@ void journal_acknowledge(struct journal *journal, uint64_t sequence)
 		journal->acknowledged = sequence;
 }
 
+void journal_acknowledge_all(struct journal *journal)
+{
+	journal_acknowledge(journal, journal->next_sequence - 1);
+}
+
 int journal_flush(struct journal *journal)
 {
 	struct journal_write write;

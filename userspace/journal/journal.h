@@ -77,6 +77,7 @@ WT_MUST_CHECK int journal_append(struct journal *journal, const void *payload, s
  * journal_flush(): an acknowledgement that is lost only makes the caller send known bytes again.
  */
 void journal_acknowledge(struct journal *journal, uint64_t sequence);
+void journal_acknowledge_all(struct journal *journal);
 WT_MUST_CHECK int journal_flush(struct journal *journal);
 uint64_t journal_acknowledged(const struct journal *journal);
 

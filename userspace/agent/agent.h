@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The agent as a whole, and what its parts ask of each other. A life: enrol → wait for the device → attach or
+ * adopt the meter → report the epoch → follow the desired state → … → leave. A lost device, or an epoch that
+ * the API refuses, ends the process: its next start is the one place that begins epochs.
+ */
+#ifndef WIRETOLL_AGENT_AGENT_H
+#define WIRETOLL_AGENT_AGENT_H
+
+#include "agent/batch.h"
+#include "agent/config.h"
+#include "agent/desired.h"
+#include "agent/endpoints.h"
+#include "agent/http.h"
+#include "agent/loop.h"
+#include "agent/plan.h"
+#include "agent/slots.h"
+#include "agent/table.h"
+#include "journal/journal.h"
+#include "meter/meter.h"
+#include "net/net.h"
+#include "wg/wg.h"
+
+/* A batch that is in the journal and not acknowledged. */
+struct pending {
+	uint64_t sequence; /* in the journal */
+	uint8_t epoch[UUID_SIZE];
+	uint64_t seq;
+	int64_t generation;
+	uint32_t checksum;
+	uint32_t checksum_before; /* of the bytes that were sent before they were renewed; 0: never */
+	bool final;
+};
+
+struct uplink {
+	struct pending *pending; /* oldest first */
+	size_t n_pending, size;
+	struct http_request *request;
+	char *body; /* in flight */
+	size_t length;
+	unsigned failures;
+	loop_tag retry;
+	size_t api; /* index in use */
+};
+
+struct follow {
+	struct http_request *request;
+	bool request_knows_epoch; /* the API knew the epoch when it was asked: its ceilings are of this epoch
+				   */
+	unsigned failures;
+	loop_tag retry;
+	size_t api;
+	uint64_t have;
+};
+
+struct report {
+	uint64_t next_seq;
+	int64_t covered_to_ns;  /* UTC: where the next batch begins */
+	int64_t next_boot_ns;   /* when the next one is due */
+	int64_t watch_until_ns; /* UTC: every second until then */
+	bool due;               /* wanted while another was being written */
+	char *body;             /* built, and not in the journal yet */
+	size_t length;
+	uint64_t sequence; /* in the journal, of the body */
+	bool final;
+	struct batch_state states[BATCH_STATES_MAX];
+	size_t n_states; /* the last one is open: its end is not set */
+	bool exhausted;  /* as last seen */
+	loop_tag retry;
+	bool complained;
+};
+
+enum leaving {
+	STAYING,
+	LEAVING_STOPPED, /* told to stop: metering goes on */
+	LEAVING_GONE,    /* the gateway is deleted */
+};
+
+struct agent {
+	const char *base;
+	const char *bpf_folder;
+	struct config config;
+	struct key private_key, public_key;
+	struct loop *loop;
+	struct http *http;
+	struct journal *journal;
+	struct net *net, *link_watch;
+	int ifindex;
+	struct wg *wg;
+	struct meter *meter;
+	int signal_fd;
+
+	struct slots slots;
+	struct table table;
+	struct endpoints endpoints; /* last known ones */
+	struct endpoints resolved;  /* of endpoints given by name */
+	struct desired *desired;    /* the latest; NULL before the first */
+	struct desired *applied;    /* the same when all of it is in force, else NULL */
+	bool firewall_stands;
+	bool granted; /* a grant of this epoch is in force */
+	bool up;
+	uint64_t applied_revision;
+	json_t *cannot_apply; /* array, or NULL: nothing */
+	loop_tag settling;
+	loop_tag repairing;
+	int resolver_pipe[2];
+
+	struct uplink uplink;
+	struct follow follow;
+	struct report report;
+	bool epoch_known; /* the API has acknowledged a batch of this epoch */
+	enum leaving leaving;
+	int exit_status;
+	unsigned start_failures;
+};
+
+/* Ends the loop. */
+void agent_exit(struct agent *agent, int status);
+
+/* start.c: device and meter. */
+WT_MUST_CHECK int start_device(struct agent *agent); /* -ENODEV: not there yet */
+WT_MUST_CHECK int start_meter(struct agent *agent);
+/* An epoch that the API refuses cannot be continued: the link goes down and its meter is removed. */
+void start_abandon_epoch(struct agent *agent);
+
+/* enroll.c: trades the one-time token, then calls `done`. */
+void enroll_begin(struct agent *agent, void (*done)(struct agent *agent));
+
+/* sample.c: timers, hour edges and the ring buffer. */
+void sample_take(struct agent *agent);
+WT_MUST_CHECK int sample_begin(struct agent *agent);
+
+/* report.c: batches, from samples into the journal. Made now, or once the last one is in the journal. */
+void report_make(struct agent *agent);
+void report_make_at(struct agent *agent, int64_t covered_to_ns);
+void report_state(struct agent *agent, enum gateway_state state);
+WT_MUST_CHECK int report_append_final(struct agent *agent); /* blocking, for an epoch that is over at start */
+
+/* status.c: what WireGuard says about the peers, as far as it is news; NULL when it cannot be asked. */
+json_t *status_collect(struct agent *agent);
+
+/* uplink.c: from the journal to the API. */
+WT_MUST_CHECK int uplink_add(struct agent *agent, uint64_t sequence, const char *body, size_t length);
+void uplink_send(struct agent *agent);
+bool uplink_is_idle(const struct agent *agent);
+
+/* replay.c: what a restart takes from the journal. -ENOENT: it is empty. */
+WT_MUST_CHECK int replay_pending(struct agent *agent, struct batch_summary *ret_last);
+WT_MUST_CHECK int replay_slots(struct agent *agent);
+/* Queues the batches of the epoch behind `held_seq` again, acknowledged or not. -ENOENT: they are not kept.
+ */
+WT_MUST_CHECK int replay_from(struct agent *agent, const uint8_t epoch[static UUID_SIZE], uint64_t held_seq);
+
+/* follow.c: the long poll. */
+void follow_begin(struct agent *agent);
+void follow_again(struct agent *agent); /* asks anew for everything */
+void follow_stop(struct agent *agent);
+
+/* apply.c: takes the state over, and frees what it was before. */
+void apply_desired(struct agent *agent, struct desired *desired, bool grants_are_ours);
+
+/* leave.c: the ends. */
+void leave_gone(struct agent *agent); /* deleted: the last batch is sent, then exit status 0 */
+void leave_over(struct agent *agent); /* the API knows this attempt no more */
+void leave_stopped(struct agent *agent);
+void leave_sent(struct agent *agent);   /* from the uplink: nothing is pending */
+void leave_failed(struct agent *agent); /* from the uplink: a try has failed */
+
+/* peers.c: the peers' part of it. Returns the error that remains after repeating. */
+WT_MUST_CHECK int peers_apply(struct agent *agent, const struct desired *desired);
+WT_MUST_CHECK int peers_load_table(struct agent *agent);
+void peers_release_acknowledged(struct agent *agent, uint64_t seq);
+
+/* network.c: interface, addresses, routes, firewall; each does only what differs from what was applied. */
+WT_MUST_CHECK int network_before_up(struct agent *agent, const struct desired *desired);
+WT_MUST_CHECK int network_after_up(struct agent *agent, const struct desired *desired);
+
+/* resolve.c: host names of endpoints, in threads of their own. */
+WT_MUST_CHECK int resolve_open(struct agent *agent);
+void resolve_begin(struct agent *agent, const uint8_t peer_id[static UUID_SIZE], const char *endpoint);
+
+/* cannot.c: says in the log, and in the reports until the next state, what could not be applied. */
+void cannot_clear(struct agent *agent);
+void cannot_add(struct agent *agent, const char *what, const char *format, ...) WT_PRINTF(3, 4);
+
+/* backoff.c: how long to wait: full jitter below 0.2 s, doubling with each failure to 10 s. */
+int64_t backoff_ns(unsigned failures);
+
+/* bases.c: what reused slots began at, in BASE/slots.json. */
+WT_MUST_CHECK int bases_save(struct agent *agent);
+WT_MUST_CHECK int bases_load(struct agent *agent);
+
+#endif

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define REPAIR_NS NSEC_PER_SEC
+
+static int apply_wireguard_interface(struct agent *agent, const struct desired *desired)
+{
+	int r;
+
+	if (agent->applied && agent->applied->listen_port == desired->listen_port)
+		return 0;
+	r = wg_set_interface(agent->wg, &agent->private_key, desired->listen_port);
+	if (r < 0)
+		cannot_add(agent, "listen_port", "WireGuard does not take key and port %u: %s",
+			   desired->listen_port, strerror(-r));
+	return r;
+}
+
+static int apply_grants(struct agent *agent, const struct desired *desired)
+{
+	for (size_t i = 0; i < desired->n_grants; i++) {
+		int r = meter_grant(agent->meter, &desired->grants[i]);
+
+		if (r < 0 && r != -EALREADY) {
+			cannot_add(agent, "grant", "cycle %" PRIu64 ", grant %" PRIu64 ": %s",
+				   (uint64_t)desired->grants[i].cycle, (uint64_t)desired->grants[i].grant_seq,
+				   strerror(-r));
+			return r;
+		}
+		agent->granted = true;
+	}
+	return 0;
+}
+
+static enum gateway_state current_state(const struct agent *agent)
+{
+	struct meter_limit_state limit;
+
+	if (!agent->up)
+		return GATEWAY_DOWN;
+	meter_read_limit(agent->meter, &limit);
+	return limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE;
+}
+
+static void note_first_active(struct agent *agent)
+{
+	int64_t now = clock_utc_ns();
+	int r;
+
+	if (agent->config.active_since_ns)
+		return;
+	agent->config.active_since_ns = now - now % 1000;
+	r = config_save(agent->base, &agent->config);
+	if (r < 0)
+		log_warning("could not write agent.json: %s", strerror(-r));
+	log_info("the gateway is active");
+}
+
+static int bring_up(struct agent *agent)
+{
+	int r;
+
+	if (agent->up || !agent->granted || !agent->firewall_stands)
+		return 0;
+	r = net_link_set_up(agent->net, agent->config.interface, true);
+	if (r < 0) {
+		cannot_add(agent, "interface", "it does not come up: %s", strerror(-r));
+		return r;
+	}
+	agent->up = true;
+	return 0;
+}
+
+static bool routes_are_due(const struct agent *agent, const struct desired *desired, bool was_up)
+{
+	return agent->up &&
+	       (!was_up || !agent->applied || !cidr_list_equal(&agent->applied->routes, &desired->routes));
+}
+
+/* The steps in the order of the start; a change later does only what differs. */
+static int apply_steps(struct agent *agent, const struct desired *desired, bool grants_are_ours)
+{
+	bool was_up = agent->up;
+	int failed = apply_wireguard_interface(agent, desired);
+	int r = peers_apply(agent, desired);
+
+	if (r < 0)
+		cannot_add(agent, "peers", "%s", strerror(-r));
+	failed |= r;
+	failed |= network_before_up(agent, desired);
+	meter_set_refuse(agent->meter, desired->refuse);
+	if (grants_are_ours)
+		failed |= apply_grants(agent, desired);
+	if (!failed)
+		failed |= bring_up(agent);
+	if (routes_are_due(agent, desired, was_up))
+		failed |= network_after_up(agent, desired);
+	if (agent->up && !failed)
+		note_first_active(agent);
+	return failed ? -EIO : 0;
+}
+
+static void on_repair(void *data, int result)
+{
+	struct agent *agent = data;
+
+	(void)result;
+	agent->repairing = 0;
+	follow_again(agent);
+}
+
+void apply_desired(struct agent *agent, struct desired *desired, bool grants_are_ours)
+{
+	int r;
+
+	if (desired->gone) {
+		desired_free(desired);
+		leave_gone(agent);
+		return;
+	}
+	cannot_clear(agent);
+	r = apply_steps(agent, desired, grants_are_ours);
+	if (r == 0)
+		agent->applied_revision = desired->revision;
+	desired_free(agent->desired);
+	agent->desired = desired;
+	/* After a failure all of it is compared with what is there, as if it were the first time. */
+	agent->applied = r == 0 ? desired : NULL;
+	if (r < 0) {
+		agent->firewall_stands = false;
+		loop_cancel(agent->loop, agent->repairing);
+		if (loop_at_boot(agent->loop, clock_boot_ns() + REPAIR_NS, on_repair, agent,
+				 &agent->repairing) < 0)
+			agent_exit(agent, 1);
+	}
+	report_state(agent, current_state(agent));
+	report_make(agent);
+}

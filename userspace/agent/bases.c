@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+
+#define FILE_MAX (16u << 20)
+
+static const struct meter_totals nothing;
+
+/* The fields of a base in the file, in the order of struct meter_totals; refused packets are not kept. */
+static json_t *base_json(uint32_t number, const struct slot *slot)
+{
+	return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "slot", (json_int_t)number, "incarnation",
+			 (json_int_t)slot->incarnation, "upload_bytes", json_u64(slot->base.upload_bytes),
+			 "download_bytes", json_u64(slot->base.download_bytes), "upload_packets",
+			 json_u64(slot->base.upload_packets), "download_packets",
+			 json_u64(slot->base.download_packets), "refused_bytes",
+			 json_u64(slot->base.refused_bytes));
+}
+
+static json_t *bases_json(const struct agent *agent)
+{
+	char epoch[UUID_TEXT_SIZE];
+	json_t *bases = json_array();
+
+	for (uint32_t number = 1; bases && number < agent->slots.end; number++) {
+		const struct slot *slot = &agent->slots.slots[number];
+
+		if (totals_equal(&slot->base, &nothing))
+			continue;
+		if (json_array_append_new(bases, base_json(number, slot)) < 0) {
+			json_decref(bases);
+			return NULL;
+		}
+	}
+	return json_pack("{s:s, s:o}", "epoch", uuid_format(meter_identity(agent->meter)->map_uuid, epoch),
+			 "bases", bases);
+}
+
+int bases_save(struct agent *agent)
+{
+	json_t *object _cleanup_json_ = bases_json(agent);
+	char path[PATH_MAX], *text _cleanup_free_ = object ? json_dumps(object, JSON_COMPACT) : NULL;
+
+	if (!text)
+		return -ENOMEM;
+	snprintf(path, sizeof(path), "%s/slots.json", agent->base);
+	return file_replace(path, text, strlen(text), 0600);
+}
+
+static int take_base(struct agent *agent, const json_t *item)
+{
+	struct batch_record record;
+	int r = batch_parse_record(item, &record);
+
+	if (r < 0)
+		return r;
+	if (record.slot < agent->slots.end &&
+	    agent->slots.slots[record.slot].incarnation == record.incarnation)
+		agent->slots.slots[record.slot].base = record.totals;
+	return 0;
+}
+
+int bases_load(struct agent *agent)
+{
+	json_t *object _cleanup_json_ = NULL;
+	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], *text _cleanup_free_ = NULL;
+	const char *of;
+	const json_t *item;
+	size_t length, i;
+	int r;
+
+	snprintf(path, sizeof(path), "%s/slots.json", agent->base);
+	r = file_read(path, FILE_MAX, &text, &length);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	object = json_loadb(text, length, 0, NULL);
+	of = json_string_value(json_object_get(object, "epoch"));
+	if (!of)
+		return -EINVAL;
+	if (strcmp(of, uuid_format(meter_identity(agent->meter)->map_uuid, epoch)) != 0)
+		return 0;
+	json_array_foreach (json_object_get(object, "bases"), i, item) {
+		r = take_base(agent, item);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* wiretoll-agent: meters and configures one gateway. See docs/agent-protocol.md and docs/netns-driver.md. */
+#include <getopt.h>
+#include <malloc.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#include "agent/run.h"
+#include "base/log.h"
+
+#define VERSION "0.1.0"
+
+static const char help_text[] =
+	"Usage: wiretoll-agent --base DIR --bpf DIR [--log-level LEVEL]\n"
+	"Meters and configures one gateway's WireGuard interface, and reports to the API.\n"
+	"\n"
+	"  --base DIR         the gateway's folder: bootstrap.json or agent.json, private.key, journal/\n"
+	"  --bpf DIR          a folder in a BPF file system, for the meter's pins\n"
+	"  --log-level LEVEL  error, warning, info (default) or debug\n"
+	"  --help, --version\n"
+	"\n"
+	"Exit status: 0 the gateway is deleted, 1 stopped or failed (start it again), 2 wrong usage.\n";
+
+struct options {
+	const char *base, *bpf;
+	enum log_level level;
+	bool help, version;
+};
+
+static int usage_error(const char *message, const char *value)
+{
+	fprintf(stderr, "wiretoll-agent: %s%s\nTry 'wiretoll-agent --help'.\n", message, value);
+	return 2;
+}
+
+/* Returns 0, or 2 after a message. */
+static int parse_options(int argc, char **argv, struct options *options)
+{
+	static const struct option known[] = {
+		{"base", required_argument, NULL, 'b'},      {"bpf", required_argument, NULL, 'p'},
+		{"log-level", required_argument, NULL, 'l'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'v'},         {NULL, 0, NULL, 0}};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+		switch (option) {
+		case 'b':
+			options->base = optarg;
+			break;
+		case 'p':
+			options->bpf = optarg;
+			break;
+		case 'l':
+			if (log_level_parse(optarg, &options->level) < 0)
+				return usage_error("--log-level is none of error, warning, info, debug: ",
+						   optarg);
+			break;
+		case 'h':
+			options->help = true;
+			break;
+		case 'v':
+			options->version = true;
+			break;
+		default:
+			return usage_error("see the accepted options", "");
+		}
+	}
+	if (optind < argc)
+		return usage_error("unexpected argument: ", argv[optind]);
+	if (!options->help && !options->version && (!options->base || !options->bpf))
+		return usage_error("--base DIR and --bpf DIR are required", "");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = {.level = LOG_LEVEL_INFO};
+	int status = parse_options(argc, argv, &options);
+
+	if (status != 0)
+		return status;
+	if (options.help) {
+		fputs(help_text, stdout);
+		return 0;
+	}
+	if (options.version) {
+		puts("wiretoll-agent " VERSION);
+		return 0;
+	}
+	log_setup("wiretoll-agent", options.level);
+	/* Keys and tokens are in memory: no core dump, no tracing by others of the same user. */
+	prctl(PR_SET_DUMPABLE, 0);
+	umask(077);
+	/* One arena: the resolver's threads would otherwise keep one each. */
+	mallopt(M_ARENA_MAX, 1);
+	if (sodium_init() < 0) {
+		log_error("could not initialise the cryptographic library");
+		return 1;
+	}
+	return run_agent(options.base, options.bpf);
+}

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * Peers: slots, the meter's table and WireGuard, in the order in which no byte passes uncounted or is counted
+ * for another. Steps of a plan: see plan.h.
+ */
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+/* Packets that WireGuard had taken before its change are through the device by then. */
+#define GRACE_NS  (30 * 1000000LL)
+#define TRIES_MAX 3
+
+static int load_entry(const struct cidr *prefix, const struct wt_attribution *attribution, void *data)
+{
+	struct table_entry entry = {*prefix, attribution->slot, attribution->incarnation};
+
+	return table_put(data, &entry);
+}
+
+int peers_load_table(struct agent *agent)
+{
+	table_free(&agent->table);
+	return meter_for_each_prefix(agent->meter, load_entry, &agent->table);
+}
+
+static int store_owner(struct agent *agent, uint32_t slot)
+{
+	struct wt_owner owner = slots_owner(&agent->slots, slot);
+
+	return meter_set_owner(agent->meter, slot, &owner);
+}
+
+static int assign_slot(struct agent *agent, const uint8_t *peer_id, uint32_t *ret_slot)
+{
+	static const struct meter_totals nothing;
+	uint32_t slot;
+	int r = slots_assign(&agent->slots, peer_id, &slot);
+
+	if (r < 0)
+		return r;
+	/* What the cell held before must be on disk before it counts for another. */
+	if (!totals_equal(&agent->slots.slots[slot].base, &nothing))
+		r = bases_save(agent);
+	if (r == 0)
+		r = store_owner(agent, slot);
+	if (r < 0)
+		slots_release(&agent->slots, slot);
+	else
+		*ret_slot = slot;
+	return r;
+}
+
+static struct plan_slot *assign_slots(struct agent *agent, const struct desired *desired)
+{
+	struct plan_slot *slots = calloc(desired->n_peers + 1, sizeof(*slots));
+
+	for (size_t i = 0; slots && i < desired->n_peers; i++) {
+		const struct desired_peer *peer = &desired->peers[i];
+		uint32_t slot = slots_find(&agent->slots, peer->id);
+		char id[UUID_TEXT_SIZE], what[UUID_TEXT_SIZE + 8];
+		int r = 0;
+
+		if (slot == 0 && peer->enabled)
+			r = assign_slot(agent, peer->id, &slot);
+		if (r < 0) {
+			snprintf(what, sizeof(what), "peer %s", uuid_format(peer->id, id));
+			cannot_add(agent, what, "%s",
+				   r == -ENOSPC ? "the meter has no free slot" : strerror(-r));
+			continue;
+		}
+		slots[i] = (struct plan_slot){slot, agent->slots.slots[slot].incarnation};
+	}
+	return slots;
+}
+
+/* Where a peer that is not connected is to be called: as configured, or where it was last. */
+static void find_endpoint(struct agent *agent, const struct desired_peer *peer, struct sockaddr_storage *ret)
+{
+	const struct endpoint *known = NULL;
+
+	if (peer->endpoint[0] && endpoint_parse(peer->endpoint, ret) == 0)
+		return;
+	if (peer->endpoint[0])
+		known = endpoints_find(&agent->resolved, peer->id);
+	if (peer->endpoint[0] && !known)
+		resolve_begin(agent, peer->id, peer->endpoint);
+	if (!known)
+		known = endpoints_find(&agent->endpoints, peer->id);
+	if (known)
+		*ret = known->address;
+}
+
+static struct sockaddr_storage *find_endpoints(struct agent *agent, const struct desired *desired,
+					       const struct wg_device *device)
+{
+	struct sockaddr_storage *endpoints = calloc(desired->n_peers + 1, sizeof(*endpoints));
+
+	for (size_t i = 0; endpoints && i < desired->n_peers; i++) {
+		const struct desired_peer *peer = &desired->peers[i], *before = NULL;
+
+		if (!peer->enabled)
+			continue;
+		if (agent->applied)
+			before = desired_find_key(agent->applied, &peer->public_key);
+		/* A name that is another now is resolved anew. */
+		if (before && strcmp(before->endpoint, peer->endpoint) != 0)
+			endpoints_forget(&agent->resolved, peer->id);
+		if (peer->endpoint[0] || !wg_device_find(device, &peer->public_key))
+			find_endpoint(agent, peer, &endpoints[i]);
+	}
+	return endpoints;
+}
+
+static int put_entry(struct agent *agent, const struct table_entry *entry)
+{
+	int r = meter_set_prefix(agent->meter, &entry->prefix, entry->slot, entry->incarnation);
+
+	return r < 0 ? r : table_put(&agent->table, entry);
+}
+
+static int put_entries(struct agent *agent, const struct table_entry *entries, size_t n)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = put_entry(agent, &entries[i]);
+	return r;
+}
+
+/* Remembers where the peers that leave were last. */
+static void remember_leaving(struct agent *agent, const struct desired *desired, const struct plan *plan,
+			     const struct wg_device *device)
+{
+	for (size_t i = 0; i < plan->n_remove; i++) {
+		const struct key *key = &plan->remove[i].public_key;
+		const struct wg_peer *live = wg_device_find(device, key);
+		const struct desired_peer *peer = desired_find_key(desired, key);
+
+		if (live && peer && endpoints_put(&agent->endpoints, peer->id, &live->endpoint) < 0)
+			log_warning("could not remember an endpoint: out of memory");
+	}
+}
+
+static int withdraw(struct agent *agent, const struct plan *plan)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < plan->n_withdraw && r == 0; i++)
+		r = wg_remove_allowed_ip(agent->wg, &plan->withdraw[i].public_key, &plan->withdraw[i].prefix);
+	return r;
+}
+
+static int execute(struct agent *agent, const struct plan *plan)
+{
+	int r = put_entries(agent, plan->attribute, plan->n_attribute);
+
+	if (r == 0 && plan->n_remove)
+		r = wg_change_peers(agent->wg, plan->remove, plan->n_remove);
+	if (r == 0)
+		r = withdraw(agent, plan);
+	if (r < 0)
+		return r;
+	if (plan->n_move)
+		sample_take(agent);
+	if (plan->n_set)
+		r = wg_change_peers(agent->wg, plan->set, plan->n_set);
+	/* Even after an error: a move that did happen must be counted for its new peer. */
+	if (plan->n_move && r == 0)
+		r = put_entries(agent, plan->move, plan->n_move);
+	if (plan->n_move)
+		sample_take(agent);
+	return r;
+}
+
+static int try_once(struct agent *agent, const struct desired *desired, const struct plan_slot *slots)
+{
+	struct wg_device *device = NULL;
+	struct sockaddr_storage *endpoints _cleanup_free_ = NULL;
+	struct plan *plan = NULL;
+	int r = wg_dump(agent->wg, &device);
+
+	if (r < 0)
+		return r;
+	endpoints = find_endpoints(agent, desired, device);
+	if (endpoints)
+		r = plan_make(&(struct plan_input){.desired = desired,
+						   .previous = agent->applied,
+						   .slots = slots,
+						   .endpoints = endpoints,
+						   .device = device,
+						   .table = &agent->table},
+			      &plan);
+	else
+		r = -ENOMEM;
+	if (r == 0) {
+		remember_leaving(agent, desired, plan, device);
+		r = execute(agent, plan);
+	}
+	plan_free(plan);
+	wg_device_free(device);
+	return r;
+}
+
+static void settle_table(struct agent *agent, const struct plan_slot *slots)
+{
+	/* Backwards, as deleting moves what is behind. */
+	for (size_t i = agent->table.count; i-- > 0;) {
+		struct table_entry entry = agent->table.entries[i];
+		int r;
+
+		if (!plan_is_stale(agent->desired, slots, &entry))
+			continue;
+		r = meter_delete_prefix(agent->meter, &entry.prefix);
+		if (r == 0 || r == -ENOENT)
+			table_delete(&agent->table, &entry.prefix);
+		else
+			log_warning("could not take a prefix out of the meter: %s", strerror(-r));
+	}
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	return memcmp(a, b, UUID_SIZE);
+}
+
+/* Slots of peers that are gone are retired: free again when their last count is acknowledged. */
+static bool settle_slots(struct agent *agent)
+{
+	const struct desired *desired = agent->desired;
+	uint8_t(*ids)[UUID_SIZE] _cleanup_free_ = calloc(desired->n_peers + 1, sizeof(*ids));
+	bool retired = false;
+
+	if (!ids)
+		return false;
+	for (size_t i = 0; i < desired->n_peers; i++)
+		memcpy(ids[i], desired->peers[i].id, UUID_SIZE);
+	qsort(ids, desired->n_peers, UUID_SIZE, compare_ids);
+	for (uint32_t slot = 1; slot < agent->slots.end; slot++) {
+		const struct slot *at = &agent->slots.slots[slot];
+
+		if (at->flags != WT_OWNER_IN_USE ||
+		    bsearch(at->peer_id, ids, desired->n_peers, UUID_SIZE, compare_ids) ||
+		    table_has_slot(&agent->table, slot))
+			continue;
+		endpoints_forget(&agent->endpoints, at->peer_id);
+		endpoints_forget(&agent->resolved, at->peer_id);
+		slots_retire(&agent->slots, slot);
+		if (store_owner(agent, slot) < 0)
+			log_warning("could not mark slot %u as retiring", slot);
+		retired = true;
+	}
+	return retired;
+}
+
+static void on_grace_over(void *data, int result)
+{
+	struct agent *agent = data;
+	struct plan_slot *slots _cleanup_free_ = NULL;
+
+	(void)result;
+	agent->settling = 0;
+	if (!agent->meter || !agent->desired)
+		return;
+	slots = calloc(agent->desired->n_peers + 1, sizeof(*slots));
+	if (!slots)
+		return;
+	for (size_t i = 0; i < agent->desired->n_peers; i++) {
+		uint32_t slot = slots_find(&agent->slots, agent->desired->peers[i].id);
+
+		slots[i] = (struct plan_slot){slot, agent->slots.slots[slot].incarnation};
+	}
+	sample_take(agent);
+	settle_table(agent, slots);
+	if (settle_slots(agent))
+		report_make(agent);
+	if (endpoints_save(agent->base, &agent->endpoints) < 0)
+		log_warning("could not write endpoints.json");
+}
+
+int peers_apply(struct agent *agent, const struct desired *desired)
+{
+	struct plan_slot *slots _cleanup_free_ = assign_slots(agent, desired);
+	int r = -ENOMEM;
+
+	if (!slots)
+		return r;
+	/* A change of WireGuard is not atomic: after an error, look again at what is there. */
+	for (int tries = 0; r < 0 && tries < TRIES_MAX; tries++)
+		r = try_once(agent, desired, slots);
+	loop_cancel(agent->loop, agent->settling);
+	agent->settling = 0;
+	if (loop_at_boot(agent->loop, clock_boot_ns() + GRACE_NS, on_grace_over, agent, &agent->settling) < 0)
+		return -ENOMEM;
+	return r;
+}
+
+void peers_release_acknowledged(struct agent *agent, uint64_t seq)
+{
+	for (uint32_t slot = 1; slot < agent->slots.end; slot++) {
+		const struct slot *at = &agent->slots.slots[slot];
+
+		if (at->flags != WT_OWNER_RETIRING || at->retire_seq == 0 || at->retire_seq > seq)
+			continue;
+		slots_release(&agent->slots, slot);
+		if (store_owner(agent, slot) < 0)
+			log_warning("could not free slot %u", slot);
+	}
+}

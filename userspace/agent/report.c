@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define RETRY_NS NSEC_PER_SEC
+
+/* Behind what is covered already: a clock that was set back makes no empty or negative interval. */
+static int64_t not_before_covered(const struct report *report, int64_t utc_ns)
+{
+	int64_t covered = report->covered_to_ns;
+
+	if (report->n_states > 0 && report->states[report->n_states - 1].from_ns > covered)
+		covered = report->states[report->n_states - 1].from_ns;
+	return utc_ns > covered ? utc_ns : covered + 1000;
+}
+
+void report_state(struct agent *agent, enum gateway_state state)
+{
+	struct report *report = &agent->report;
+	struct batch_state *open = report->n_states ? &report->states[report->n_states - 1] : NULL;
+	int64_t now = not_before_covered(report, clock_utc_ns());
+
+	if ((open ? open->state : GATEWAY_DOWN) == state)
+		return;
+	/* More changes than a batch has room for: the last one stands for the rest of it. */
+	if (report->n_states == BATCH_STATES_MAX) {
+		open->state = state;
+		return;
+	}
+	if (open)
+		open->to_ns = now;
+	report->states[report->n_states++] = (struct batch_state){.from_ns = now, .state = state};
+}
+
+/* The states up to the head's end go into it; the open one goes on behind. */
+static void move_states(struct report *report, struct batch_head *head)
+{
+	struct batch_state open;
+
+	if (report->n_states == 0)
+		return;
+	open = report->states[report->n_states - 1];
+	report->states[report->n_states - 1].to_ns = head->covered_to_ns;
+	for (size_t i = 0; i < report->n_states; i++)
+		if (report->states[i].state != GATEWAY_DOWN)
+			head->states[head->n_states++] = report->states[i];
+	open.from_ns = head->covered_to_ns;
+	report->states[0] = open;
+	report->n_states = open.state == GATEWAY_DOWN ? 0 : 1;
+}
+
+static void fill_head(struct agent *agent, int64_t covered_to_ns, bool final, struct batch_head *head)
+{
+	const struct meter_identity *identity = meter_identity(agent->meter);
+	struct meter_interface_totals totals;
+
+	*head = (struct batch_head){.generation = agent->config.generation,
+				    .final = final,
+				    .seq = agent->report.next_seq,
+				    .covered_from_ns = agent->report.covered_to_ns,
+				    .covered_to_ns = not_before_covered(&agent->report, covered_to_ns),
+				    .active_since_ns = agent->config.active_since_ns,
+				    .public_key = agent->public_key,
+				    .applied_revision = agent->applied_revision,
+				    .now_ns = clock_utc_ns()};
+	memcpy(head->epoch, identity->map_uuid, UUID_SIZE);
+	memcpy(head->boot_id, identity->boot_id, UUID_SIZE);
+	meter_read_interface(agent->meter, &totals);
+	head->counted = totals.counted;
+	meter_read_limit(agent->meter, &head->limit);
+	move_states(&agent->report, head);
+}
+
+/* Builds the next batch. From here on it exists, and is written until it is in the journal. */
+static int build(struct agent *agent, int64_t covered_to_ns, bool final, json_t *status)
+{
+	struct batch_head head;
+	int r;
+
+	fill_head(agent, covered_to_ns, final, &head);
+	r = batch_build(&head, &agent->slots, status, agent->cannot_apply, &agent->report.body,
+			&agent->report.length);
+	if (r < 0)
+		return r;
+	batch_settled(&agent->slots, head.seq);
+	agent->report.final = final;
+	agent->report.next_seq++;
+	agent->report.covered_to_ns = head.covered_to_ns;
+	return 0;
+}
+
+static int to_uplink(struct agent *agent, uint64_t sequence)
+{
+	char *body _cleanup_free_ = TAKE_PTR(agent->report.body);
+
+	return uplink_add(agent, sequence, body, agent->report.length);
+}
+
+int report_append_final(struct agent *agent)
+{
+	uint64_t sequence;
+	int r;
+
+	sample_take(agent);
+	r = build(agent, clock_utc_ns(), true, NULL);
+	if (r == 0)
+		r = journal_append(agent->journal, agent->report.body, agent->report.length, &sequence);
+	return r < 0 ? r : to_uplink(agent, sequence);
+}
+
+static void write_body(struct agent *agent);
+
+static void on_retry(void *data, int result)
+{
+	struct agent *agent = data;
+
+	(void)result;
+	agent->report.retry = 0;
+	write_body(agent);
+}
+
+static void write_failed(struct agent *agent, int error)
+{
+	if (!agent->report.complained)
+		log_error("could not write the journal, trying again each second: %s", strerror(-error));
+	agent->report.complained = true;
+	if (loop_at_boot(agent->loop, clock_boot_ns() + RETRY_NS, on_retry, agent, &agent->report.retry) < 0)
+		agent_exit(agent, 1);
+}
+
+static void on_written(void *data, int result)
+{
+	struct agent *agent = data;
+	int r = journal_finish(agent->journal, result);
+
+	if (r < 0) {
+		write_failed(agent, r);
+		return;
+	}
+	agent->report.complained = false;
+	r = to_uplink(agent, agent->report.sequence);
+	if (r < 0) {
+		log_error("could not queue a batch: %s", strerror(-r));
+		agent_exit(agent, 1);
+		return;
+	}
+	uplink_send(agent);
+	if (agent->report.due)
+		report_make(agent);
+}
+
+static void write_body(struct agent *agent)
+{
+	struct journal_write write;
+	loop_tag tag;
+	int r = journal_prepare(agent->journal, agent->report.body, agent->report.length, &write);
+
+	if (r < 0) {
+		write_failed(agent, r);
+		return;
+	}
+	agent->report.sequence = write.sequence;
+	r = loop_write_durably(agent->loop, write.fd, write.data, write.length, write.offset, on_written,
+			       agent, &tag);
+	if (r < 0)
+		write_failed(agent, journal_finish(agent->journal, r));
+}
+
+void report_make_at(struct agent *agent, int64_t covered_to_ns)
+{
+	json_t *status _cleanup_json_ = NULL;
+	int r;
+
+	/* Nothing follows the final batch of an epoch. */
+	if (agent->report.final)
+		return;
+	if (agent->report.body) {
+		agent->report.due = true;
+		return;
+	}
+	agent->report.due = false;
+	agent->report.next_boot_ns = clock_boot_ns() + agent->config.report_every * NSEC_PER_SEC;
+	status = status_collect(agent);
+	r = build(agent, covered_to_ns, agent->leaving == LEAVING_GONE, status);
+	if (r < 0) {
+		log_error("could not build a batch: %s", strerror(-r));
+		return;
+	}
+	write_body(agent);
+}
+
+void report_make(struct agent *agent)
+{
+	if (!agent->report.body)
+		sample_take(agent);
+	report_make_at(agent, clock_utc_ns());
+}

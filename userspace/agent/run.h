@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The life of the agent, from its files to its exit status. */
+#ifndef WIRETOLL_AGENT_RUN_H
+#define WIRETOLL_AGENT_RUN_H
+
+/* Runs until the gateway is deleted (returns 0), or the agent is stopped or cannot go on (returns 1). */
+int run_agent(const char *base, const char *bpf_folder);
+
+#endif

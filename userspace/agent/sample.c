@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "agent/agent.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define SAMPLE_EVERY_NS (1 * NSEC_PER_SEC)
+#define NSEC_PER_HOUR   (3600 * NSEC_PER_SEC)
+#define KEEP_JOURNAL_NS (7 * 24 * NSEC_PER_HOUR)
+
+static void watch_limit(struct agent *agent)
+{
+	struct meter_limit_state limit;
+	bool turned;
+
+	meter_read_limit(agent->meter, &limit);
+	turned = limit.exhausted && !agent->report.exhausted;
+	agent->report.exhausted = limit.exhausted;
+	if (!agent->up)
+		return;
+	report_state(agent, limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE);
+	if (turned) {
+		log_info("the limit of cycle %" PRIu64 " is reached", (uint64_t)limit.grant.cycle);
+		report_make(agent);
+	}
+}
+
+void sample_take(struct agent *agent)
+{
+	for (uint32_t slot = 0; slot < agent->slots.end; slot++) {
+		struct meter_totals cell;
+
+		meter_read(agent->meter, slot, &cell);
+		cell.refused_packets = 0; /* no record carries them */
+		slots_sample(&agent->slots, slot, &cell);
+	}
+}
+
+static bool is_over(const struct agent *agent)
+{
+	return !agent->meter || agent->leaving != STAYING;
+}
+
+static void begin_second(struct agent *agent);
+
+static void on_second(void *data, int result)
+{
+	struct agent *agent = data;
+
+	(void)result;
+	if (is_over(agent))
+		return;
+	sample_take(agent);
+	watch_limit(agent);
+	if (clock_boot_ns() >= agent->report.next_boot_ns || agent->report.watch_until_ns > clock_utc_ns())
+		report_make(agent);
+	begin_second(agent);
+}
+
+static void begin_second(struct agent *agent)
+{
+	int64_t now = clock_boot_ns();
+	loop_tag tag;
+	int r = loop_at_boot(agent->loop, now - now % SAMPLE_EVERY_NS + SAMPLE_EVERY_NS, on_second, agent,
+			     &tag);
+
+	if (r < 0) {
+		log_error("could not set the sample timer: %s", strerror(-r));
+		agent_exit(agent, 1);
+	}
+}
+
+static void begin_hour(struct agent *agent);
+
+static void on_hour(void *data, int result)
+{
+	struct agent *agent = data;
+	int r;
+
+	(void)result;
+	if (is_over(agent))
+		return;
+	sample_take(agent);
+	report_make_at(agent, clock_hour_start(clock_utc_ns()));
+	r = journal_expire(agent->journal, clock_utc_ns() - KEEP_JOURNAL_NS);
+	if (r < 0)
+		log_warning("could not delete old journal segments: %s", strerror(-r));
+	begin_hour(agent);
+}
+
+static void begin_hour(struct agent *agent)
+{
+	int64_t edge = clock_hour_start(clock_utc_ns()) + NSEC_PER_HOUR;
+	loop_tag tag;
+	int r = loop_at_utc(agent->loop, edge, on_hour, agent, &tag);
+
+	if (r < 0) {
+		log_error("could not set the hour's timer: %s", strerror(-r));
+		agent_exit(agent, 1);
+	}
+}
+
+static void on_meter_event(void *data, int result)
+{
+	struct agent *agent = data;
+
+	(void)result;
+	if (is_over(agent))
+		return;
+	if (meter_drain_events(agent->meter) < 0)
+		log_warning("could not read the meter's events; the sampler sees what they tell");
+	sample_take(agent);
+	watch_limit(agent);
+}
+
+int sample_begin(struct agent *agent)
+{
+	loop_tag tag;
+
+	sample_take(agent);
+	begin_second(agent);
+	begin_hour(agent);
+	return loop_watch(agent->loop, meter_event_fd(agent->meter), on_meter_event, agent, &tag);
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "agent/slots.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool totals_equal(const struct meter_totals *a, const struct meter_totals *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0;
+}
+
+struct meter_totals totals_subtract(const struct meter_totals *a, const struct meter_totals *b)
+{
+	return (struct meter_totals){
+		.upload_bytes = a->upload_bytes - b->upload_bytes,
+		.upload_packets = a->upload_packets - b->upload_packets,
+		.download_bytes = a->download_bytes - b->download_bytes,
+		.download_packets = a->download_packets - b->download_packets,
+		.refused_bytes = a->refused_bytes - b->refused_bytes,
+		.refused_packets = a->refused_packets - b->refused_packets,
+	};
+}
+
+int slots_create(uint32_t capacity, struct slots *ret_slots)
+{
+	struct slots slots = {.capacity = capacity, .end = 1, .n_buckets = 16};
+
+	while (slots.n_buckets < 2 * capacity)
+		slots.n_buckets *= 2;
+	/* Large and zero: pages that no peer has touched cost no memory. */
+	slots.slots = calloc(capacity, sizeof(*slots.slots));
+	slots.buckets = calloc(slots.n_buckets, sizeof(*slots.buckets));
+	if (!slots.slots || !slots.buckets) {
+		slots_free(&slots);
+		return -ENOMEM;
+	}
+	slots.slots[WT_SLOT_UNATTRIBUTED].flags = WT_OWNER_IN_USE;
+	*ret_slots = slots;
+	return 0;
+}
+
+void slots_free(struct slots *slots)
+{
+	free(slots->slots);
+	free(slots->buckets);
+	*slots = (struct slots){0};
+}
+
+static uint32_t *bucket_of(const struct slots *slots, const uint8_t *peer_id)
+{
+	uint64_t hash;
+
+	memcpy(&hash, peer_id, sizeof(hash));
+	hash *= 0x9e3779b97f4a7c15ULL;
+	for (uint32_t i = (uint32_t)(hash >> 32);; i++) {
+		uint32_t *bucket = &slots->buckets[i & (slots->n_buckets - 1)];
+
+		if (*bucket == 0 || uuid_equal(slots->slots[*bucket].peer_id, peer_id))
+			return bucket;
+	}
+}
+
+/* Open addressing without tombstones: a removal rebuilds. Peers come and go rarely. */
+static void rebuild_buckets(struct slots *slots)
+{
+	memset(slots->buckets, 0, slots->n_buckets * sizeof(*slots->buckets));
+	for (uint32_t slot = 1; slot < slots->end; slot++)
+		if (slots->slots[slot].flags == WT_OWNER_IN_USE)
+			*bucket_of(slots, slots->slots[slot].peer_id) = slot;
+}
+
+void slots_restore(struct slots *slots, uint32_t slot, const struct wt_owner *owner)
+{
+	struct slot *at = &slots->slots[slot];
+
+	if (owner->incarnation == 0)
+		return;
+	memcpy(at->peer_id, owner->peer_id, UUID_SIZE);
+	at->incarnation = owner->incarnation;
+	at->flags = owner->flags & WT_OWNER_RETIRING ? WT_OWNER_RETIRING : owner->flags;
+	if (slot >= slots->end)
+		slots->end = slot + 1;
+	if (at->flags == WT_OWNER_IN_USE)
+		*bucket_of(slots, at->peer_id) = slot;
+}
+
+uint32_t slots_find(const struct slots *slots, const uint8_t peer_id[static UUID_SIZE])
+{
+	return *bucket_of(slots, peer_id);
+}
+
+static uint32_t lowest_free(const struct slots *slots)
+{
+	if (slots->end < slots->capacity)
+		return slots->end;
+	for (uint32_t slot = 1; slot < slots->end; slot++)
+		if (slots->slots[slot].flags == 0)
+			return slot;
+	return 0;
+}
+
+int slots_assign(struct slots *slots, const uint8_t peer_id[static UUID_SIZE], uint32_t *ret_slot)
+{
+	uint32_t slot = lowest_free(slots);
+	struct slot *at = &slots->slots[slot];
+	struct meter_totals cell;
+
+	if (slot == 0)
+		return -ENOSPC;
+	cell = (struct meter_totals){
+		.upload_bytes = at->base.upload_bytes + at->sampled.upload_bytes,
+		.upload_packets = at->base.upload_packets + at->sampled.upload_packets,
+		.download_bytes = at->base.download_bytes + at->sampled.download_bytes,
+		.download_packets = at->base.download_packets + at->sampled.download_packets,
+		.refused_bytes = at->base.refused_bytes + at->sampled.refused_bytes,
+		.refused_packets = at->base.refused_packets + at->sampled.refused_packets,
+	};
+	*at = (struct slot){
+		.incarnation = at->incarnation + 1, .flags = WT_OWNER_IN_USE, .known = true, .base = cell};
+	memcpy(at->peer_id, peer_id, UUID_SIZE);
+	if (slot >= slots->end)
+		slots->end = slot + 1;
+	*bucket_of(slots, peer_id) = slot;
+	*ret_slot = slot;
+	return 0;
+}
+
+void slots_retire(struct slots *slots, uint32_t slot)
+{
+	slots->slots[slot].flags = WT_OWNER_RETIRING;
+	slots->slots[slot].retire_seq = 0;
+	rebuild_buckets(slots);
+}
+
+void slots_release(struct slots *slots, uint32_t slot)
+{
+	slots->slots[slot].flags = 0;
+}
+
+struct wt_owner slots_owner(const struct slots *slots, uint32_t slot)
+{
+	const struct slot *at = &slots->slots[slot];
+	struct wt_owner owner = {.incarnation = at->incarnation, .flags = at->flags};
+
+	memcpy(owner.peer_id, at->peer_id, UUID_SIZE);
+	return owner;
+}
+
+bool slots_sample(struct slots *slots, uint32_t slot, const struct meter_totals *cell)
+{
+	struct slot *at = &slots->slots[slot];
+	struct meter_totals now = totals_subtract(cell, &at->base);
+
+	if (totals_equal(&now, &at->sampled))
+		return false;
+	at->sampled = now;
+	return true;
+}

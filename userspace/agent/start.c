@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+int start_device(struct agent *agent)
+{
+	const char *interface = agent->config.interface;
+	int r = net_link_index(agent->net, interface);
+
+	if (r == -ENODEV) {
+		r = net_link_create_wireguard(agent->net, interface);
+		/* Without WireGuard in the kernel, a userspace implementation makes the device. */
+		if (r == -EOPNOTSUPP)
+			return -ENODEV;
+		if (r < 0 && r != -EEXIST)
+			return r;
+		r = net_link_index(agent->net, interface);
+	}
+	if (r < 0)
+		return r;
+	agent->ifindex = r;
+	return wg_open(interface, &agent->wg);
+}
+
+static int restore_owners(struct agent *agent)
+{
+	uint32_t capacity = meter_identity(agent->meter)->capacity;
+	int r = slots_create(capacity, &agent->slots);
+
+	for (uint32_t slot = 1; r == 0 && slot < capacity; slot++) {
+		struct wt_owner owner;
+
+		r = meter_get_owner(agent->meter, slot, &owner);
+		if (r == 0)
+			slots_restore(&agent->slots, slot, &owner);
+	}
+	if (r == 0)
+		r = bases_load(agent);
+	if (r == 0)
+		r = replay_slots(agent);
+	return r;
+}
+
+/* Goes on behind the journal's last batch, if that is of the meter's epoch. */
+static void continue_epoch(struct agent *agent, const struct batch_summary *last)
+{
+	const struct meter_identity *identity = meter_identity(agent->meter);
+
+	agent->report.next_seq = 1;
+	agent->report.covered_to_ns = clock_utc_ns();
+	if (!uuid_equal(last->epoch, identity->map_uuid))
+		return;
+	agent->report.next_seq = last->seq + 1;
+	agent->report.covered_to_ns = last->covered_to_ns;
+	agent->epoch_known = true;
+	for (size_t i = 0; i < agent->uplink.n_pending; i++)
+		if (agent->uplink.pending[i].seq == 1 &&
+		    uuid_equal(agent->uplink.pending[i].epoch, identity->map_uuid))
+			agent->epoch_known = false;
+}
+
+/* The device that the pins belong to is gone: its last counts are journaled before they are given up. */
+static int seal_stale(struct agent *agent, const struct batch_summary *last)
+{
+	int r;
+
+	continue_epoch(agent, last);
+	agent->epoch_known = false;
+	r = restore_owners(agent);
+	if (r == 0)
+		r = report_append_final(agent);
+	slots_free(&agent->slots);
+	agent->report = (struct report){0};
+	if (r < 0)
+		return r;
+	return meter_remove(TAKE_PTR(agent->meter));
+}
+
+/* Nothing is pinned and the journal's last epoch is open: a reboot. What is known of it is journaled already.
+ */
+static int seal_forgotten(struct agent *agent, const struct batch_summary *last)
+{
+	struct batch_head head = {.generation = agent->config.generation,
+				  .final = true,
+				  .seq = last->seq + 1,
+				  .covered_from_ns = last->covered_to_ns,
+				  .covered_to_ns = last->covered_to_ns + 1000,
+				  .public_key = agent->public_key,
+				  .applied_revision = last->applied_revision,
+				  .counted = last->counted,
+				  .now_ns = clock_utc_ns()};
+	struct slots none = {0};
+	char *body _cleanup_free_ = NULL;
+	uint64_t sequence;
+	size_t length;
+	int r;
+
+	memcpy(head.epoch, last->epoch, UUID_SIZE);
+	memcpy(head.boot_id, last->boot_id, UUID_SIZE);
+	r = batch_build(&head, &none, NULL, NULL, &body, &length);
+	if (r == 0)
+		r = journal_append(agent->journal, body, length, &sequence);
+	return r < 0 ? r : uplink_add(agent, sequence, body, length);
+}
+
+static int attach(struct agent *agent, const struct meter_options *options)
+{
+	int r;
+
+	/* No packet may pass before it is counted. */
+	r = net_link_set_up(agent->net, options->interface, false);
+	if (r == 0)
+		r = net_link_disable_addrgen(agent->net, options->interface);
+	if (r == 0)
+		r = meter_attach(options, &agent->meter);
+	if (r == 0)
+		log_info("attached the meter to %s by %s", options->interface,
+			 meter_attachment(agent->meter));
+	return r;
+}
+
+static int adopt_or_attach(struct agent *agent, const struct batch_summary *last)
+{
+	struct meter_options options = {.pin_folder = agent->bpf_folder,
+					.interface = agent->config.interface};
+	int r = meter_adopt(&options, &agent->meter);
+
+	if (r == -ESTALE) {
+		log_warning("the device that was metered is gone: its epoch is sealed");
+		r = seal_stale(agent, last);
+	} else if (r == -ENOENT) {
+		r = last->seq > 0 && !last->final ? seal_forgotten(agent, last) : 0;
+	} else {
+		if (r == 0)
+			log_info("adopted the meter of %s", options.interface);
+		return r;
+	}
+	return r < 0 ? r : attach(agent, &options);
+}
+
+static void restore_gateway_state(struct agent *agent)
+{
+	struct meter_limit_state limit;
+	bool up = false;
+
+	meter_read_limit(agent->meter, &limit);
+	agent->granted = limit.grant.cycle != 0;
+	agent->report.exhausted = limit.exhausted;
+	if (net_link_is_up(agent->net, agent->config.interface, &up) < 0 || !up)
+		return;
+	agent->up = true;
+	agent->report.states[0] = (struct batch_state){
+		.from_ns = agent->report.covered_to_ns,
+		.state = limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE};
+	agent->report.n_states = 1;
+}
+
+int start_meter(struct agent *agent)
+{
+	struct batch_summary last = {0};
+	int r = replay_pending(agent, &last);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	r = adopt_or_attach(agent, &last);
+	if (r < 0)
+		return r;
+	continue_epoch(agent, &last);
+	r = restore_owners(agent);
+	if (r == 0)
+		r = peers_load_table(agent);
+	if (r == 0)
+		restore_gateway_state(agent);
+	return r;
+}
+
+void start_abandon_epoch(struct agent *agent)
+{
+	int r = net_link_set_up(agent->net, agent->config.interface, false);
+
+	if (r == 0)
+		r = meter_remove(TAKE_PTR(agent->meter));
+	if (r < 0) {
+		log_error("could not take down %s and its meter: %s", agent->config.interface, strerror(-r));
+		return;
+	}
+	journal_acknowledge_all(agent->journal);
+	r = journal_flush(agent->journal);
+	if (r < 0)
+		log_error("could not write the journal: %s", strerror(-r));
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* One batch in flight, in order, the same bytes until they are answered for good. */
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/crc32c.h"
+#include "base/log.h"
+
+#define TIMEOUT_SECONDS 15
+
+bool uplink_is_idle(const struct agent *agent)
+{
+	return agent->uplink.n_pending == 0;
+}
+
+static int describe(uint64_t sequence, const char *body, size_t length, struct pending *ret_pending)
+{
+	json_t *batch _cleanup_json_ = json_loadb(body, length, 0, NULL);
+	struct batch_summary summary;
+
+	if (!batch || batch_parse(batch, &summary) < 0)
+		return -EINVAL;
+	*ret_pending = (struct pending){.sequence = sequence,
+					.seq = summary.seq,
+					.generation = summary.generation,
+					.checksum = crc32c(0, body, length),
+					.final = summary.final};
+	memcpy(ret_pending->epoch, summary.epoch, UUID_SIZE);
+	return 0;
+}
+
+int uplink_add(struct agent *agent, uint64_t sequence, const char *body, size_t length)
+{
+	struct uplink *uplink = &agent->uplink;
+	struct pending pending;
+	int r = describe(sequence, body, length, &pending);
+
+	if (r < 0)
+		return r;
+	/* A batch that stands twice was renewed: the later bytes are sent in its place. */
+	for (size_t i = 0; i < uplink->n_pending; i++) {
+		struct pending *before = &uplink->pending[i];
+
+		if (before->seq == pending.seq && uuid_equal(before->epoch, pending.epoch)) {
+			pending.checksum_before = before->checksum;
+			*before = pending;
+			return 0;
+		}
+	}
+	if (uplink->n_pending == uplink->size) {
+		size_t size = uplink->size ? uplink->size * 2 : 16;
+		struct pending *larger = realloc(uplink->pending, size * sizeof(*larger));
+
+		if (!larger)
+			return -ENOMEM;
+		uplink->pending = larger;
+		uplink->size = size;
+	}
+	uplink->pending[uplink->n_pending++] = pending;
+	return 0;
+}
+
+static void on_retry(void *data, int result)
+{
+	struct agent *agent = data;
+
+	(void)result;
+	agent->uplink.retry = 0;
+	uplink_send(agent);
+}
+
+static void retry_later(struct agent *agent, const char *reason)
+{
+	struct uplink *uplink = &agent->uplink;
+
+	if (uplink->failures++ == 0)
+		log_warning("could not report to the API, trying again: %s", reason);
+	uplink->api = (uplink->api + 1) % agent->config.n_apis;
+	leave_failed(agent);
+	if (loop_at_boot(agent->loop, clock_boot_ns() + backoff_ns(uplink->failures), on_retry, agent,
+			 &uplink->retry) < 0)
+		agent_exit(agent, 1);
+}
+
+/* What is no longer pending is acknowledged in the journal, up to the oldest that is. */
+static void acknowledge_journal(struct agent *agent)
+{
+	const struct uplink *uplink = &agent->uplink;
+	uint64_t oldest = UINT64_MAX;
+
+	for (size_t i = 0; i < uplink->n_pending; i++)
+		if (uplink->pending[i].sequence < oldest)
+			oldest = uplink->pending[i].sequence;
+	if (oldest == UINT64_MAX)
+		journal_acknowledge_all(agent->journal);
+	else
+		journal_acknowledge(agent->journal, oldest - 1);
+}
+
+static void drop_first(struct agent *agent, size_t n)
+{
+	struct uplink *uplink = &agent->uplink;
+
+	uplink->n_pending -= n;
+	memmove(uplink->pending, uplink->pending + n, uplink->n_pending * sizeof(*uplink->pending));
+	acknowledge_journal(agent);
+}
+
+static bool is_current_epoch(const struct agent *agent, const struct pending *pending)
+{
+	return agent->meter && uuid_equal(pending->epoch, meter_identity(agent->meter)->map_uuid);
+}
+
+/* The first n are held by the API. */
+static void accepted(struct agent *agent, size_t n)
+{
+	struct pending last = agent->uplink.pending[n - 1];
+	bool was_known = agent->epoch_known;
+
+	if (agent->uplink.failures > 0)
+		log_info("the API answers again");
+	agent->uplink.failures = 0;
+	drop_first(agent, n);
+	if (is_current_epoch(agent, &last)) {
+		agent->epoch_known = true;
+		peers_release_acknowledged(agent, last.seq);
+		/* Grants that came before were not for this epoch. */
+		if (!was_known)
+			follow_again(agent);
+	}
+	if (agent->uplink.n_pending == 0)
+		leave_sent(agent);
+	uplink_send(agent);
+}
+
+static void take_watch(struct agent *agent, const json_t *answer)
+{
+	const char *until = json_string_value(json_object_get(answer, "watch_until"));
+	int64_t until_ns = 0;
+
+	if (until && clock_parse(until, &until_ns) < 0)
+		until_ns = 0;
+	agent->report.watch_until_ns = until_ns;
+}
+
+/* The index behind the batch that the API says it holds, with the checksum of ours; 0: it is none of these.
+ */
+static size_t held_by_api(const struct agent *agent, const json_t *answer)
+{
+	const struct uplink *uplink = &agent->uplink;
+	uint64_t held_seq = (uint64_t)json_integer_value(json_object_get(answer, "held_seq"));
+	const json_t *held_crc = json_object_get(answer, "held_crc");
+	uint32_t checksum = (uint32_t)json_integer_value(held_crc);
+
+	if (!json_is_integer(held_crc))
+		return 0;
+	for (size_t i = 0; i < uplink->n_pending; i++) {
+		const struct pending *pending = &uplink->pending[i];
+
+		if (pending->seq == held_seq && uuid_equal(pending->epoch, uplink->pending[0].epoch) &&
+		    (pending->checksum == checksum ||
+		     (pending->checksum_before && pending->checksum_before == checksum)))
+			return i + 1;
+	}
+	return 0;
+}
+
+/* An epoch whose numbers the API cannot follow: sealed there, and given up here. */
+static void epoch_refused(struct agent *agent, const char *reason)
+{
+	struct pending first = agent->uplink.pending[0];
+	size_t n = 0;
+
+	if (is_current_epoch(agent, &first)) {
+		log_error("the API refuses this epoch (%s): a new one begins", reason);
+		start_abandon_epoch(agent);
+		agent_exit(agent, 1);
+		return;
+	}
+	log_error("the API refuses the rest of an earlier epoch (%s): it is left in the journal only",
+		  reason);
+	while (n < agent->uplink.n_pending && uuid_equal(agent->uplink.pending[n].epoch, first.epoch))
+		n++;
+	drop_first(agent, n);
+	uplink_send(agent);
+}
+
+static void conflict(struct agent *agent, const json_t *answer)
+{
+	const char *reason = json_string_value(json_object_get(answer, "reason"));
+	uint64_t held_seq = (uint64_t)json_integer_value(json_object_get(answer, "held_seq"));
+	const struct pending first = agent->uplink.pending[0];
+	size_t held = held_by_api(agent, answer);
+
+	if (!reason) {
+		retry_later(agent, "status 409 without a reason");
+	} else if (strcmp(reason, "fenced") == 0) {
+		log_error("another agent has taken this gateway over (generation %" PRId64 " is fenced)",
+			  first.generation);
+		agent_exit(agent, 1);
+	} else if (held > 0) {
+		accepted(agent, held);
+	} else if (strcmp(reason, "gap") == 0 && held_seq + 1 < first.seq &&
+		   replay_from(agent, first.epoch, held_seq) == 0) {
+		log_warning("the API holds batch %" PRIu64 " only: what follows is sent again", held_seq);
+		uplink_send(agent);
+	} else {
+		epoch_refused(agent, reason);
+	}
+}
+
+/*
+ * New bytes for a batch that was refused for good, or was made under an earlier generation: its counts stay,
+ * its date and generation are today's.
+ */
+static int renew(struct agent *agent, const char *body, size_t length)
+{
+	char *renewed _cleanup_free_ = NULL;
+	size_t renewed_length;
+	uint64_t sequence;
+	int r = batch_renew(body, length, agent->config.generation, clock_utc_ns(), &renewed,
+			    &renewed_length);
+
+	if (r == 0)
+		r = journal_append(agent->journal, renewed, renewed_length, &sequence);
+	return r < 0 ? r : uplink_add(agent, sequence, renewed, renewed_length);
+}
+
+static void refused(struct agent *agent, const char *body, size_t length, const struct http_answer *answer)
+{
+	int r = renew(agent, body, length);
+
+	if (agent->uplink.failures == 0)
+		log_warning("the API refuses a batch with status %d: %.200s", answer->status, answer->body);
+	retry_later(agent, r < 0 ? strerror(-r) : "it is sent again with today's date");
+}
+
+static void on_answer(const struct http_answer *answer, void *data)
+{
+	struct agent *agent = data;
+	json_t *json _cleanup_json_ = json_loadb(answer->body, answer->length, 0, NULL);
+	char *body _cleanup_free_ = TAKE_PTR(agent->uplink.body);
+	char reason[64];
+
+	agent->uplink.request = NULL;
+	switch (answer->status) {
+	case 200:
+		take_watch(agent, json);
+		accepted(agent, 1);
+		break;
+	case 400:
+		refused(agent, body, agent->uplink.length, answer);
+		break;
+	case 409:
+		conflict(agent, json);
+		break;
+	case 410:
+		leave_over(agent);
+		break;
+	case 0:
+		retry_later(agent, answer->error);
+		break;
+	default:
+		snprintf(reason, sizeof(reason), "status %d", answer->status);
+		retry_later(agent, reason);
+	}
+}
+
+static int load_first(struct agent *agent)
+{
+	struct uplink *uplink = &agent->uplink;
+	int r = journal_read(agent->journal, uplink->pending[0].sequence, &uplink->body, &uplink->length);
+
+	if (r < 0 || uplink->pending[0].generation == agent->config.generation)
+		return r;
+	r = renew(agent, uplink->body, uplink->length);
+	free(TAKE_PTR(uplink->body));
+	if (r == 0)
+		r = journal_read(agent->journal, uplink->pending[0].sequence, &uplink->body, &uplink->length);
+	return r;
+}
+
+void uplink_send(struct agent *agent)
+{
+	struct uplink *uplink = &agent->uplink;
+	struct http_call call;
+	int r;
+
+	if (uplink->n_pending == 0 || uplink->request || uplink->retry || !agent->config.token)
+		return;
+	r = load_first(agent);
+	if (r == 0) {
+		call = (struct http_call){.address = agent->config.apis[uplink->api].address,
+					  .port = agent->config.apis[uplink->api].port,
+					  .path = "/v1/agent/report",
+					  .body = uplink->body,
+					  .length = uplink->length,
+					  .has_checksum = true,
+					  .checksum = uplink->pending[0].checksum,
+					  .timeout_seconds = TIMEOUT_SECONDS};
+		r = http_begin(agent->http, &call, on_answer, agent, &uplink->request);
+	}
+	if (r < 0) {
+		free(TAKE_PTR(uplink->body));
+		retry_later(agent, strerror(-r));
+	}
+}
