@@ -264,6 +264,7 @@ static void disowns_a_new_namespace(void **state)
 
 static void disowns_what_was_detached_or_renamed(void **state)
 {
+	struct meter_options renamed = by(METER_ATTACH_AUTO);
 	struct meter *meter = attach(METER_ATTACH_TC);
 	struct meter_identity old = *meter_identity(meter);
 
@@ -277,6 +278,9 @@ static void disowns_what_was_detached_or_renamed(void **state)
 	old = *meter_identity(meter);
 	meter_close(meter);
 	assert_int_equal(run("ip link set left down && ip link set left name other"), 0);
+	renamed.interface = "other";
+	assert_int_equal(meter_adopt(&renamed, &meter), -ESTALE);
+	meter_close(meter);
 	/* A fresh interface takes the name. */
 	assert_int_equal(run("ip link add left type veth peer name right2"), 0);
 	assert_stale(old.map_uuid, 0);
