@@ -446,7 +446,7 @@ class Scenario:
         bandwidth = [line for line in ledger if line["kind"] == "bandwidth"]
         assert sorted(line["gateway"] for line in base) == sorted(self.ids.values()), "one hour line each [B1]"
         for line in base:
-            assert Fraction(line["amount"]) == self.hour_price(line["utc_hour"]), line
+            assert Fraction(line["amount"]) == self.hour_price(line["hour"]), line
         billed = sum(Fraction(line["amount"]) for line in bandwidth)
         assert billed == self.expected_bandwidth, f"billed {billed}, expected {self.expected_bandwidth} [B2]"
         totals = report["totals"]
@@ -464,9 +464,9 @@ class Scenario:
         return [line for line in self.admin.items("/v1/ledger") if line["type"] == "ledger"]
 
     @staticmethod
-    def hour_price(utc_hour):
+    def hour_price(text):
         """floor18(V·k/H) − floor18(V·(k−1)/H), in exact arithmetic (B1)."""
-        hour = datetime.datetime.fromisoformat(utc_hour.replace("Z", "+00:00"))
+        hour = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
         hours = 24 * calendar.monthrange(hour.year, hour.month)[1]
         k = (hour.day - 1) * 24 + hour.hour + 1
 
@@ -521,10 +521,10 @@ class Scenario:
 
 
 def decimal(value):
-    """A Fraction whose denominator divides 10^18, as a decimal with 18 places."""
+    """A Fraction whose denominator divides 10^18, as the shortest decimal."""
     scaled = value * 10 ** 18
     assert scaled.denominator == 1
-    return f"{scaled.numerator // 10 ** 18}.{scaled.numerator % 10 ** 18:018d}"
+    return f"{scaled.numerator // 10 ** 18}.{scaled.numerator % 10 ** 18:018d}".rstrip("0").rstrip(".")
 
 
 def main():
