@@ -46,7 +46,7 @@ int clock_parse(const char *text, int64_t *ret_utc_ns)
 {
 	struct tm utc = {0};
 	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &utc);
-	int64_t fraction = 0, scale = NSEC_PER_SEC;
+	int64_t fraction = 0, scale = NSEC_PER_SEC, utc_ns;
 
 	if (!rest)
 		return -EINVAL;
@@ -58,7 +58,11 @@ int clock_parse(const char *text, int64_t *ret_utc_ns)
 	}
 	if (strcmp(rest, "Z") != 0)
 		return -EINVAL;
-	*ret_utc_ns = (int64_t)timegm(&utc) * NSEC_PER_SEC + fraction;
+	/* Years from 2262 on do not fit. */
+	if (__builtin_mul_overflow((int64_t)timegm(&utc), NSEC_PER_SEC, &utc_ns) ||
+	    __builtin_add_overflow(utc_ns, fraction, &utc_ns))
+		return -EINVAL;
+	*ret_utc_ns = utc_ns;
 	return 0;
 }
 
