@@ -2,23 +2,9 @@
 #include "billing/fields.h"
 
 #include "base/clock.h"
+#include "resources/form.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <string.h>
-
-bool is_uuid(const char *text)
-{
-	if (strlen(text) != 36)
-		return false;
-	for (int i = 0; i < 36; i++) {
-		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-
-		if (dash ? text[i] != '-' : !isxdigit((unsigned char)text[i]))
-			return false;
-	}
-	return true;
-}
 
 int read_uuid(const json_t *object, const char *field, const char **ret, struct json_problem *problem)
 {

@@ -5,9 +5,6 @@
 
 #include "base/json.h"
 
-/* Whether the text is a UUID as RFC 9562 writes it, in either case. */
-bool is_uuid(const char *text);
-
 WT_MUST_CHECK int read_uuid(const json_t *object, const char *field, const char **ret,
 			    struct json_problem *problem);
 /* RFC 3339 in UTC, as nanoseconds since 1970. */

@@ -2,7 +2,7 @@
 /* What is read of usage and money: the billing service's side, and the customer's report. */
 #include "base/clock.h"
 #include "billing/who.h"
-#include "route.h"
+#include "resources/form.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -23,12 +23,6 @@ static int answer_with(struct response *response, PGresult *row)
 	return response->text ? 0 : -ENOMEM;
 }
 
-static int refuse(struct response *response, const char *field, const char *value, const char *accepted)
-{
-	response_problem(response, 422, field, "%s is \"%.64s\"; accepted is %s", field, value, accepted);
-	return -EINVAL;
-}
-
 static int read_limit(const struct request *request, struct response *response, char ret_limit[static 8])
 {
 	const char *text = request_query(request, "limit");
@@ -36,7 +30,8 @@ static int read_limit(const struct request *request, struct response *response, 
 	long limit = text ? strtol(text, &end, 10) : DEFAULT_PAGE;
 
 	if (text && (end == text || *end || limit < 1 || limit > MAX_PAGE))
-		return refuse(response, "limit", text, "a number from 1 to 200");
+		return refuse(response, 422, "limit",
+			      "limit is \"%.64s\"; accepted is a number from 1 to 200", text);
 	snprintf(ret_limit, 8, "%ld", limit);
 	return 0;
 }
@@ -53,7 +48,7 @@ static int read_choice(const struct request *request, struct response *response,
 		}
 	}
 	if (text)
-		return refuse(response, field, text, accepted);
+		return refuse(response, 422, field, "%s is \"%.64s\"; accepted is %s", field, text, accepted);
 	*ret = choices[0];
 	return 0;
 }
@@ -65,7 +60,9 @@ static int read_time(const struct request *request, struct response *response, c
 	int64_t instant;
 
 	if (text && clock_parse(text, &instant) < 0)
-		return refuse(response, field, text, "an instant in UTC like 2026-11-22T14:00:00Z");
+		return refuse(response, 422, field,
+			      "%s is \"%.64s\"; accepted is an instant in UTC like 2026-11-22T14:00:00Z",
+			      field, text);
 	*ret = text;
 	return 0;
 }
@@ -111,7 +108,7 @@ static int get_gateway_usage(struct request *request, struct response *response)
 	static const char *const groupings[] = {"peer", "gateway", NULL};
 	char owner[UUID_TEXT_SIZE], gateway[UUID_TEXT_SIZE];
 	const char *by;
-	int r = find_gateway(request, request->arguments[0], response, owner, gateway);
+	int r = billing_find_gateway(request, request->arguments[0], response, owner, gateway);
 
 	if (r == 0)
 		r = read_choice(request, response, "by", groupings, "peer or gateway", &by);
@@ -124,7 +121,7 @@ static int get_gateway_usage(struct request *request, struct response *response)
 static int get_user_usage(struct request *request, struct response *response)
 {
 	char user[UUID_TEXT_SIZE];
-	int r = find_user(request, request->arguments[0], response, user);
+	int r = billing_find_user(request, request->arguments[0], response, user);
 
 	return r < 0 ? r : answer_usage(request, response, user, NULL, false);
 }
@@ -138,7 +135,8 @@ static int get_ledger(struct request *request, struct response *response)
 
 	if (r == 0 && after &&
 	    (!*after || strspn(after, "0123456789") != strlen(after) || strlen(after) > 18))
-		r = refuse(response, "after", after, "an id of the feed, or 0");
+		r = refuse(response, 422, "after", "after is \"%.64s\"; accepted is an id of the feed, or 0",
+			   after);
 	if (r == 0)
 		r = DB_QUERY(request->db, &row, "SELECT billing.feed_page($1, $2) AS answer",
 			     after ? after : "0", limit);
@@ -156,7 +154,8 @@ static int read_cycle(struct request *request, struct response *response, char r
 		text = clock_format(clock_utc_ns(), now), now[7] = '\0';
 	if (strlen(text) != 7 || sscanf(text, "%4d-%2d%n", &year, &month, &end) != 2 || end != 7 ||
 	    year < 1970 || month < 1 || month > 12)
-		return refuse(response, "cycle", text, "a month in UTC like 2026-11");
+		return refuse(response, 422, "cycle",
+			      "cycle is \"%.64s\"; accepted is a month in UTC like 2026-11", text);
 	snprintf(ret_cycle, 8, "%04d%02d", year % 10000, month % 100);
 	return 0;
 }
@@ -203,7 +202,7 @@ static int get_report(struct request *request, struct response *response)
 	_cleanup_result_ PGresult *row = NULL;
 	char user[UUID_TEXT_SIZE], cycle[8];
 	const char *format;
-	int r = find_user(request, request->arguments[0], response, user);
+	int r = billing_find_user(request, request->arguments[0], response, user);
 
 	if (r == 0)
 		r = read_cycle(request, response, cycle);

@@ -295,13 +295,16 @@ static int apply(struct request *request, const char *crc, json_t **ret_verdict)
 {
 	const struct principal *agent = &request->principal;
 	_cleanup_result_ PGresult *row = NULL;
+	_cleanup_free_ char *body = strndup(request->raw_body, request->raw_body_length);
 	char attempt[16], generation[24];
 	int r;
 
+	if (!body)
+		return -ENOMEM;
 	snprintf(attempt, sizeof(attempt), "%d", agent->attempt);
 	snprintf(generation, sizeof(generation), "%" PRId64, agent->generation);
 	r = DB_QUERY(request->db, &row, "SELECT billing.apply_report($1, $2, $3, $4, $5, $6) AS verdict",
-		     agent->owner, agent->gateway, attempt, generation, crc, request->raw_body);
+		     agent->owner, agent->gateway, attempt, generation, crc, body);
 	if (r < 0)
 		return r;
 	*ret_verdict = json_loads(db_value(row, 0, "verdict"), 0, NULL);
