@@ -2,6 +2,8 @@
 /* The text of the rule set. What each rule is for: docs/decisions/firewall.md. */
 #include "net/net.h"
 
+#include "net/net_internal.h"
+
 #include <errno.h>
 #include <net/if.h>
 #include <stdarg.h>
@@ -10,13 +12,29 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* Rules without any parameter. */
-static const char counters[] = "\tcounter input_dropped { }\n"
-			       "\tcounter output_dropped { }\n"
-			       "\tcounter forward_dropped { }\n"
-			       "\tcounter forward_spoofed { }\n"
-			       "\tcounter forward_link_local { }\n"
-			       "\tcounter forward_peer_to_peer { }\n";
+/*
+ * What stays from one rule set to the next. Base chains are never deleted: between the two generations of a
+ * transaction an old chain would be empty with its policy still "drop", and packets would be lost.
+ */
+static const char skeleton[] =
+	"\tcounter input_dropped { }\n"
+	"\tcounter output_dropped { }\n"
+	"\tcounter forward_dropped { }\n"
+	"\tcounter forward_spoofed { }\n"
+	"\tcounter forward_link_local { }\n"
+	"\tcounter forward_peer_to_peer { }\n"
+	"\tchain input { type filter hook input priority filter; policy drop; }\n"
+	"\tchain forward { type filter hook forward priority filter; policy drop; }\n"
+	"\tchain output { type filter hook output priority filter; policy drop; }\n"
+	"\tchain clamp { type filter hook forward priority mangle; policy accept; }\n"
+	"\tchain postrouting { type nat hook postrouting priority srcnat; policy accept; }\n"
+	"\tchain input_tunnel { }\n"
+	"\tchain output_tunnel { }\n"
+	"\tchain from_tunnel { }\n"
+	"\tchain to_tunnel { }\n";
+
+static const int families[] = {AF_INET, AF_INET6};
+static const char *const set_names[] = {"tunnel", "remote", "peers", "vpc", "api"};
 
 /* The tunnel may ask whether the gateway is alive, at the tunnel's own address: nothing else. */
 static const char input_tunnel[] = "\tchain input_tunnel {\n"
@@ -101,34 +119,91 @@ static bool is_plain_name(const char *name)
 	return length > 0 && length < IFNAMSIZ && strspn(name, accepted) == length;
 }
 
-static size_t print_elements(FILE *out, int family, const struct cidr *cidrs, size_t n, size_t printed)
+static int version_of(int family)
+{
+	return family == AF_INET ? 4 : 6;
+}
+
+/* The networks of one family, sorted: a prefix then comes before all that it contains. */
+static int collect(const struct cidr *cidrs, size_t n, int family, struct net_cidrs *list)
 {
 	for (size_t i = 0; i < n; i++) {
 		struct cidr network = cidr_network(&cidrs[i]);
-		char text[CIDR_TEXT_SIZE];
+		int r = network.family == family ? net_cidrs_add(list, &network) : 0;
 
-		if (network.family != family)
-			continue;
-		emit(out, "%s%s", printed++ ? ", " : "\t\telements = { ", cidr_format(&network, text));
+		if (r < 0)
+			return r;
 	}
-	return printed;
+	net_cidrs_sort(list);
+	return 0;
 }
 
-/* NAME4 and NAME6 with the prefixes of one list, or of two. */
-static void print_sets(FILE *out, const char *name, const struct cidr *first, size_t n_first,
-		       const struct cidr *second, size_t n_second)
+/* Interval sets refuse overlapping elements; prefixes overlap only by containing one another. */
+static void print_elements(FILE *out, const char *name, int family, const struct net_cidrs *list)
 {
-	static const int families[] = {AF_INET, AF_INET6};
+	const struct cidr *last = NULL;
+	char text[CIDR_TEXT_SIZE];
 
+	for (size_t i = 0; i < list->n; i++) {
+		const struct cidr *cidr = &list->items[i];
+
+		if (last && cidr_contains(last, cidr))
+			continue;
+		if (!last)
+			emit(out, "add element inet wiretoll %s%d { ", name, version_of(family));
+		emit(out, "%s%s", last ? ", " : "", cidr_format(cidr, text));
+		last = cidr;
+	}
+	if (last)
+		emit(out, " }\n");
+}
+
+/* Fills NAME4 and NAME6 with the prefixes of one list, or of two. */
+static int fill_sets(FILE *out, const char *name, const struct cidr *first, size_t n_first,
+		     const struct cidr *second, size_t n_second)
+{
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
-		int family = families[i], version = family == AF_INET ? 4 : 6;
-		size_t printed;
+		_cleanup_cidrs_ struct net_cidrs list = {0};
+		int r = collect(first, n_first, families[i], &list);
 
-		emit(out, "\tset %s%d {\n\t\ttype ipv%d_addr\n\t\tflags interval\n\t\tauto-merge\n", name,
-		     version, version);
-		printed = print_elements(out, family, first, n_first, 0);
-		printed = print_elements(out, family, second, n_second, printed);
-		emit(out, "%s\t}\n", printed ? " }\n" : "");
+		if (r == 0)
+			r = collect(second, n_second, families[i], &list);
+		if (r < 0)
+			return r;
+		print_elements(out, name, families[i], &list);
+	}
+	return 0;
+}
+
+static int fill_all_sets(FILE *out, const struct net_firewall *firewall)
+{
+	int r = fill_sets(out, "tunnel", firewall->tunnel_subnets, firewall->n_tunnel_subnets, NULL, 0);
+
+	if (r == 0)
+		r = fill_sets(out, "remote", firewall->remote_subnets, firewall->n_remote_subnets, NULL, 0);
+	if (r == 0)
+		r = fill_sets(out, "peers", firewall->tunnel_subnets, firewall->n_tunnel_subnets,
+			      firewall->remote_subnets, firewall->n_remote_subnets);
+	if (r == 0)
+		r = fill_sets(out, "vpc", firewall->vpc_subnets, firewall->n_vpc_subnets, NULL, 0);
+	if (r == 0)
+		r = fill_sets(out, "api", firewall->api_addresses, firewall->n_api_addresses, NULL, 0);
+	return r;
+}
+
+/* Brings the table to an empty start, whether it was there or not. */
+static void print_skeleton(FILE *out)
+{
+	emit(out, "table inet wiretoll {\n");
+	for (size_t i = 0; i < ARRAY_SIZE(set_names); i++) {
+		for (size_t j = 0; j < ARRAY_SIZE(families); j++)
+			emit(out, "\tset %s%d { type ipv%d_addr; flags interval; }\n", set_names[i],
+			     version_of(families[j]), version_of(families[j]));
+	}
+	emit(out, "%s}\nflush table inet wiretoll\n", skeleton);
+	for (size_t i = 0; i < ARRAY_SIZE(set_names); i++) {
+		for (size_t j = 0; j < ARRAY_SIZE(families); j++)
+			emit(out, "flush set inet wiretoll %s%d\n", set_names[i], version_of(families[j]));
 	}
 }
 
@@ -137,7 +212,6 @@ static void print_input(FILE *out, const struct net_firewall *firewall)
 	fputs(input_tunnel, out);
 	emit(out,
 	     "\tchain input {\n"
-	     "\t\ttype filter hook input priority filter; policy drop;\n"
 	     "\t\tiif \"lo\" accept\n"
 	     "\t\tiifname \"%s\" jump input_tunnel\n"
 	     "%s"
@@ -152,7 +226,6 @@ static void print_output(FILE *out, const struct net_firewall *firewall)
 	fputs(output_tunnel, out);
 	emit(out,
 	     "\tchain output {\n"
-	     "\t\ttype filter hook output priority filter; policy drop;\n"
 	     "\t\toif \"lo\" accept\n"
 	     "\t\toifname \"%s\" jump output_tunnel\n"
 	     "\t\tct state established,related accept\n"
@@ -175,7 +248,6 @@ static void print_forward(FILE *out, const char *tunnel)
 	fputs(to_tunnel, out);
 	emit(out,
 	     "\tchain forward {\n"
-	     "\t\ttype filter hook forward priority filter; policy drop;\n"
 	     "%s"
 	     "\t\tiifname \"%s\" oifname \"%s\" counter name forward_peer_to_peer drop\n"
 	     "\t\tiifname \"%s\" jump from_tunnel\n"
@@ -186,7 +258,6 @@ static void print_forward(FILE *out, const char *tunnel)
 	/* It only ever lowers the option, to what the smaller of both directions' routes carries. */
 	emit(out,
 	     "\tchain clamp {\n"
-	     "\t\ttype filter hook forward priority mangle; policy accept;\n"
 	     "\t\tiifname \"%s\" tcp flags syn tcp option maxseg size set rt mtu\n"
 	     "\t\toifname \"%s\" tcp flags syn tcp option maxseg size set rt mtu\n"
 	     "\t}\n",
@@ -200,33 +271,28 @@ static void print_masquerade(FILE *out, const struct net_firewall *firewall)
 	if (firewall->masquerade == NET_MASQUERADE_NONE)
 		return;
 	emit(out,
-	     "\tchain masquerade {\n"
-	     "\t\ttype nat hook postrouting priority srcnat; policy accept;\n"
+	     "\tchain postrouting {\n"
 	     "\t\toifname != \"%s\" ip saddr @%s4 ip daddr @vpc4 masquerade\n"
 	     "\t\toifname != \"%s\" ip6 saddr @%s6 ip6 daddr @vpc6 masquerade\n"
 	     "\t}\n",
 	     firewall->tunnel_interface, sources, firewall->tunnel_interface, sources);
 }
 
-static void print_firewall(FILE *out, const struct net_firewall *firewall)
+static int print_firewall(FILE *out, const struct net_firewall *firewall)
 {
-	/* Made before it is deleted, so that deleting succeeds the first time, too. */
-	fputs("table inet wiretoll {}\n"
-	      "delete table inet wiretoll\n"
-	      "table inet wiretoll {\n",
-	      out);
-	print_sets(out, "tunnel", firewall->tunnel_subnets, firewall->n_tunnel_subnets, NULL, 0);
-	print_sets(out, "remote", firewall->remote_subnets, firewall->n_remote_subnets, NULL, 0);
-	print_sets(out, "peers", firewall->tunnel_subnets, firewall->n_tunnel_subnets,
-		   firewall->remote_subnets, firewall->n_remote_subnets);
-	print_sets(out, "vpc", firewall->vpc_subnets, firewall->n_vpc_subnets, NULL, 0);
-	print_sets(out, "api", firewall->api_addresses, firewall->n_api_addresses, NULL, 0);
-	fputs(counters, out);
+	int r;
+
+	print_skeleton(out);
+	r = fill_all_sets(out, firewall);
+	if (r < 0)
+		return r;
+	emit(out, "table inet wiretoll {\n");
 	print_input(out, firewall);
 	print_output(out, firewall);
 	print_forward(out, firewall->tunnel_interface);
 	print_masquerade(out, firewall);
-	fputs("}\n", out);
+	emit(out, "}\n");
+	return ferror(out) ? -ENOMEM : 0;
 }
 
 int net_firewall_render(const struct net_firewall *firewall, char **ret_text)
@@ -234,18 +300,19 @@ int net_firewall_render(const struct net_firewall *firewall, char **ret_text)
 	char *text = NULL;
 	size_t size;
 	FILE *out;
-	bool failed;
+	int r;
 
 	if (!is_plain_name(firewall->tunnel_interface) || firewall->listen_port == 0)
 		return -EINVAL;
 	out = open_memstream(&text, &size);
 	if (!out)
 		return -ENOMEM;
-	print_firewall(out, firewall);
-	failed = ferror(out);
-	if (fclose(out) != 0 || failed) {
+	r = print_firewall(out, firewall);
+	if (fclose(out) != 0 && r == 0)
+		r = -ENOMEM;
+	if (r < 0) {
 		free(text);
-		return -ENOMEM;
+		return r;
 	}
 	*ret_text = text;
 	return 0;

@@ -9,7 +9,7 @@
 #include "base/base.h"
 #include "base/cidr.h"
 
-#define NET_ROUTE_PROTOCOL 187 /* marks our routes; see rtnetlink(7), rtm_protocol */
+#define NET_ROUTE_PROTOCOL 87 /* marks our routes (rtm_protocol); no name in iproute2's rt_protos */
 
 struct net;
 

@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A gateway, two clients and an instance as network namespaces, and an API that only pretends.
+
+The API here is the oracle of the agent's protocol: it keeps what it was told, checks each batch against what it
+holds, and fails in the ways that tests ask for. It shares no code with the agent.
+"""
+
+import base64
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+
+BIN = Path(os.environ.get("WIRETOLL_BIN", Path(__file__).resolve().parents[2] / "build/bin"))
+UID = 12345
+API_ADDRESS, API_PORT = "198.51.100.1", 8443
+GATEWAY = "6f1c2d3e-4b5a-4978-8697-a5b4c3d2e1f0"
+RIGHTS = "+net_admin,+bpf,+perfmon"
+
+
+def run(*command, check=True, timeout=30, **options):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, **options)
+    if check and done.returncode:
+        raise RuntimeError(f"{command}: status {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
+def wait_for(what, condition, timeout=10.0):
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:g} s in vain: {what}")
+        time.sleep(0.01)
+
+
+def inside(namespace, *command):
+    return ["nsenter", f"--net=/run/netns/{namespace}", *[str(c) for c in command]]
+
+
+def unprivileged(*command):
+    return ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--no-new-privs",
+            f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}", f"--bounding-set=-all,{RIGHTS}",
+            *[str(c) for c in command]]
+
+
+def crc32c(data):
+    """Castagnoli, bit by bit from its polynomial."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+class Api:
+    """What the agent talks to. Counts are kept as the protocol says: totals by (epoch, slot, incarnation)."""
+
+    def __init__(self, folder):
+        self.lock = threading.Condition()
+        self.state = None
+        self.gone = False
+        self.grant = {"cycle": 202611, "grant_seq": 1, "ceiling": None, "mask": "both"}
+        self.known_epochs = set()
+        self.held = {}  # epoch: (seq, crc)
+        self.totals = {}  # (epoch, slot, incarnation): (peer, record)
+        self.batches = []  # as committed
+        self.arrivals = []  # (seq, body), repeats too
+        self.violations = []
+        self.lose_replies = 0
+        self.refuse = None  # (status, body) to answer reports with, once
+        self.on_first_report = None
+        self.generation = 0
+        self.enrolments = []
+        self.tokens = set()
+        self._serve(folder)
+
+    def _serve(self, folder):
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+            "-subj", "/CN=wiretoll-api", "-addext", "subjectAltName=DNS:wiretoll-api",
+            "-keyout", folder / "api.key", "-out", folder / "api.pem")
+        self.ca_pem = (folder / "api.pem").read_text()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "api.pem", folder / "api.key")
+        api = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def answer(self, status, body=None):
+                data = json.dumps(body).encode() if body is not None else b""
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def authorized(self):
+                token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                if token in api.tokens and self.headers.get("Wiretoll-Protocol") == "1":
+                    return True
+                self.answer(401, {})
+                return False
+
+            def do_GET(self):
+                if self.authorized():
+                    self.answer(*api.poll(int(self.path.partition("have=")[2])))
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path == "/v1/agent/enroll":
+                    self.answer(*api.enroll(json.loads(body)))
+                elif self.authorized():
+                    answer = api.report(body, self.headers["Wiretoll-Batch-CRC32C"])
+                    if answer is None:
+                        self.close_connection = True
+                    else:
+                        self.answer(*answer)
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+            def handle_error(self, *_):
+                pass  # an agent that is killed leaves broken connections
+
+        self.server = Server((API_ADDRESS, API_PORT), Handler)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def enroll(self, body):
+        with self.lock:
+            self.enrolments.append(body)
+            if body["one_time_token"] != "once":
+                return 403, {}
+            self.generation += 1
+            token = f"token-{self.generation}-{uuid.uuid4()}"
+            self.tokens.add(token)
+            return 201, {"token": token, "generation": self.generation, "report_every": 1}
+
+    def poll(self, have):
+        with self.lock:
+            self.lock.wait_for(lambda: self.state and self.state["revision"] != have, timeout=20)
+            if not self.state or self.state["revision"] == have:
+                return 204, None
+            if self.gone:
+                return 200, {"revision": self.state["revision"], "gone": True}
+            grants = [self.grant] if self.batches and self.batches[-1]["epoch"]["id"] in self.known_epochs else []
+            return 200, {**self.state, "gateway": GATEWAY, "grants": grants}
+
+    def set_state(self, **changes):
+        """Changes the desired state and raises its revision, which is returned."""
+        with self.lock:
+            revision = (self.state or {"revision": 0})["revision"] + 1
+            self.state = {**(self.state or {}), **changes, "revision": revision}
+            self.lock.notify_all()
+            return revision
+
+    def delete(self):
+        self.gone = True
+        return self.set_state()
+
+    def report(self, body, checksum):
+        with self.lock:
+            batch = json.loads(body)
+            epoch, seq = batch["epoch"]["id"], batch["seq"]
+            self.arrivals.append((epoch, seq, body))
+            if self.on_first_report and not self.batches:
+                self.on_first_report(batch)
+            if self.refuse:
+                answer, self.refuse = self.refuse, None
+                return answer
+            crc = crc32c(body)
+            if str(crc) != checksum:
+                self.violations.append(f"checksum of {seq}")
+            held_seq, held_crc = self.held.get(epoch, (0, None))
+            if batch["generation"] != self.generation:
+                return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": "fenced"}
+            if seq == held_seq + 1:
+                self._commit(batch, epoch, seq, crc)
+            elif seq != held_seq or crc != held_crc:
+                reason = "gap" if seq > held_seq else "rolled_back"
+                self.violations.append(f"{reason}: {seq} after {held_seq}")
+                return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": reason}
+            self.lock.notify_all()
+            if self.lose_replies:
+                self.lose_replies -= 1
+                return None
+            return 200, {"held_seq": seq, "watch_until": None, "revision": self.state["revision"] if self.state else 0}
+
+    def _commit(self, batch, epoch, seq, crc):
+        previous = [b for b in self.batches if b["epoch"]["id"] == epoch]
+        if previous and previous[-1]["covered_to"] != batch["covered_from"]:
+            self.violations.append(f"hole before {seq}: {previous[-1]['covered_to']} to {batch['covered_from']}")
+        for record in batch["records"]:
+            key = (epoch, record["slot"], record["incarnation"])
+            before = self.totals.get(key, (None, None))[1]
+            for field in ("upload_bytes", "download_bytes", "upload_packets", "download_packets"):
+                if before and int(record[field]) < int(before[field]):
+                    self.violations.append(f"{field} of slot {record['slot']} fell")
+            self.totals[key] = (record["peer"], record)
+        self.held[epoch] = (seq, crc)
+        self.known_epochs.add(epoch)
+        self.batches.append(batch)
+
+    def counted(self, peer):
+        """(upload, download) bytes of a peer over all epochs."""
+        with self.lock:
+            records = [record for owner, record in self.totals.values() if owner == peer]
+            return sum(int(r["upload_bytes"]) for r in records), sum(int(r["download_bytes"]) for r in records)
+
+    def wait_applied(self, revision, timeout=10):
+        wait_for(f"revision {revision} is applied",
+                 lambda: self.batches and self.batches[-1]["applied_revision"] >= revision, timeout)
+
+    def last(self):
+        with self.lock:
+            return self.batches[-1]
+
+
+class Client:
+    """A road warrior: a namespace with wireguard-go, never touched by Wiretoll."""
+
+    def __init__(self, number):
+        self.namespace = f"c{number}"
+        self.device = f"wgc{number}"
+        self.address = f"10.99.0.{number + 1}"
+        self.id = str(uuid.UUID(int=0xABC0 + number))
+        self.private_key = run("wg", "genkey").strip()
+        self.public_key = run("wg", "pubkey", input=self.private_key).strip()
+
+    def peer(self, **changes):
+        return {"id": self.id, "public_key": self.public_key, "preshared_key": None, "endpoint": None, "keepalive": 0,
+                "allowed_ips": [f"{self.address}/32"], "enabled": True, **changes}
+
+    def connect(self, gateway_key):
+        # Multicast of the client's own would be counted there and dropped by its WireGuard.
+        run(*inside(self.namespace, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"/run/wireguard/{self.device}.sock")
+        self.process = subprocess.Popen(inside(self.namespace, "wireguard-go", "--foreground", self.device),
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for("the client's device", lambda: os.path.exists(f"/run/wireguard/{self.device}.sock"))
+        with tempfile.NamedTemporaryFile("w") as key:
+            key.write(self.private_key)
+            key.flush()
+            run(*inside(self.namespace, "wg", "set", self.device, "private-key", key.name, "peer", gateway_key,
+                        "endpoint", "198.51.100.10:51820", "allowed-ips", "10.0.0.0/8"))
+        run(*inside(self.namespace, "ip", "addr", "add", f"{self.address}/32", "dev", self.device))
+        run(*inside(self.namespace, "ip", "link", "set", self.device, "mtu", 1420, "up"))
+        run(*inside(self.namespace, "ip", "route", "add", "10.0.0.0/8", "dev", self.device))
+
+    def counters(self):
+        """(upload, download) bytes as the kernel counted them on the client's own device."""
+        stats = json.loads(run(*inside(self.namespace, "ip", "-s", "-j", "link", "show", self.device)))[0]["stats64"]
+        assert stats["tx"]["dropped"] == 0 and stats["rx"]["dropped"] == 0
+        return stats["tx"]["bytes"], stats["rx"]["bytes"]
+
+    def ping(self, count=1, interval=0.01, size=56, wait=2):
+        """Number of replies."""
+        text = run(*inside(self.namespace, "ping", "-q", "-c", count, "-i", interval, "-s", size, "-W", wait, "10.1.0.10"),
+                   check=False, timeout=120)
+        return int(text.split(" received")[0].split()[-1])
+
+
+class Gateway:
+    """The namespace, wireguard-go and the agent, started as the deployment driver does, but for its mounts."""
+
+    def __init__(self, folder, api):
+        self.base, self.bpf = folder / "base", folder / "bpf"
+        self.api = api
+        self.log = folder / "agent.log"
+        self.agent = self.wireguard = None
+        for path in (self.base, self.bpf):
+            path.mkdir(mode=0o700)
+        run("mount", "-t", "bpf", "bpf", self.bpf)
+        for path in (self.base, self.bpf):
+            os.chown(path, UID, UID)
+            path.chmod(0o700)
+        self.write_bootstrap()
+
+    def write_bootstrap(self, attempt=1):
+        path = self.base / "bootstrap.json"
+        path.write_text(json.dumps({"gateway": GATEWAY, "attempt": attempt, "interface": "wg0", "ca_pem": self.api.ca_pem,
+                                    "api": [{"address": API_ADDRESS, "port": API_PORT}], "one_time_token": "once",
+                                    "expires": "2099-01-01T00:00:00.000000Z"}))
+        path.chmod(0o600)
+        os.chown(path, UID, UID)
+
+    def start_wireguard(self):
+        self.wireguard = subprocess.Popen(inside("gw", *unprivileged("wireguard-go", "--foreground", "wg0")),
+                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def start_agent(self):
+        with self.log.open("a") as log:
+            # A process that may not be traced cannot be searched for leaks: the unit tests are.
+            self.agent = subprocess.Popen(
+                inside("gw", *unprivileged(BIN / "wiretoll-agent", "--base", self.base, "--bpf", self.bpf)),
+                stderr=log, env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+
+    def kill_agent(self):
+        self.agent.send_signal(signal.SIGKILL)
+        self.agent.wait()
+
+    def key(self):
+        return self.api.enrolments[-1]["public_key"]
+
+    def is_up(self):
+        links = json.loads(run(*inside("gw", "ip", "-j", "link", "show", "wg0"), check=False) or "[{}]")
+        return "UP" in links[0].get("flags", [])
+
+    def peers(self):
+        return run(*inside("gw", "wg", "show", "wg0", "peers"), check=False).split()
+
+    def close(self):
+        for process in (self.agent, self.wireguard):
+            if process and process.poll() is None:
+                process.kill()
+                process.wait()
+        run("umount", self.bpf)
+
+
+def make_namespaces(names):
+    for name in names:
+        run("ip", "netns", "add", name)
+        for setting in ("net.ipv6.conf.default.addr_gen_mode=1", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
+                        "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"):
+            run(*inside(name, "sysctl", "-qw", setting))
+        run(*inside(name, "ip", "link", "set", "lo", "up"))
+
+
+def plug(namespace, device, bridge, address):
+    run("ip", "link", "add", f"{bridge}-{namespace}", "type", "veth", "peer", "name", device, "netns", namespace)
+    run("ip", "link", "set", f"{bridge}-{namespace}", "master", bridge, "up")
+    run(*inside(namespace, "ip", "addr", "add", address, "dev", device))
+    run(*inside(namespace, "ip", "link", "set", device, "up"))
+
+
+@contextlib.contextmanager
+def laboratory():
+    """Bridges `pub` and `vpc`; gateway `gw`, clients `c1` and `c2`, instance `inst`. Needs an envelope of namespaces."""
+    folder = Path(tempfile.mkdtemp(prefix="wiretoll-agent-", dir="/run"))
+    folder.chmod(0o755)
+    names = ("gw", "c1", "c2", "inst")
+    make_namespaces(names)
+    for bridge in ("pub", "vpc"):
+        run("ip", "link", "add", bridge, "type", "bridge")
+        run("ip", "link", "set", bridge, "up")
+    run("ip", "addr", "add", f"{API_ADDRESS}/24", "dev", "pub")
+    plug("gw", "pub0", "pub", "198.51.100.10/24")
+    plug("c1", "eth0", "pub", "198.51.100.21/24")
+    plug("c2", "eth0", "pub", "198.51.100.22/24")
+    plug("gw", "vpc0", "vpc", "10.1.0.2/24")
+    plug("inst", "eth0", "vpc", "10.1.0.10/24")
+    run(*inside("inst", "ip", "route", "add", "10.99.0.0/24", "via", "10.1.0.2"))
+    os.makedirs("/run/wireguard", exist_ok=True)
+    os.chown("/run/wireguard", UID, UID)
+    os.chmod("/dev/net/tun", 0o666)
+    api = Api(folder)
+    gateway = Gateway(folder, api)
+    clients = [Client(1), Client(2)]
+    try:
+        yield api, gateway, clients
+        assert api.violations == []
+    finally:
+        gateway.close()
+        for client in clients:
+            if hasattr(client, "process"):
+                client.process.kill()
+                client.process.wait()
+        api.close()
+        for name in names:
+            run("ip", "netns", "del", name)
+        for bridge in ("pub", "vpc"):
+            run("ip", "link", "del", bridge)
+        log = gateway.log.read_text() if gateway.log.exists() else ""
+        print(log)
+        shutil.rmtree(folder)
+    assert "AddressSanitizer" not in log and "runtime error" not in log
+
+
+def base64_key():
+    return base64.b64encode(os.urandom(32)).decode()

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""wiretoll-agent with real wireguard-go, real clients and a pretended API. Truth is the clients' own device counters."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import threading
+import time
+
+import pytest
+
+from agent_lab import GATEWAY, inside, laboratory, run, wait_for
+
+STATE = {
+    "interface": {"addresses": ["10.99.0.1/24"], "listen_port": 51820, "mtu": 1420},
+    "firewall": {"tunnel_subnets": ["10.99.0.0/24"], "vpc_subnets": ["10.1.0.0/24"], "remote_subnets": ["192.168.7.0/24"]},
+    "routes": ["192.168.7.0/24"],
+    "masquerade": "road_warriors",
+    "refuse": [],
+}
+
+
+@pytest.fixture
+def lab():
+    with laboratory() as parts:
+        yield parts
+
+
+def deploy(lab, connect=True):
+    """A gateway with both clients, up and reporting."""
+    api, gateway, clients = lab
+    api.set_state(**STATE, peers=[client.peer() for client in clients])
+    gateway.start_wireguard()
+    gateway.start_agent()
+    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"], 15)
+    for client in clients if connect else []:
+        client.connect(gateway.key())
+        assert client.ping() == 1
+
+
+def wait_truth(api, clients, timeout=6):
+    """Metered is what the clients' kernels counted, to the byte and in both directions."""
+    truth = {client.id: client.counters() for client in clients}
+    wait_for("metered is the truth", lambda: all(api.counted(c.id) == truth[c.id] for c in clients) or None, timeout)
+    time.sleep(1.2)
+    assert {c.id: api.counted(c.id) for c in clients} == truth
+
+
+def test_comes_up_in_order_and_never_unmetered(lab):
+    api, gateway, clients = lab
+    seen = {}
+
+    def look(batch):
+        seen.update(up=gateway.is_up(), seq=batch["seq"], states=batch["states"], active=batch["active_since"],
+                    pins=[path.name for path in gateway.bpf.rglob("*")])
+
+    api.on_first_report = look
+    api.set_state(**STATE, peers=[client.peer() for client in clients])
+    gateway.start_agent()
+    time.sleep(0.3)
+    gateway.start_wireguard()
+    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"], 15)
+    assert seen["up"] is False and seen["seq"] == 1 and seen["states"] == [] and seen["active"] is None
+    assert any("ingress" in name for name in seen["pins"]) and any("egress" in name for name in seen["pins"])
+    assert gateway.is_up()
+    last = api.last()
+    assert last["applied_revision"] == 1 and last["cannot_apply"] == []
+    assert sorted(gateway.peers()) == sorted(client.public_key for client in clients)
+    assert "192.168.7.0/24 dev wg0" in run(*inside("gw", "ip", "route"))
+    assert "51820" in run(*inside("gw", "nft", "list", "ruleset"))
+    assert last["public_key"] == run(*inside("gw", "wg", "show", "wg0", "public-key")).strip() == gateway.key()
+
+
+def test_secrets_stay_where_they_belong(lab):
+    api, gateway, _ = lab
+    deploy(lab, connect=False)
+    assert not (gateway.base / "bootstrap.json").exists()
+    for name in ("private.key", "agent.json"):
+        assert stat.S_IMODE((gateway.base / name).stat().st_mode) == 0o600
+    private_key = (gateway.base / "private.key").read_text().strip()
+    token = json.loads((gateway.base / "agent.json").read_text())["token"]
+    bodies = b"".join(body for _, _, body in api.arrivals).decode()
+    for text in (gateway.log.read_text(), bodies):
+        assert private_key not in text and token not in text and "once" not in text
+    status = open(f"/proc/{gateway.agent.pid}/status").read()
+    assert f"Uid:\t12345\t12345" in status and "NoNewPrivs:\t1" in status
+
+
+def test_metered_is_what_the_clients_counted(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    sink = subprocess.Popen(inside("inst", "/usr/bin/python3", "-c", (
+        "import socket\n"
+        "s = socket.create_server(('10.1.0.10', 5000))\n"
+        "while True:\n"
+        "    c = s.accept()[0]\n"
+        "    n = 0\n"
+        "    while n < 300000: n += len(c.recv(65536))\n"
+        "    c.sendall(b'x' * 200000); c.close()\n")))
+    try:
+        wait_for("the server listens", lambda: "5000" in run(*inside("inst", "ss", "-ltn")))
+        for client in clients:
+            assert client.ping(count=50, size=1000) == 50
+            run(*inside(client.namespace, "/usr/bin/python3", "-c", (
+                "import socket\n"
+                "s = socket.create_connection(('10.1.0.10', 5000))\n"
+                "s.sendall(b'x' * 300000)\n"
+                "n = 0\n"
+                "while n < 200000: n += len(s.recv(65536))\n")))
+    finally:
+        sink.kill()
+        sink.wait()
+    wait_truth(api, clients)
+    assert all(min(api.counted(client.id)) > 250000 for client in clients)
+    nobody = [record for (_, slot, _), (_, record) in api.totals.items() if slot == 0]
+    assert all(record["upload_bytes"] == "0" for record in nobody)
+
+
+def test_a_change_of_one_peer_disturbs_no_other(lab):
+    api, gateway, (steady, changing) = lab
+    deploy(lab)
+    replies = []
+    pinger = threading.Thread(target=lambda: replies.append(steady.ping(count=2000, interval=0.002)))
+    pinger.start()
+    time.sleep(0.2)
+    for turn in range(12):
+        extra = f"10.98.{turn}.0/24"
+        for change in ({"enabled": False}, {"enabled": True}, {"allowed_ips": [f"{changing.address}/32", extra]},
+                       {"keepalive": 5 + turn}):
+            revision = api.set_state(peers=[steady.peer(), changing.peer(**change)])
+            api.wait_applied(revision)
+    pinger.join()
+    assert replies == [2000]
+    wait_truth(api, [steady])
+
+
+def test_a_disabled_peer_passes_nothing_and_returns_at_once(lab):
+    api, gateway, (steady, changing) = lab
+    deploy(lab)
+    api.wait_applied(api.set_state(peers=[steady.peer(), changing.peer(enabled=False)]))
+    assert gateway.peers() == [steady.public_key]
+    assert changing.ping(wait=1) == 0
+    api.wait_applied(api.set_state(peers=[steady.peer(), changing.peer()]))
+    begin = time.monotonic()
+    wait_for("traffic of the enabled peer", lambda: changing.ping(wait=1), 3)
+    assert time.monotonic() - begin < 1
+    slots = {slot for (_, slot, _), (owner, _) in api.totals.items() if owner == changing.id}
+    assert len(slots) == 1
+
+
+def test_a_prefix_that_moves_is_counted_for_its_new_peer(lab):
+    api, gateway, (first, second) = lab
+    deploy(lab)
+    moved = "10.98.0.1/32"
+    run(*inside("inst", "ip", "route", "add", "10.98.0.0/24", "via", "10.1.0.2"))
+    for owner, other in ((first, second), (second, first)):
+        api.wait_applied(api.set_state(
+            peers=[owner.peer(allowed_ips=[f"{owner.address}/32", moved]), other.peer()]))
+        run(*inside(owner.namespace, "ip", "addr", "add", moved, "dev", owner.device))
+        before = api.counted(owner.id)
+        text = run(*inside(owner.namespace, "ping", "-q", "-c", 5, "-i", 0.05, "-I", moved[:-3], "10.1.0.10"), check=False)
+        wait_for("the owner's count grows", lambda: api.counted(owner.id)[0] >= before[0] + 5 * 84, 5)
+        assert " 0 received" in text or " 5 received" in text
+        run(*inside(owner.namespace, "ip", "addr", "del", moved, "dev", owner.device))
+    assert run(*inside("gw", "wg", "show", "wg0", "allowed-ips")).count("10.98.0.1/32") == 1
+    wait_truth(api, [first, second])
+
+
+def test_a_removed_peer_has_its_last_bytes_counted(lab):
+    api, gateway, (steady, leaving) = lab
+    deploy(lab)
+    assert leaving.ping(count=20) == 20
+    api.wait_applied(api.set_state(peers=[steady.peer()]))
+    assert gateway.peers() == [steady.public_key]
+    wait_truth(api, [leaving, steady])
+    # The same peer again is another incarnation, or another slot: its total begins at 0.
+    api.wait_applied(api.set_state(peers=[steady.peer(), leaving.peer()]))
+    wait_for("the peer is back", lambda: leaving.ping(wait=1), 15)
+    wait_truth(api, [leaving, steady])
+    keys = [key for key, (owner, _) in api.totals.items() if owner == leaving.id]
+    assert len(keys) == 2
+
+
+def test_killed_agent_goes_on_with_epoch_and_numbers(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    replies = []
+    pinger = threading.Thread(target=lambda: replies.append(clients[0].ping(count=1500, interval=0.004)))
+    pinger.start()
+    for _ in range(5):
+        time.sleep(0.6)
+        gateway.kill_agent()
+        time.sleep(0.3)
+        gateway.start_agent()
+    pinger.join()
+    assert replies == [1500]
+    wait_truth(api, clients)
+    assert len(api.held) == 1
+    assert len(api.enrolments) == 1
+    assert "adopted the meter" in gateway.log.read_text()
+
+
+def test_lost_answers_repeat_the_same_bytes(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    api.lose_replies = 4
+    assert clients[0].ping(count=30) == 30
+    wait_for("all answers were lost", lambda: api.lose_replies == 0)
+    wait_truth(api, clients)
+    by_number = {}
+    for epoch, seq, body in api.arrivals:
+        by_number.setdefault((epoch, seq), []).append(body)
+    repeated = [bodies for bodies in by_number.values() if len(bodies) > 1]
+    assert repeated and all(len(set(bodies)) == 1 for bodies in repeated)
+
+
+def test_reports_queue_while_the_api_is_away(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    run("ip", "link", "set", "pub-gw", "down")
+    time.sleep(2.5)
+    gateway.kill_agent()
+    gateway.start_agent()
+    time.sleep(1.5)
+    run("ip", "link", "set", "pub-gw", "up")
+    assert clients[0].ping(count=5, wait=5) > 0
+    wait_truth(api, clients, timeout=25)
+
+
+def test_a_refused_batch_is_sent_with_todays_date(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    api.refuse = (400, {"title": "now is off"})
+    assert clients[0].ping(count=10) == 10
+    wait_for("the refusal was given", lambda: api.refuse is None)
+    wait_truth(api, clients)
+
+
+def test_limit_suspends_and_a_newer_grant_resumes(lab):
+    api, gateway, (client, _) = lab
+    deploy(lab)
+    counted = int(api.last()["grant"]["cycle_counted"])
+    api.grant = {"cycle": 202611, "grant_seq": 2, "ceiling": str(counted + 2_000_000), "mask": "both"}
+    api.wait_applied(api.set_state())
+    client.ping(count=1000, interval=0.002, size=1300, wait=1)
+    wait_for("exhausted is reported", lambda: api.last()["grant"]["exhausted"], 3)
+    wait_for("suspended", lambda: api.last()["states"] and api.last()["states"][-1]["state"] == "suspended", 3)
+    assert client.ping(wait=1) == 0
+    assert int(api.last()["grant"]["cycle_counted"]) <= counted + 2_000_000
+    api.grant = {"cycle": 202611, "grant_seq": 3, "ceiling": str(counted + 9_000_000), "mask": "both"}
+    api.wait_applied(api.set_state())
+    assert client.ping() == 1
+    wait_for("active again", lambda: api.last()["states"][-1]["state"] == "active", 3)
+
+
+def test_admin_refusal_stops_every_packet(lab):
+    api, gateway, (client, _) = lab
+    deploy(lab)
+    api.wait_applied(api.set_state(refuse=["admin"]))
+    assert client.ping(wait=1) == 0
+    wait_for("suspended", lambda: api.last()["states"][-1]["state"] == "suspended", 3)
+    api.wait_applied(api.set_state(refuse=[]))
+    assert client.ping() == 1
+
+
+def test_stopped_agent_leaves_the_gateway_metering(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    gateway.agent.send_signal(signal.SIGTERM)
+    assert gateway.agent.wait(timeout=5) == 1
+    assert gateway.is_up()
+    assert clients[1].ping(count=25) == 25
+    gateway.start_agent()
+    wait_truth(api, clients)
+    assert len(api.held) == 1
+
+
+def test_deleted_gateway_reports_its_last_bytes_and_ends(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    assert clients[0].ping(count=40, size=900) == 40
+    api.delete()
+    assert gateway.agent.wait(timeout=10) == 0
+    assert not gateway.is_up()
+    assert api.last()["epoch"]["final"] is True
+    assert [api.counted(c.id) for c in clients] == [c.counters() for c in clients]
+
+
+def test_a_killed_device_is_a_new_epoch_behind_a_sealed_one(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    assert clients[0].ping(count=30) == 30
+    first = api.last()["epoch"]["id"]
+    gateway.wireguard.kill()
+    gateway.wireguard.wait()
+    assert gateway.agent.wait(timeout=5) == 1
+    gateway.start_wireguard()
+    gateway.start_agent()
+    wait_for("a new epoch", lambda: api.last()["epoch"]["id"] != first, 15)
+    wait_for("the gateway is up", lambda: api.last()["states"] and api.last()["states"][-1]["state"] == "active", 15)
+    sealed = [batch for batch in api.batches if batch["epoch"]["id"] == first]
+    assert sealed[-1]["epoch"]["final"] is True
+    wait_for("the clients pass again", lambda: clients[0].ping(wait=1), 20)
+    wait_truth(api, clients)
+
+
+def test_a_new_attempt_takes_over_under_a_new_generation(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    gateway.kill_agent()
+    assert clients[0].ping(count=10) == 10
+    gateway.write_bootstrap(attempt=2)
+    gateway.start_agent()
+    wait_for("the second enrolment", lambda: api.generation == 2)
+    wait_truth(api, clients)
+    assert api.last()["generation"] == 2 and api.enrolments[1]["attempt"] == 2
+
+
+def test_one_agent_at_a_time(lab):
+    api, gateway, _ = lab
+    deploy(lab, connect=False)
+    second = subprocess.run(inside("gw", gateway.agent.args[-5], "--base", gateway.base, "--bpf", gateway.bpf),
+                            capture_output=True, text=True, timeout=10)
+    assert second.returncode == 1 and "could not lock" in second.stderr
+
+
+def test_memory_stays_small(lab):
+    api, gateway, _ = lab
+    if "sanitize" in str(gateway.agent or os.environ.get("WIRETOLL_BIN", "")):
+        pytest.skip("sanitizers need more memory than the program")
+    deploy(lab)
+    time.sleep(3)
+    status = open(f"/proc/{gateway.agent.pid}/status").read()
+    assert int(status.split("RssAnon:")[1].split()[0]) < 6 * 1024
+
+
+@pytest.mark.parametrize("arguments, status, words", [
+    (["--help"], 0, "Usage: wiretoll-agent"),
+    (["--version"], 0, "wiretoll-agent "),
+    ([], 2, "--base DIR and --bpf DIR are required"),
+    (["--base", "/nowhere"], 2, "--base DIR and --bpf DIR are required"),
+    (["--base", "/nowhere", "--bpf", "/nowhere", "--log-level", "loud"], 2, "loud"),
+    (["--base", "/nowhere", "--bpf", "/nowhere", "more"], 2, "more"),
+    (["--base", "/nowhere", "--bpf", "/nowhere"], 1, "could not open /nowhere"),
+])
+def test_command_line(arguments, status, words):
+    from agent_lab import BIN
+    done = subprocess.run([BIN / "wiretoll-agent", *arguments], capture_output=True, text=True, timeout=10)
+    assert done.returncode == status
+    assert words in (done.stdout if status == 0 else done.stderr)

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The deployment worker and its driver `netns`, on this host's real namespaces, with a stand-in for the agent."""
+
+import json
+import os
+import re
+import signal
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy_lab import (Database, Inventory, Snapshot, Worker, make_networks, processes, routes_in, run, wait_for)
+
+CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF = 1 << 12, 1 << 38, 1 << 39
+
+
+@pytest.fixture(scope="module")
+def database():
+    make_networks()
+    database = Database("/run/lab-db")
+    yield database
+    database.stop("immediate")
+
+
+@pytest.fixture
+def host(database, request):
+    """(worker, inventory), and afterwards nothing of either is left on the host."""
+    before = Snapshot()
+    inventory = Inventory(database, hypervisor=request.node.name[:60])
+    worker = Worker(database, f"/run/lab-{request.node.name[:40]}", hypervisors=[request.node.name[:60]]).start()
+    yield worker, inventory
+    if worker.process:
+        assert worker.stop() == 0
+    assert worker.destroy_all().returncode == 0
+    assert Snapshot() == before
+    database.query("DELETE FROM gateway.job")
+    database.query("UPDATE gateway.gateway SET status = 'deleted', deleted = now() WHERE status <> 'deleted'")
+    database.query("UPDATE gateway.address SET gateway = NULL, freed = now() - interval '1 day'")
+
+
+def caps(text):
+    return {line.split(":")[0]: line.split()[1] for line in text.splitlines()}
+
+
+def test_deploy_makes_what_the_contract_says(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    base, netns = worker.base(gateway), worker.netns(gateway)
+
+    status = caps((base / "status").read_text())
+    uid = int(status["Uid"])
+    assert uid == 1_000_000_000 + inventory.db.value("SELECT uid_number FROM gateway.job WHERE gateway = %s", gateway)
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[kind], 16) == CAP_NET_ADMIN | CAP_PERFMON | CAP_BPF, kind
+    assert status["NoNewPrivs"] == "1"
+    assert "Groups:\t \n" in (base / "status").read_text() + "\n" or status.get("Groups", "") == ""
+    place = (base / "place").read_text().split()
+    assert place[1] == place[3], "the agent leads a session of its own"
+    assert place[4:] == ["/", "/dev/null", str(base / "agent.log")]
+    for line in (base / "furniture").read_text().splitlines():
+        owner = line.split()[2]
+        assert owner == str(uid), line
+    pins = (base / "pins").read_text().split("\n")
+    assert [line.split()[4] for line in pins if line] == [str(worker.run_of(gateway) / "bpf")], "no pins of others"
+
+    wireguard = worker.pid(gateway, "wireguard")
+    text = Path(f"/proc/{wireguard}/status").read_text()
+    assert int(re.search(r"CapEff:\s*(\w+)", text)[1], 16) == CAP_NET_ADMIN
+    assert int(re.search(r"CapBnd:\s*(\w+)", text)[1], 16) == CAP_NET_ADMIN
+    wait_for("wireguard-go has made its device", lambda: "wg0" in run("ip", "-n", netns, "link"))
+    assert "DOWN" in run("ip", "-n", netns, "-o", "link", "show", "wg0"), "the agent brings it up"
+
+    addresses = {link["ifname"]: [a["local"] for a in link["addr_info"]]
+                 for link in json.loads(run("ip", "-n", netns, "-j", "addr"))}
+    assert addresses["pub0"] == ["198.51.100.10"] and addresses["vpc0"] == ["10.1.0.2"]
+    assert "default via 198.51.100.1" in run("ip", "-n", netns, "route")
+    run("ip", "netns", "exec", netns, "ping", "-c", "1", "-W", "2", "198.51.100.1")
+    run("ip", "netns", "exec", netns, "ping", "-c", "1", "-W", "2", "10.1.0.100")
+    for key, value in (("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1"),
+                       ("net.ipv4.conf.all.rp_filter", "0"), ("net.ipv6.conf.default.addr_gen_mode", "1")):
+        assert run("ip", "netns", "exec", netns, "sysctl", "-n", key).strip() == value, key
+    wait_for("the instance's routes", lambda: routes_in("i1") == {"10.99.0.0/24"})
+
+    bootstrap = json.loads((base / "bootstrap.json").read_text())
+    assert stat.S_IMODE((base / "bootstrap.json").stat().st_mode) == 0o600
+    assert (base / "bootstrap.json").stat().st_uid == uid and base.stat().st_uid == uid
+    assert stat.S_IMODE(base.stat().st_mode) == 0o700
+    assert bootstrap["api"] == [{"address": "198.51.100.1", "port": 8443}]
+    assert (bootstrap["gateway"], bootstrap["attempt"], bootstrap["interface"]) == (gateway, 1, "wg0")
+    import hashlib
+    digest = hashlib.blake2b(bootstrap["one_time_token"].encode(), digest_size=32).digest()
+    kind, lifetime = inventory.db.query(
+        "SELECT kind, extract(epoch FROM expires - now()) FROM gateway.token WHERE hash = %s", digest)[0]
+    assert kind == "enroll" and 800 < lifetime <= 900
+    everything = " ".join(processes().values()) + (worker.folder / "deployd.log").read_text()
+    assert bootstrap["one_time_token"] not in everything
+    steps = [row[0] for row in inventory.db.query("SELECT step FROM gateway.job_log WHERE gateway = %s ORDER BY id", gateway)]
+    assert steps == ["creating namespaces", "connecting links", "handing over the token"]
+
+
+def test_deploy_is_quick(host):
+    worker, inventory = host
+    wait_for("the worker serves", lambda: "serving" in (worker.folder / "deployd.log").read_text())
+    begun = time.monotonic()
+    gateway = inventory.gateway("gw")
+    wait_for("the agent runs", lambda: worker.pid(gateway), step=0.005)
+    assert time.monotonic() - begun < 1.0
+
+
+def test_delete_leaves_nothing(host):
+    worker, inventory = host
+    before = None
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    wait_for("routes", lambda: routes_in("i1"))
+    inventory.delete(gateway)
+    time.sleep(0.3)
+    assert worker.pid(gateway), "the agent gets its last word"
+    (worker.base(gateway) / "gone").touch()
+    wait_for("the deletion is finished", lambda: inventory.job(gateway)["finished"])
+    assert inventory.status(gateway)[0] == "deleted"
+    assert worker.netns(gateway) not in os.listdir("/run/netns")
+    assert not worker.base(gateway).exists() and not worker.run_of(gateway).exists()
+    assert routes_in("i1") == set()
+    assert not [link for link in os.listdir("/sys/class/net") if link.startswith("wt")]
+    assert not [p for p in processes().values() if gateway in p]
+    assert inventory.db.value("SELECT count(*) FROM gateway.address WHERE gateway = %s", gateway) == 0
+
+
+def test_delete_kills_an_agent_that_stays(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    inventory.delete(gateway)
+    begun = time.monotonic()
+    wait_for("the deletion is finished", lambda: inventory.job(gateway)["finished"], timeout=20)
+    assert 9 < time.monotonic() - begun < 15
+    assert inventory.status(gateway)[0] == "deleted"
+
+
+def test_killed_programs_come_back(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    wait_for("wireguard-go", lambda: worker.pid(gateway, "wireguard"))
+    for program, other in (("agent", "wireguard"), ("wireguard", "agent")):
+        killed, untouched = worker.pid(gateway, program), worker.pid(gateway, other)
+        os.kill(killed, signal.SIGKILL)
+        wait_for(f"a new {program}", lambda: worker.pid(gateway, program) not in (None, killed), timeout=3)
+        assert worker.pid(gateway, other) == untouched, "only the dead one is started"
+    assert not [p for p in processes().values() if p.startswith("[")], "no zombies"
+
+
+def test_pauses_grow(host):
+    worker, inventory = host
+    worker.agent.write_text("#!/bin/sh\ndate +%s.%N >> $2/starts\nexit 3\n")
+    gateway = inventory.gateway("gw")
+    starts = worker.base(gateway) / "starts"
+    wait_for("five starts", lambda: starts.exists() and len(starts.read_text().split()) >= 5, timeout=15)
+    at = [float(word) for word in starts.read_text().split()]
+    pauses = [b - a for a, b in zip(at, at[1:])]
+    for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8)):
+        assert least <= pause < least * 2 + 0.5, pauses
+
+
+def test_agent_that_is_done_stays_down(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    (worker.base(gateway) / "gone").touch()
+    wait_for("the agent has ended", lambda: not worker.pid(gateway))
+    time.sleep(0.6)
+    assert (worker.base(gateway) / "starts").read_text().split() == ["started"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_gateways_outlive_the_worker_and_are_adopted(host, number):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    pids = [wait_for(program, lambda: worker.pid(gateway, program)) for program in ("agent", "wireguard")]
+    worker.stop(number)
+    time.sleep(0.2)
+    assert [worker.pid(gateway, program) for program in ("agent", "wireguard")] == pids
+    worker.start()
+    wait_for("adoption", lambda: (worker.folder / "deployd.log").read_text().count("adopted") == 2)
+    assert [worker.pid(gateway, program) for program in ("agent", "wireguard")] == pids
+    os.kill(pids[0], signal.SIGKILL)
+    wait_for("the adopted agent is started again", lambda: worker.pid(gateway) not in (None, pids[0]), timeout=3)
+    assert (worker.base(gateway) / "starts").read_text().split() == ["started"] * 2
+
+
+def test_pins_outlive_every_process(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    bpf = worker.run_of(gateway) / "bpf"
+    (bpf / "kept").mkdir()
+    worker.stop(signal.SIGKILL)
+    for program in ("agent", "wireguard"):
+        os.kill(worker.pid(gateway, program), signal.SIGKILL)
+    wait_for("both are dead", lambda: not worker.pid(gateway) and not worker.pid(gateway, "wireguard"))
+    assert (bpf / "kept").is_dir()
+    worker.start()
+    wait_for("both run again", lambda: worker.pid(gateway) and worker.pid(gateway, "wireguard"))
+    assert "kept" in run("nsenter", f"--mount=/proc/{worker.pid(gateway)}/ns/mnt", "ls", bpf)
+
+
+def test_deploying_twice_is_deploying_once(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    token = (worker.base(gateway) / "bootstrap.json").read_text()
+    agent, snapshot = worker.pid(gateway), Snapshot()
+    # As after a worker that died between its last step and its report.
+    inventory.db.query("UPDATE gateway.job SET finished = false WHERE gateway = %s", gateway)
+    inventory.db.query("NOTIFY wiretoll_job")
+    wait_for("the job is finished again", lambda: inventory.job(gateway)["finished"])
+    assert Snapshot() == snapshot
+    assert worker.pid(gateway) == agent and (worker.base(gateway) / "bootstrap.json").read_text() == token
+
+
+def test_retry_starts_afresh_and_keeps_key_and_address(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    (worker.base(gateway) / "private.key").write_text("stays")
+    (worker.base(gateway) / "agent.json").write_text("{}")
+    address = inventory.db.value("SELECT public_ip FROM gateway.gateway WHERE id = %s", gateway)
+    inventory.retry(gateway)
+    wait_for("the second attempt", lambda: worker.netns(gateway, 2) in os.listdir("/run/netns"))
+    wait_for("the job is finished", lambda: inventory.job(gateway)["finished"])
+    wait_for("the agent runs", lambda: worker.pid(gateway))
+    assert worker.netns(gateway, 1) not in os.listdir("/run/netns")
+    assert (worker.base(gateway) / "said").read_text().split() == ["term"], "the first agent could report"
+    assert (worker.base(gateway) / "private.key").read_text() == "stays"
+    assert not (worker.base(gateway) / "agent.json").exists()
+    assert json.loads((worker.base(gateway) / "bootstrap.json").read_text())["attempt"] == 2
+    assert inventory.db.value("SELECT public_ip FROM gateway.gateway WHERE id = %s", gateway) == address
+
+
+def test_deleting_while_deploying(host):
+    worker, inventory = host
+    worker.stop()
+    gateway = inventory.gateway("gw")
+    worker.start()
+    wait_for("it is being deployed", lambda: inventory.job(gateway)["worker"] or inventory.job(gateway)["finished"], step=0.001)
+    inventory.delete(gateway)
+    wait_for("the agent runs or it is gone", lambda: worker.base(gateway).exists() or inventory.job(gateway)["finished"])
+    if worker.base(gateway).exists():
+        (worker.base(gateway) / "gone").touch()
+    wait_for("the deletion is finished", lambda: inventory.status(gateway)[0] == "deleted", timeout=45)
+
+
+def test_destroying_twice(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    worker.stop()
+    (worker.base(gateway) / "journal").mkdir()
+    for _ in range(2):
+        assert worker.destroy_all().returncode == 0
+        assert worker.netns(gateway) not in os.listdir("/run/netns")
+        assert (worker.base(gateway) / "journal").is_dir(), "what is not reported yet stays"
+
+
+def test_put_up_again_after_a_reboot(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    (worker.base(gateway) / "agent.json").write_text("{}")
+    (worker.base(gateway) / "bootstrap.json").unlink()
+    worker.stop()
+    worker.destroy_all()
+    worker.start()
+    wait_for("the agent runs again", lambda: worker.pid(gateway))
+    assert (worker.base(gateway) / "agent.json").exists() and not (worker.base(gateway) / "bootstrap.json").exists()
+    wait_for("the instance's routes", lambda: routes_in("i1") == {"10.99.0.0/24"})
+
+
+def test_reaper_takes_what_nobody_owns(host):
+    worker, inventory = host
+    kept, lost = inventory.gateway("kept"), inventory.gateway("lost", private="10.2.0.0/24", first="10.2.0.2",
+                                                              last="10.2.0.9", route_netns=())
+    for gateway in (kept, lost):
+        worker.wait_deployed(inventory, gateway)
+    agent = worker.pid(kept)
+    worker.stop()
+    inventory.db.query("DELETE FROM gateway.job WHERE gateway = %s", lost)
+    worker.start()
+    wait_for("it is reaped", lambda: not worker.base(lost).exists() and not worker.run_of(lost).exists())
+    assert worker.netns(lost) not in os.listdir("/run/netns")
+    assert worker.pid(kept) == agent
+
+
+def test_nothing_is_reaped_without_the_database(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    pid = worker.pid(gateway)
+    inventory.db.stop("immediate")
+    try:
+        worker.stop(signal.SIGKILL)
+        worker.start()
+        time.sleep(1)
+        assert worker.pid(gateway) == pid
+    finally:
+        inventory.db.start()
+    wait_for("it is adopted when the database is back",
+             lambda: "adopted agent" in (worker.folder / "deployd.log").read_text(), timeout=8)
+
+
+def test_routes_follow_the_sites(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    wait_for("the tunnel's route", lambda: routes_in("i1") == {"10.99.0.0/24"})
+    run("ip", "-n", "i1", "route", "add", "203.0.113.0/24", "via", "10.1.0.2")
+    peer = inventory.db.value("INSERT INTO gateway.peer (owner, gateway, kind, name, public_key) "
+                              "VALUES (%s, %s, 'site_to_site', 'office', %s) RETURNING id", inventory.user, gateway, b"k" * 32)
+    inventory.db.query("INSERT INTO gateway.prefix (owner, gateway, peer, cidr, tunnel) VALUES (%s, %s, %s, '192.168.7.0/24', false)",
+                       inventory.user, gateway, peer)
+    inventory.db.query("NOTIFY wiretoll_job")
+    mine = "203.0.113.0/24"
+    wait_for("the site's route", lambda: routes_in("i1") == {"10.99.0.0/24", "192.168.7.0/24", mine})
+    inventory.db.query("UPDATE gateway.prefix SET freed = now() WHERE gateway = %s", gateway)
+    inventory.db.query("NOTIFY wiretoll_job")
+    wait_for("it goes again, another's stays", lambda: routes_in("i1") == {"10.99.0.0/24", mine})
+    run("ip", "-n", "i1", "route", "delete", "203.0.113.0/24")
+
+
+def test_failure_names_its_reason(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw", bridge="nowhere")
+    wait_for("it failed", lambda: inventory.status(gateway)[0] == "error")
+    assert 'no bridge "nowhere"' in inventory.status(gateway)[1]
+    log = inventory.db.value("SELECT line FROM gateway.job_log WHERE gateway = %s ORDER BY id DESC LIMIT 1", gateway)
+    assert log.startswith("failed:") and "nowhere" in log
+
+
+def test_host_without_an_address_is_an_error(host):
+    worker, inventory = host
+    run("ip", "addr", "del", "198.51.100.1/24", "dev", "public")
+    try:
+        gateway = inventory.gateway("gw")
+        wait_for("it failed", lambda: inventory.status(gateway)[0] == "error")
+        assert "no address of the public subnet" in inventory.status(gateway)[1]
+    finally:
+        run("ip", "addr", "add", "198.51.100.1/24", "dev", "public")
