@@ -22,6 +22,7 @@ void net_close(struct net *net);
 WT_MUST_CHECK int net_watch_open(struct net **ret_watch);
 int net_watch_fd(const struct net *watch);
 typedef void (*net_link_fn)(const char *interface, int ifindex, bool deleted, void *data);
+/* -ENOBUFS: changes were lost, so look at the links anew; the socket goes on. */
 WT_MUST_CHECK int net_watch_dispatch(struct net *watch, net_link_fn fn, void *data);
 
 /* Index of an interface; -ENODEV. */
@@ -39,11 +40,15 @@ WT_MUST_CHECK int net_link_set_mtu(struct net *net, const char *interface, uint3
 WT_MUST_CHECK int net_link_set_up(struct net *net, const char *interface, bool up);
 WT_MUST_CHECK int net_link_is_up(struct net *net, const char *interface, bool *ret_up);
 
-/* The interface has exactly these addresses afterwards (link-local ones are left alone). */
+/* The interface has exactly these addresses afterwards (IPv6's link-local ones are left alone). */
 WT_MUST_CHECK int net_ensure_addresses(struct net *net, const char *interface, const struct cidr *addresses,
 				       size_t n_addresses);
 
-/* Of the routes through the interface that carry our protocol mark, exactly these remain. */
+/*
+ * Of the routes through the interface that carry our protocol mark, exactly these remain. A route that the
+ * kernel has there by itself, for an address's prefix, counts as well. -EEXIST when another interface's
+ * route has the destination; -EINVAL for one with host bits.
+ */
 WT_MUST_CHECK int net_ensure_routes(struct net *net, const char *interface, const struct cidr *destinations,
 				    size_t n_destinations);
 
@@ -66,9 +71,15 @@ struct net_firewall {
 	enum net_masquerade masquerade;
 };
 
-/* Renders the rule set as text for `nft -f`; the caller frees it. */
+/*
+ * Renders the rule set as text for `nft -f`; the caller frees it. -EINVAL for an interface name that is none
+ * or a port of 0; an api_port of 0 leaves the API closed.
+ */
 WT_MUST_CHECK int net_firewall_render(const struct net_firewall *firewall, char **ret_text);
-/* Puts it in force, in one transaction of nft. -EIO with nft's own words in `error` when it is refused. */
+/*
+ * Puts it in force, in one transaction of nft, without a gap. -EIO with nft's own words in `error` when it is
+ * refused (what stood stays); -ETIMEDOUT after 5 s; -ENOENT when nft is not installed.
+ */
 WT_MUST_CHECK int net_firewall_apply(const struct net_firewall *firewall, char *error, size_t error_size);
 
 #endif

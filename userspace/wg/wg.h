@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Configuring a WireGuard device, the kernel's over generic netlink or a userspace one over its UAPI socket.
- * Calls block, at most WG_TIMEOUT_SECONDS. None is atomic: after any error, dump and compare again.
+ * Each exchange with the device blocks at most WG_TIMEOUT_SECONDS (-ETIMEDOUT); a change of very many peers
+ * is several. None is atomic: after any error, dump and compare again. -ENODEV: the device is gone.
  */
 #ifndef WIRETOLL_WG_WG_H
 #define WIRETOLL_WG_WG_H
@@ -67,18 +68,19 @@ WT_MUST_CHECK int wg_dump(struct wg *wg, struct wg_device **ret_device);
 void wg_device_free(struct wg_device *device);
 const struct wg_peer *wg_device_find(const struct wg_device *device, const struct key *public_key);
 
-/* Sets private key and listen port; peers stay. */
+/* Sets private key and listen port; peers stay, and where nothing differs their packets too. */
 WT_MUST_CHECK int wg_set_interface(struct wg *wg, const struct key *private_key, uint16_t listen_port);
 
 /*
  * Applies changes in order, touching no other peer. Several go in as few messages as fit. Returns the first
- * error.
+ * error; -EINVAL, before anything is changed, for a prefix with host bits or an endpoint without family.
  */
 WT_MUST_CHECK int wg_change_peers(struct wg *wg, const struct wg_peer_change *changes, size_t n_changes);
 
 /*
  * Takes one allowed IP from a peer while its others, and its session, stay: by the per-prefix flag where the
- * kernel has it, else by moving it to a parking peer (random key, no endpoint) that is then removed.
+ * kernel has it, else by moving it to a parking peer (random key, no endpoint) that is then removed. Nothing
+ * happens when the peer does not have it.
  */
 WT_MUST_CHECK int wg_remove_allowed_ip(struct wg *wg, const struct key *public_key,
 				       const struct cidr *prefix);
