@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* The loaded programs under every transition of a limit (I13, I14). */
+#include "fixture.h"
+
+#include <pthread.h>
+
+static uint64_t counted(const struct fixture *fixture)
+{
+	struct meter_interface_totals totals;
+
+	meter_read_interface(fixture->meter, &totals);
+	return totals.counted;
+}
+
+/* Credit is neither made nor lost: what was drawn is counted or still on a lease. */
+static void assert_conserved(const struct fixture *fixture)
+{
+	uint64_t held = 0;
+
+	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++)
+		held += fixture->cells[cpu].lease;
+	assert_int_equal(fixture->pool->drawn, counted(fixture) + held);
+}
+
+static void grant(struct fixture *fixture, uint64_t cycle, uint64_t seq, uint64_t ceiling, uint32_t mask)
+{
+	const struct meter_grant new_grant = {cycle, seq, ceiling, mask};
+
+	assert_int_equal(meter_grant(fixture->meter, &new_grant), 0);
+}
+
+static bool exhausted(const struct fixture *fixture)
+{
+	struct meter_limit_state limit;
+
+	meter_read_limit(fixture->meter, &limit);
+	return limit.exhausted;
+}
+
+/* Sends packets of changing size on both CPUs until one is refused; returns how many bytes passed. */
+static uint64_t send_until_refused(struct fixture *fixture)
+{
+	uint64_t before = counted(fixture);
+
+	for (unsigned i = 0;; i++) {
+		struct frame frame = frame4("10.0.0.7", "192.0.2.1", 6, 41 + i * 37 % 1400);
+
+		frame.gso_size = i % 3 ? 1 + i % 11 : 0; /* up to 57 kB on the wire */
+		use_cpu((int)(i % 2));
+		if (run(fixture->ingress, &frame) == DROPPED)
+			break;
+		assert_true(i < 1000000);
+	}
+	use_cpu(0);
+	assert_conserved(fixture);
+	return counted(fixture) - before;
+}
+
+static void limits_to_the_ceiling(void **state)
+{
+	static const uint64_t ceilings[] = {2000000, 10000000, 12345678, 999999};
+	struct fixture *fixture = *state;
+	struct meter_limit_state limit;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ceilings); i++) {
+		uint64_t admitted;
+
+		grant(fixture, i + 1, 1, ceilings[i], WT_UPLOADS);
+		admitted = send_until_refused(fixture);
+		assert_true(admitted <= ceilings[i]);
+		assert_true(ceilings[i] - admitted < 1000000);
+		meter_read_limit(fixture->meter, &limit);
+		assert_int_equal(limit.cycle_counted, admitted);
+		assert_int_equal(limit.grant.ceiling, ceilings[i]);
+		assert_true(limit.exhausted);
+	}
+}
+
+/* A ceiling that single packets reach to the byte lets the last of them pass and not one byte more. */
+static void spends_the_last_byte(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
+
+	grant(fixture, 1, 1, 5000, WT_UPLOADS);
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(run(fixture->ingress, &frame), PASSED);
+	assert_false(exhausted(fixture));
+	frame.size = 28;
+	assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+	assert_true(exhausted(fixture));
+	assert_int_equal(counted(fixture), 5000);
+	assert_conserved(fixture);
+}
+
+static void refuses_until_a_newer_grant(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "10.0.0.7", 17, 1000), small = frame, stranger;
+	const struct meter_grant same = {3, 5, 900000, WT_UPLOADS}, older = {2, 9, 900000, WT_UPLOADS};
+	struct meter_totals totals;
+
+	stranger = frame4("192.0.2.1", "192.0.2.2", 17, 500);
+	small.size = 28;
+	grant(fixture, 3, 5, 1500, WT_UPLOADS);
+	assert_int_equal(run(fixture->ingress, &frame), PASSED);
+	assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+	/* 500 bytes are left, but refusal is for good, both ways, and for all. */
+	assert_int_equal(run(fixture->ingress, &small), DROPPED);
+	assert_int_equal(run(fixture->egress, &small), DROPPED);
+	assert_int_equal(run(fixture->ingress, &stranger), DROPPED);
+	assert_int_equal(meter_grant(fixture->meter, &same), -EALREADY);
+	assert_int_equal(meter_grant(fixture->meter, &older), -EALREADY);
+	assert_int_equal(run(fixture->ingress, &small), DROPPED);
+	meter_read(fixture->meter, PEER, &totals);
+	assert_int_equal(totals.refused_bytes, 1000 + 3 * 28);
+	assert_int_equal(totals.refused_packets, 4);
+	assert_counts(fixture, PEER, 1000, 1, 0, 0);
+	assert_counts(fixture, WT_SLOT_UNATTRIBUTED, 0, 0, 0, 0);
+	grant(fixture, 3, 6, 1500, WT_UPLOADS);
+	assert_int_equal(run(fixture->ingress, &small), PASSED);
+	assert_int_equal(run(fixture->ingress, &stranger), PASSED);
+}
+
+static void raises_within_a_cycle(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
+
+	for (uint64_t seq = 1; seq <= 1000; seq++) {
+		grant(fixture, 1, seq, 1000 * seq, WT_UPLOADS);
+		assert_int_equal(run(fixture->ingress, &frame), PASSED);
+		if (seq % 2)
+			assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+		assert_int_equal(counted(fixture), 1000 * seq);
+		assert_conserved(fixture);
+	}
+}
+
+static void lowers_below_what_was_counted(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
+
+	grant(fixture, 1, 1, WT_NO_CEILING, WT_UPLOADS);
+	run_times(fixture->ingress, &frame, 5000);
+	grant(fixture, 1, 2, 2000000, WT_UPLOADS);
+	assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+	assert_int_equal(counted(fixture), 5000000);
+	grant(fixture, 1, 3, 5001000, WT_UPLOADS);
+	assert_int_equal(run(fixture->ingress, &frame), PASSED);
+	assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+	assert_int_equal(counted(fixture), 5001000);
+	assert_conserved(fixture);
+}
+
+/* A CPU that fell idle under a large grant holds a lease; the small grant after it is still usable. */
+static void keeps_the_bound_with_an_idle_lease(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
+	int passed = 0;
+
+	grant(fixture, 1, 1, 1000000000000, WT_UPLOADS);
+	use_cpu(1);
+	run(fixture->ingress, &frame);
+	use_cpu(0);
+	grant(fixture, 2, 1, 1100000, WT_UPLOADS);
+	while (run(fixture->ingress, &frame) == PASSED)
+		passed++;
+	assert_true(passed * 1000 > 1100000 - 1000000 && passed * 1000 <= 1100000);
+	assert_conserved(fixture);
+}
+
+static void counts_by_the_mask(void **state)
+{
+	static const uint32_t masks[] = {WT_UPLOADS, WT_DOWNLOADS, WT_UPLOADS | WT_DOWNLOADS};
+	static const uint64_t expected[] = {100, 30, 130};
+	struct fixture *fixture = *state;
+	struct frame up = frame4("10.0.0.7", "192.0.2.1", 17, 100),
+		     down = frame4("192.0.2.1", "10.0.0.7", 17, 30);
+	struct frame stranger = frame4("192.0.2.1", "192.0.2.2", 17, 500);
+	struct meter_limit_state limit;
+
+	/* Before the first grant nothing is counted against a limit. */
+	run(fixture->ingress, &up);
+	assert_int_equal(counted(fixture), 0);
+	for (uint64_t i = 0; i < ARRAY_SIZE(masks); i++) {
+		grant(fixture, i + 1, 1, 130, masks[i]);
+		assert_int_equal(run(fixture->ingress, &up), PASSED);
+		assert_int_equal(run(fixture->egress, &down), PASSED);
+		assert_int_equal(run(fixture->ingress, &stranger), PASSED);
+		meter_read_limit(fixture->meter, &limit);
+		assert_int_equal(limit.cycle_counted, expected[i]);
+		assert_int_equal(limit.grant.mask, masks[i]);
+		assert_conserved(fixture);
+	}
+}
+
+static void refuses_for_other_reasons(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "10.0.0.7", 17, 100);
+
+	grant(fixture, 1, 1, 1000, WT_UPLOADS);
+	for (uint32_t reasons = 1; reasons <= (WT_REFUSE_ADMIN | WT_REFUSE_BILLING); reasons++) {
+		meter_set_refuse(fixture->meter, reasons);
+		assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+		assert_int_equal(run(fixture->egress, &frame), DROPPED);
+	}
+	assert_false(exhausted(fixture));
+	/* A grant does not lift them. */
+	grant(fixture, 1, 2, 2000, WT_UPLOADS);
+	assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+	meter_set_refuse(fixture->meter, 0);
+	assert_int_equal(run(fixture->ingress, &frame), PASSED);
+	assert_int_equal(counted(fixture), 100);
+}
+
+static void tells_of_exhaustion_once(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
+
+	for (uint64_t seq = 1; seq <= 3; seq++) {
+		grant(fixture, 1, seq, 1500, WT_UPLOADS);
+		assert_int_equal(meter_drain_events(fixture->meter), 0);
+		for (int i = 0; i < 10; i++)
+			run(fixture->ingress, &frame);
+		assert_int_equal(meter_drain_events(fixture->meter), 1);
+	}
+}
+
+/* Whatever part of a grant was stored when its process died, the next one finds it wholly in force. */
+static void finishes_a_grant_after_a_crash(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
+	struct meter_limit_state limit;
+	struct wt_pool *pool = fixture->pool;
+
+	grant(fixture, 1, 1, 10000, WT_UPLOADS);
+	run(fixture->ingress, &frame);
+	for (uint64_t seq = 2; seq < 9; seq++) {
+		pool->pending_mask = WT_DOWNLOADS;
+		pool->pending_base = 1000;
+		pool->pending_cycle = 2;
+		pool->pending_grant_seq = seq;
+		pool->pending_ceiling = 1000 + seq;
+		pool->pending_generation = pool->generation + 1;
+		if (seq > 2)
+			pool->mask = WT_DOWNLOADS;
+		if (seq > 3)
+			pool->cycle = 2;
+		if (seq > 4)
+			pool->grant_seq = seq;
+		if (seq > 5)
+			pool->ceiling = pool->pending_ceiling;
+		if (seq > 6)
+			pool->generation = pool->pending_generation;
+		meter_close(fixture->meter);
+		assert_int_equal(meter_adopt(&options, &fixture->meter), 0);
+		meter_read_limit(fixture->meter, &limit);
+		assert_int_equal(limit.grant.cycle, 2);
+		assert_int_equal(limit.grant.grant_seq, seq);
+		assert_int_equal(limit.grant.ceiling, seq);
+		assert_int_equal(limit.grant.mask, WT_DOWNLOADS);
+		assert_int_equal(limit.cycle_counted, 0);
+		assert_int_equal(pool->generation, seq + 1);
+		assert_int_equal(pool->pending_generation, 0);
+	}
+}
+
+struct sender {
+	const struct fixture *fixture;
+	const bool *stop;
+	int cpu;
+	uint64_t sent;
+};
+
+static void *send_on_a_cpu(void *argument)
+{
+	struct sender *sender = argument;
+	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
+	int program = sender->fixture->ingress;
+
+	use_cpu(sender->cpu);
+	while (!__atomic_load_n(sender->stop, __ATOMIC_RELAXED)) {
+		run_times(program, &frame, 1000);
+		sender->sent += 1000;
+	}
+	return NULL;
+}
+
+/* Two CPUs race for the same credit while the limit is raised, lowered and lifted 1,000 times. */
+static void stays_exact_under_every_transition(void **state)
+{
+	struct fixture *fixture = *state;
+	bool stop = false;
+	struct sender senders[2] = {{fixture, &stop, 0, 0}, {fixture, &stop, 1, 0}};
+	pthread_t threads[2];
+	struct meter_totals totals;
+	uint64_t highest = 0;
+
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, send_on_a_cpu, &senders[i]), 0);
+	for (uint64_t seq = 1; seq <= 1000; seq++) {
+		uint64_t ceiling = counted(fixture) + (seq * 7919) % 3000000;
+
+		if (seq % 5 == 0)
+			ceiling -= ceiling < 500000 ? ceiling : 500000;
+		highest = ceiling > highest ? ceiling : highest;
+		grant(fixture, 1, seq, ceiling, WT_UPLOADS);
+		assert_true(counted(fixture) <= highest);
+		usleep(200);
+	}
+	while (!exhausted(fixture))
+		usleep(1000);
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	meter_read(fixture->meter, PEER, &totals);
+	assert_true(counted(fixture) <= highest);
+	assert_int_equal(totals.upload_bytes, counted(fixture));
+	assert_int_equal(totals.upload_packets + totals.refused_packets, senders[0].sent + senders[1].sent);
+	assert_int_equal(totals.upload_bytes, totals.upload_packets * 1000);
+	assert_conserved(fixture);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(limits_to_the_ceiling, setup, teardown),
+		cmocka_unit_test_setup_teardown(spends_the_last_byte, setup, teardown),
+		cmocka_unit_test_setup_teardown(refuses_until_a_newer_grant, setup, teardown),
+		cmocka_unit_test_setup_teardown(raises_within_a_cycle, setup, teardown),
+		cmocka_unit_test_setup_teardown(lowers_below_what_was_counted, setup, teardown),
+		cmocka_unit_test_setup_teardown(keeps_the_bound_with_an_idle_lease, setup, teardown),
+		cmocka_unit_test_setup_teardown(counts_by_the_mask, setup, teardown),
+		cmocka_unit_test_setup_teardown(refuses_for_other_reasons, setup, teardown),
+		cmocka_unit_test_setup_teardown(tells_of_exhaustion_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(finishes_a_grant_after_a_crash, setup, teardown),
+		cmocka_unit_test_setup_teardown(stays_exact_under_every_transition, setup, teardown),
+	};
+	int r = make_laboratory();
+
+	if (r < 0) {
+		fprintf(stderr, "could not make namespaces for the test: %s\n", strerror(-r));
+		return 1;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
