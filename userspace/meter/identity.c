@@ -60,7 +60,7 @@ int identity_here(const char *interface, struct wt_meta *ret_meta)
 
 	if (strlen(interface) >= sizeof(meta.ifname))
 		return -EINVAL;
-	strcpy(meta.ifname, interface);
+	memcpy(meta.ifname, interface, strlen(interface));
 	meta.ifindex = if_nametoindex(interface);
 	if (!meta.ifindex)
 		return -ENODEV;
