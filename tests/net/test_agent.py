@@ -177,7 +177,8 @@ def test_a_removed_peer_has_its_last_bytes_counted(lab):
     wait_truth(api, [leaving, steady])
     # The same peer again is another incarnation, or another slot: its total begins at 0.
     api.wait_applied(api.set_state(peers=[steady.peer(), leaving.peer()]))
-    wait_for("the peer is back", lambda: leaving.ping(wait=1), 15)
+    leaving.set_peer(gateway.key())
+    assert leaving.ping(count=3) == 3
     wait_truth(api, [leaving, steady])
     keys = [key for key, (owner, _) in api.totals.items() if owner == leaving.id]
     assert len(keys) == 2

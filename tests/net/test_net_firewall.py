@@ -219,7 +219,9 @@ def test_spoofed_sources_while_routes_are_missing(rules, at):
     rules.gateway.run("ip route del 10.77.0.0/16 dev wg0; ip route del fd77::/48 dev wg0;"
                       "ip route add 10.77.0.0/16 via 10.0.0.2; ip route add fd77::/48 via fd10::2")
     try:
+        before = rules.dropped("forward_spoofed")
         assert rules.refuses("vpc", udp(at["site"], at["warrior"], mark()), "tunnel")
+        assert rules.dropped("forward_spoofed") == before + 1
     finally:
         rules.gateway.run("ip route del 10.77.0.0/16; ip route del fd77::/48;"
                           "ip route add 10.77.0.0/16 dev wg0; ip route add fd77::/48 dev wg0")

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* A real wireguard-go, changed through wg.h; what came of it is asked of `wg show`. */
+/*
+ * Real devices, changed through wg.h: wireguard-go's where that is installed, and the kernel's where it has
+ * WireGuard. What came of it is asked of `wg show`.
+ */
 #include "namespace.h"
 
+#include "net/net.h"
 #include "wg/wg.h"
 
 #include <arpa/inet.h>
@@ -21,7 +25,8 @@
 #define UNPRIVILEGED_UID 4242
 
 static struct wg *wg;
-static pid_t implementation;
+static bool use_kernel;
+static pid_t implementation; /* wireguard-go's process */
 
 static void pause_ms(long ms)
 {
@@ -45,12 +50,36 @@ static pid_t start_wireguard(const char *interface)
 	return start(arguments);
 }
 
+static int create_kernel_device(const char *interface)
+{
+	struct net *net;
+	int r = net_open(&net);
+
+	if (r < 0)
+		return r;
+	r = net_link_create_wireguard(net, interface);
+	net_close(net);
+	return r;
+}
+
+/* Ends the device as something else than the test's own calls would. */
+static void lose_device(void)
+{
+	stop(implementation);
+	implementation = 0;
+	if (use_kernel)
+		run("ip link del wg0 2>/dev/null");
+}
+
 static int start_device(void **state)
 {
 	struct key private_key;
 
 	(void)state;
-	implementation = start_wireguard("wg0");
+	if (use_kernel && create_kernel_device("wg0") < 0)
+		return -1;
+	if (!use_kernel)
+		implementation = start_wireguard("wg0");
 	wg = open_started("wg0");
 	if (!wg)
 		return -1;
@@ -62,7 +91,7 @@ static int stop_device(void **state)
 {
 	(void)state;
 	wg_close(wg);
-	stop(implementation);
+	lose_device();
 	/* The TUN goes a moment after its process. */
 	for (int i = 0; i < 500 && run("ip link show wg0 >/dev/null 2>&1") == 0; i++)
 		pause_ms(10);
@@ -155,7 +184,7 @@ static void test_open(void **state)
 	struct wg *none = NULL;
 
 	(void)state;
-	assert_string_equal(wg_kind(wg), "userspace");
+	assert_string_equal(wg_kind(wg), use_kernel ? "kernel" : "userspace");
 	assert_int_equal(wg_open("wg7", &none), -ENODEV);
 	assert_int_equal(wg_open("lo", &none), -ENODEV);
 	assert_int_equal(wg_open("", &none), -EINVAL);
@@ -302,8 +331,7 @@ static void test_errors(void **state)
 	key_generate_private(&private_key);
 	assert_int_equal(wg_set_interface(wg, &private_key, 51999), -EADDRINUSE);
 	close(fd);
-	stop(implementation);
-	implementation = 0;
+	lose_device();
 	assert_int_equal(wg_dump(wg, &device), -ENODEV);
 	assert_null(device);
 }
@@ -354,8 +382,22 @@ static void test_thousands(void **state)
 	free(changes);
 }
 
-/* A client in a network namespace of its own, joined by a veth, with a session. Returns its device's process.
- */
+/* The client's device, in the namespace "client". Returns its process; 0 for a kernel's. */
+static pid_t start_client_device(struct wg **ret_client)
+{
+	char *arguments[] = {(char *)"ip",           (char *)"netns", (char *)"exec", (char *)"client",
+			     (char *)"wireguard-go", (char *)"-f",    (char *)"wgc",  NULL};
+	pid_t pid = 0;
+
+	if (use_kernel)
+		assert_int_equal(create_kernel_device("wgc"), 0);
+	else
+		pid = start(arguments);
+	*ret_client = open_started("wgc");
+	return pid;
+}
+
+/* A client in a network namespace of its own, joined by a veth. Returns its device's process. */
 static pid_t start_client(const struct key *gateway_key, struct key *ret_public)
 {
 	struct cidr everything = prefix("0.0.0.0/0");
@@ -364,8 +406,6 @@ static pid_t start_client(const struct key *gateway_key, struct key *ret_public)
 					 .endpoint = endpoint4("192.0.2.1", 51820),
 					 .allowed_ips = &everything,
 					 .n_allowed_ips = 1};
-	char *arguments[] = {(char *)"ip",           (char *)"netns", (char *)"exec", (char *)"client",
-			     (char *)"wireguard-go", (char *)"-f",    (char *)"wgc",  NULL};
 	struct key private_key;
 	struct wg *client;
 	pid_t pid;
@@ -375,14 +415,16 @@ static pid_t start_client(const struct key *gateway_key, struct key *ret_public)
 			     "ip -n client addr add 192.0.2.2/24 dev v1 && ip -n client link set v1 up && "
 			     "ip addr add 10.99.0.1/24 dev wg0"),
 			 0);
-	pid = start(arguments);
-	client = open_started("wgc");
+	pid = start_client_device(&client);
 	assert_non_null(client);
 	key_generate_private(&private_key);
 	assert_int_equal(key_public(&private_key, ret_public), 0);
 	assert_int_equal(wg_set_interface(client, &private_key, 0), 0);
 	assert_int_equal(wg_change_peers(client, &gateway, 1), 0);
 	wg_close(client);
+	/* A kernel's device keeps its socket in the namespace where it was made. */
+	if (use_kernel)
+		assert_int_equal(run("ip link set wgc netns client"), 0);
 	assert_int_equal(run("ip -n client addr add 10.99.0.2/24 dev wgc && ip -n client link set wgc up"),
 			 0);
 	return pid;
@@ -523,10 +565,22 @@ int main(void)
 		device_test(test_errors),
 		device_test(test_thousands),
 		device_test(test_others_undisturbed),
-		cmocka_unit_test(test_unprivileged),
 	};
+	const struct CMUnitTest userspace_only[] = {cmocka_unit_test(test_unprivileged)};
+	int failed = 0, kinds = 0;
 
 	if (namespace_enter() < 0)
 		return 1;
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	if (run("command -v wireguard-go >/dev/null") == 0) {
+		kinds++;
+		failed += cmocka_run_group_tests_name("userspace", tests, NULL, NULL);
+		failed += cmocka_run_group_tests_name("unprivileged", userspace_only, NULL, NULL);
+	}
+	if (create_kernel_device("wg0") == 0) {
+		kinds++;
+		use_kernel = true;
+		lose_device();
+		failed += cmocka_run_group_tests_name("kernel", tests, NULL, NULL);
+	}
+	return failed > 0 || kinds == 0;
 }
