@@ -123,13 +123,14 @@ int answer_nothing(struct response *response)
 }
 
 static const struct {
-	const char *word, *path, *sql;
+	const char *word, *path, *find, *remove;
 } nouns[] = {
 #define NOUN(word, path, table)                                                                              \
 	{                                                                                                    \
 		word, path,                                                                                  \
 			"SELECT id FROM gateway." table                                                      \
-			" WHERE id = $2 OR name = $1 ORDER BY id = $2 DESC LIMIT 1"                          \
+			" WHERE id = $2 OR name = $1 ORDER BY id = $2 DESC LIMIT 1",                         \
+			"DELETE FROM gateway." table " WHERE id = $1"                                        \
 	}
 	[IMAGE] = NOUN("an image", "/v1/images", "image"),
 	[PLAN] = NOUN("a plan", "/v1/plans", "plan"),
@@ -146,7 +147,7 @@ int find_noun(struct request *request, struct response *response, enum noun noun
 	_cleanup_result_ PGresult *rows = NULL;
 	int r;
 
-	r = DB_QUERY(request->db, &rows, nouns[noun].sql, key, is_uuid(key) ? key : NULL);
+	r = DB_QUERY(request->db, &rows, nouns[noun].find, key, is_uuid(key) ? key : NULL);
 	if (r < 0)
 		return r;
 	if (PQntuples(rows) == 1) {
@@ -158,6 +159,27 @@ int find_noun(struct request *request, struct response *response, enum noun noun
 			      nouns[noun].word);
 	return refuse(response, 422, field, "%s is \"%.64s\"; accepted is the id or name of %s (GET %s)",
 		      field, key, nouns[noun].word, nouns[noun].path);
+}
+
+int delete_noun(struct request *request, struct response *response, enum noun noun)
+{
+	const char *key = request->arguments[0];
+	char id[UUID_TEXT_SIZE];
+	int r;
+
+	r = find_noun(request, response, noun, NULL, key, id);
+	if (r == 0)
+		r = db_begin(request->db);
+	if (r == 0)
+		r = DB_EXECUTE(request->db, nouns[noun].remove, id);
+	if (r == -EDOM)
+		return refuse(response, 409, NULL, "\"%.64s\" is in use and cannot be deleted (%s)", key,
+			      db_last_error(request->db)->constraint);
+	if (r >= 0)
+		r = audit(request, "delete", request->path, NULL, NULL);
+	if (r == 0)
+		r = db_commit(request->db);
+	return r < 0 ? r : answer_nothing(response);
 }
 
 int audit(struct request *request, const char *action, const char *object, const char *owner,

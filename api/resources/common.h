@@ -44,6 +44,9 @@ enum noun { IMAGE, PLAN, PLAN_GROUP, LOCATION, HYPERVISOR, USER };
 WT_MUST_CHECK int find_noun(struct request *request, struct response *response, enum noun noun,
 			    const char *field, const char *key, char ret_id[static UUID_TEXT_SIZE]);
 
+/* DELETE of a thing by its id or name in the path: 204, or 409 when something needs it. */
+WT_MUST_CHECK int delete_noun(struct request *request, struct response *response, enum noun noun);
+
 /* Writes who did what to what, in the transaction of the deed. detail: JSON or NULL, never with a secret. */
 WT_MUST_CHECK int audit(struct request *request, const char *action, const char *object, const char *owner,
 			const json_t *detail);

@@ -121,10 +121,11 @@ CREATE TABLE gateway.vpc (
     location    uuid NOT NULL REFERENCES gateway.location,
     name        text NOT NULL CHECK (name ~ '^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$'),
     created     timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (owner, id),
-    UNIQUE (owner, name),
-    UNIQUE (owner, external_id)
+    deleted     timestamptz, -- the row stays: gateways that were billed name it
+    PRIMARY KEY (owner, id)
 );
+CREATE UNIQUE INDEX vpc_name ON gateway.vpc (owner, name) WHERE deleted IS NULL;
+CREATE UNIQUE INDEX vpc_external_id ON gateway.vpc (owner, external_id) WHERE deleted IS NULL;
 
 CREATE TABLE gateway.subnet (
     owner       uuid NOT NULL,

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* A2: plans. included_gb null is unlimited; credit_value null is the location's. */
+#include "resources/common.h"
+#include "resources/offer.h"
+#include "resources/resources.h"
+
+#define PLAN_OBJECT                                                                                          \
+	"json_build_object('id', p.id, 'name', p.name, 'cpu', p.cpu, 'ram_mb', p.ram_mb, 'storage_gb', "     \
+	"p.storage_gb, "                                                                                     \
+	"'included_gb', " SQL_DECIMAL("p.included_gb") ", 'credit_value', " SQL_DECIMAL(                     \
+		"p.credit_value") ", "                                                                       \
+				  "'created', " SQL_TIME("p.created") ")"
+
+struct plan {
+	const char *name, *cpu, *ram_mb, *storage_gb, *included_gb, *credit_value;
+	const char *has_included_gb, *has_credit_value; /* "true" when the body names it, be it null */
+	struct form form;                               /* keeps the numbers' text */
+};
+
+static int read_plan(struct request *request, struct response *response, enum need need, struct plan *plan)
+{
+	struct form *form = &plan->form;
+
+	*form = form_of(request, response);
+	plan->name = form_text(form, "name", need, 63);
+	plan->cpu = form_integer(form, "cpu", need, 1, 1024);
+	plan->ram_mb = form_integer(form, "ram_mb", need, 1, 16 * 1024 * 1024);
+	plan->storage_gb = form_integer(form, "storage_gb", need, 1, 1024 * 1024);
+	plan->included_gb = form_decimal(form, "included_gb", OPTIONAL);
+	plan->credit_value = form_decimal(form, "credit_value", OPTIONAL);
+	plan->has_included_gb = form_has(form, "included_gb") ? "true" : "false";
+	plan->has_credit_value = form_has(form, "credit_value") ? "true" : "false";
+	return form_end(form);
+}
+
+static int list_plans(struct request *request, struct response *response)
+{
+	return answer_page(request, response,
+			   "SELECT " PLAN_OBJECT ", p.name, p.id FROM gateway.plan p WHERE " SQL_AFTER("p")
+				   SQL_PAGE("p"),
+			   0, NULL);
+}
+
+static int answer_plan(struct request *request, struct response *response, unsigned status, const char *id)
+{
+	return ANSWER_OBJECT(request, response, status,
+			     "SELECT " PLAN_OBJECT " FROM gateway.plan p WHERE p.id = $1", id);
+}
+
+static int get_plan(struct request *request, struct response *response)
+{
+	char id[UUID_TEXT_SIZE];
+	int r = find_noun(request, response, PLAN, NULL, request->arguments[0], id);
+
+	return r < 0 ? r : answer_plan(request, response, 200, id);
+}
+
+static int create_plan(struct request *request, struct response *response)
+{
+	char id[UUID_TEXT_SIZE];
+	struct plan plan;
+	int r;
+
+	uuid_generate(id);
+	r = read_plan(request, response, REQUIRED, &plan);
+	if (r == 0)
+		r = db_begin(request->db);
+	if (r == 0)
+		r = DB_EXECUTE(request->db,
+			       "INSERT INTO gateway.plan (id, name, cpu, ram_mb, storage_gb, included_gb, "
+			       "credit_value) "
+			       "VALUES ($1, $2, $3, $4, $5, $6, $7)",
+			       id, plan.name, plan.cpu, plan.ram_mb, plan.storage_gb, plan.included_gb,
+			       plan.credit_value);
+	if (r >= 0)
+		r = audit(request, "create", request->path, NULL, request->body);
+	if (r == 0)
+		r = answer_plan(request, response, 201, id);
+	return r < 0 ? r : db_commit(request->db);
+}
+
+/* Gateways that exist keep allowance and price in their bucket until the next cycle. */
+static int change_plan(struct request *request, struct response *response)
+{
+	char id[UUID_TEXT_SIZE];
+	struct plan plan;
+	int r;
+
+	r = find_noun(request, response, PLAN, NULL, request->arguments[0], id);
+	if (r == 0)
+		r = read_plan(request, response, OPTIONAL, &plan);
+	if (r == 0)
+		r = offer_begin(request);
+	if (r == 0)
+		r = DB_EXECUTE(request->db,
+			       "UPDATE gateway.plan SET name = coalesce($2, name), cpu = coalesce($3, cpu), "
+			       "ram_mb = coalesce($4, ram_mb), storage_gb = coalesce($5, storage_gb), "
+			       "included_gb = CASE WHEN $6::boolean THEN $7::numeric ELSE included_gb END, "
+			       "credit_value = CASE WHEN $8::boolean THEN $9::numeric ELSE credit_value END "
+			       "WHERE id = $1",
+			       id, plan.name, plan.cpu, plan.ram_mb, plan.storage_gb, plan.has_included_gb,
+			       plan.included_gb, plan.has_credit_value, plan.credit_value);
+	if (r >= 0)
+		r = offer_check(request, response);
+	if (r == 0)
+		r = audit(request, "change", request->path, NULL, request->body);
+	if (r == 0)
+		r = answer_plan(request, response, 200, id);
+	return r < 0 ? r : db_commit(request->db);
+}
+
+static int delete_plan(struct request *request, struct response *response)
+{
+	return delete_noun(request, response, PLAN);
+}
+
+const struct route plan_routes[] = {
+	{"GET", "/v1/plans", ROLE_ANY_USER, list_plans},
+	{"POST", "/v1/plans", ROLE_ADMIN, create_plan},
+	{"GET", "/v1/plans/{plan}", ROLE_ANY_USER, get_plan},
+	{"PATCH", "/v1/plans/{plan}", ROLE_ADMIN, change_plan},
+	{"DELETE", "/v1/plans/{plan}", ROLE_ADMIN, delete_plan},
+	{NULL, NULL, 0, NULL},
+};
