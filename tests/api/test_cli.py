@@ -86,7 +86,7 @@ def read(api, path):
 def cloud(api, admin):
     """A location that has gateways on, with a plan, a hypervisor, a user and a VPC of that user's."""
     names = types.SimpleNamespace(**{kind: unique(kind) for kind in ("image", "plan", "group", "location", "host", "user", "vpc")})
-    admin.run("image", "create", names.image, "--purpose", "vpn_gateway", "--path", "netns", "--enabled", "on")
+    admin.run("image", "create", names.image, "--purpose", "vpn_gateway", "--path", "/", "--enabled", "on")
     admin.run("plan", "create", names.plan, "--cpu", 1, "--ram-mb", 64, "--storage-gb", 1, "--included-gb", "0.01")
     admin.run("plan-group", "create", names.group, "--plans", names.plan)
     admin.run("location", "create", names.location, "--credit-value", "7.44", "--bandwidth-rate", "0.1", "--accounting", "both",
@@ -196,7 +196,7 @@ def test_logout_revokes_the_token(api, admin):
 PLAIN = [
     ("plan", "/v1/plans", ["--cpu", 2, "--ram-mb", 512, "--storage-gb", 4, "--included-gb", "10.5"],
      {"cpu": 2, "ram_mb": 512, "storage_gb": 4, "included_gb": "10.5"}, ["--cpu", 3, "--unlimited"], {"cpu": 3, "included_gb": None}),
-    ("image", "/v1/images", ["--purpose", "vpn_gateway", "--path", "netns", "--enabled", "on"], {"purpose": "vpn_gateway", "enabled": True},
+    ("image", "/v1/images", ["--purpose", "vpn_gateway", "--path", "/", "--enabled", "on"], {"purpose": "vpn_gateway", "enabled": True},
      ["--enabled", "off"], {"enabled": False}),
     ("user", "/v1/users", ["--email", "{name}@example.org", "--role", "user"], {"role": "user", "max_gateways": 5},
      ["--max-gateways", 0], {"max_gateways": 0}),
@@ -262,24 +262,26 @@ def test_lists_follow_the_pages_and_stop_at_the_limit(api, admin):
     assert len(admin.json("plan", "list", "--limit", 2)) == 2
 
 
-def test_vpcs_take_subnets_as_options_and_editing_keeps_them(api, admin, cloud):
-    stored = read(api, f"/v1/vpcs/{cloud.vpc}")
-    private, public = sorted(stored["subnets"], key=lambda subnet: subnet["public"])
+def test_vpcs_take_subnets_as_options(api, cloud):
+    private, public = sorted(read(api, f"/v1/vpcs/{cloud.vpc}")["subnets"], key=lambda subnet: subnet["public"])
     assert private["cidr"] == "10.1.0.0/24" and private["gateway_range"] == "10.1.0.2-10.1.0.9"
-    assert private["attachment"] == {"bridge": "br-vpc", "route_netns": ["i1", "i2"]}
+    assert private["attachment"] == {"hypervisor": cloud.host, "bridge": "br-vpc", "route_netns": ["i1", "i2"]}
     assert public["cidr"] == "198.51.100.0/24" and public["router"] == "198.51.100.1"
 
-    name = unique("renamed")
-    admin.run("vpc", "edit", cloud.vpc, "--name", name)
-    after = read(api, f"/v1/vpcs/{stored['id']}")
-    assert after["name"] == name and after["subnets"] == stored["subnets"] and after["owner"] == stored["owner"]
 
-
-def test_vpcs_are_put_by_the_clouds_own_id(api, admin, cloud):
-    vpc, name = str(uuid.uuid4()), unique("vpc")
-    for _ in range(2):
-        admin.run("vpc", "put", vpc, "--name", name, "--owner", cloud.user, "--location", cloud.location, "--subnet", "10.7.0.0/24")
-    assert read(api, f"/v1/vpcs/{vpc}")["name"] == name
+def test_vpcs_are_put_by_the_clouds_own_id_and_editing_keeps_their_subnets(api, admin, cloud):
+    vpc, name = unique("cloud-id"), unique("vpc")
+    made = [admin.json("vpc", "put", vpc, "--name", name, "--owner", cloud.user, "--location", cloud.location, "--subnet",
+                       "10.7.0.0/24,bridge=br7,range=10.7.0.2-10.7.0.3") for _ in range(2)]
+    assert made[0]["id"] == made[1]["id"]
+    before = read(api, f"/v1/vpcs/{name}")
+    renamed = unique("renamed")
+    admin.run("vpc", "edit", name, "--name", renamed)
+    after = read(api, f"/v1/vpcs/{before['id']}")
+    assert after == {**before, "name": renamed, "subnets": after["subnets"]}
+    assert [subnet["attachment"] for subnet in after["subnets"]] == [subnet["attachment"] for subnet in before["subnets"]]
+    assert [subnet["gateway_range"] for subnet in after["subnets"]] == ["10.7.0.2-10.7.0.3"]
+    assert "vpc put" in admin.run("vpc", "edit", cloud.vpc, "--name", unique("vpc"), status=1).err
 
 
 # ---- gateways and peers ---------------------------------------------------------------------------------

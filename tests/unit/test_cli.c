@@ -49,7 +49,7 @@ static void test_peer_names(void **state)
 static void test_amounts(void **state)
 {
 	static const char *const right[] = {"0", "10.5", "0.000000001", "9999999999.999999999"};
-	static const char *const wrong[] = {"",    ".5", "5.", "-1",           "+1",           "1e3",  "1,5",
+	static const char *const wrong[] = {"",    ".5", "5.", "-1",           "+1",          "1e3",  "1,5",
 					    "0x1", " 1", "1 ", "1.0000000000", "10000000000", "1.2.3"};
 
 	(void)state;
@@ -117,10 +117,12 @@ static void test_subnets(void **state)
 	assert_subnet("10.1.0.0/24", false,
 		      "{\"attachment\":null,\"cidr\":\"10.1.0.0/24\",\"gateway_range\":null,\"public\":false,"
 		      "\"router\":null}");
-	assert_subnet("10.1.0.0/24,bridge=br1,range=10.1.0.2-10.1.0.9,route-netns=a,route-netns=b", false,
-		      "{\"attachment\":{\"bridge\":\"br1\",\"route_netns\":[\"a\",\"b\"]},"
-		      "\"cidr\":\"10.1.0.0/24\",\"gateway_range\":\"10.1.0.2-10.1.0.9\",\"public\":false,"
-		      "\"router\":null}");
+	assert_subnet(
+		"10.1.0.0/24,bridge=br1,range=10.1.0.2-10.1.0.9,hypervisor=h,route-netns=,route-netns=b",
+		false,
+		"{\"attachment\":{\"bridge\":\"br1\",\"hypervisor\":\"h\",\"route_netns\":[\"\",\"b\"]},"
+		"\"cidr\":\"10.1.0.0/24\",\"gateway_range\":\"10.1.0.2-10.1.0.9\",\"public\":false,"
+		"\"router\":null}");
 	assert_subnet(
 		"2001:db8::/64,range=2001:db8::10/124,router=2001:db8::1", true,
 		"{\"attachment\":null,\"cidr\":\"2001:db8::/64\",\"gateway_range\":\"2001:db8::10/124\","
@@ -144,9 +146,11 @@ static void test_wrong_subnets(void **state)
 		{"10.1.0.0/24,router=10.1.0.1/24", "router"},
 		{"10.1.0.0/24,bridge=", "bridge"},
 		{"10.1.0.0/24,bridge", "bridge"},
+		{"10.1.0.0/24,route-netns", "route-netns"},
+		{"10.1.0.0/24,hypervisor=h", "bridge="},
 		{"10.1.0.0/24,route-netns=a", "bridge="},
 		{"10.1.0.0/24,vlan=7", "vlan"},
-		{"10.1.0.0/24,", "bridge="},
+		{"10.1.0.0/24,", "NAME=VALUE"},
 	};
 
 	(void)state;

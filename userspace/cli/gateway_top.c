@@ -74,6 +74,33 @@ static int add_rates(struct look *look, const struct look *before)
 	return 0;
 }
 
+/*
+ * Adds a line for what belongs to no peer. Asking for usage also tells the server that somebody watches: the
+ * agent then reports every second.
+ */
+static int add_unattributed(struct session *session, const char *name, json_t *peers)
+{
+	_cleanup_free_ char *path = path_format("/v1/gateways/%s/usage?interval=total&by=peer", name);
+	_cleanup_json_ json_t *usage = NULL;
+	json_t *item;
+	size_t index;
+	int r;
+
+	if (!path)
+		return session_no_memory(session);
+	r = session_list(session, path, NULL, 0, &usage);
+	if (r < 0)
+		return r;
+	json_array_foreach (usage, index, item) {
+		if (!json_is_null(json_object_get(item, "peer")))
+			continue;
+		if (json_object_set_new(item, "name", json_string("(unattributed)")) < 0 ||
+		    json_array_append(peers, item) < 0)
+			return session_no_memory(session);
+	}
+	return 0;
+}
+
 static int take_look(struct session *session, const char *name, struct look *ret_look)
 {
 	_cleanup_free_ char *gateway_path = path_format("/v1/gateways/%s", name);
@@ -86,6 +113,8 @@ static int take_look(struct session *session, const char *name, struct look *ret
 	r = session_call(session, "GET", gateway_path, NULL, &look.gateway);
 	if (r == 0)
 		r = session_list(session, peers_path, NULL, 0, &look.peers);
+	if (r == 0)
+		r = add_unattributed(session, name, look.peers);
 	if (r < 0)
 		return r;
 	look.boot_ns = clock_boot_ns();

@@ -98,19 +98,26 @@ int show_path(struct session *session, const struct arguments *arguments, const 
 	return send_and_show(session, arguments, "GET", path, NULL);
 }
 
-int list_path(struct session *session, const struct arguments *arguments, const char *path,
-	      const char *columns)
+int fetch_list(struct session *session, const struct arguments *arguments, const char *path,
+	       json_t **ret_items)
 {
 	const char *limit_text = argument_value(arguments, "limit");
-	_cleanup_json_ json_t *items = NULL;
 	int64_t limit = 0;
-	int r;
 
 	if (limit_text && integer_parse(limit_text, &limit) < 0)
 		return session_fail(session, -EINVAL, "--limit is out of range");
 	if (!path)
 		return session_no_memory(session);
-	r = session_list(session, path, argument_value(arguments, "after"), (uint64_t)limit, &items);
+	return session_list(session, path, argument_value(arguments, "after"), (uint64_t)limit, ret_items);
+}
+
+int list_path(struct session *session, const struct arguments *arguments, const char *path,
+	      const char *columns)
+{
+	_cleanup_json_ json_t *items = NULL;
+	int r;
+
+	r = fetch_list(session, arguments, path, &items);
 	return r < 0 ? r : print_list(session, arguments, columns, items);
 }
 

@@ -28,6 +28,10 @@ WT_MUST_CHECK int show_path(struct session *session, const struct arguments *arg
 WT_MUST_CHECK int list_path(struct session *session, const struct arguments *arguments, const char *path,
 			    const char *columns);
 
+/* The items of a list as --limit and --after ask. Returns -errno with a problem. */
+WT_MUST_CHECK int fetch_list(struct session *session, const struct arguments *arguments, const char *path,
+			     json_t **ret_items);
+
 /* Sends a request and prints the object it answers with, if any. `path` NULL counts as out of memory. */
 WT_MUST_CHECK int send_and_show(struct session *session, const struct arguments *arguments,
 				const char *method, const char *path, const json_t *body);

@@ -75,14 +75,16 @@ static const struct cli_option VPC_FIELDS[] = {
 	{"name", OPTION_TEXT, "name", "NAME", "the VPC's name"},
 	{"owner", OPTION_TEXT, "owner", "USER", "whose it is"},
 	{"location", OPTION_TEXT, "location", "LOCATION", "where it is"},
-	{"subnet", OPTION_SUBNET, "subnets", "CIDR[,bridge=NAME][,range=FIRST-LAST][,route-netns=NAME]...",
+	{"subnet", OPTION_SUBNET, "subnets",
+	 "CIDR[,bridge=NAME][,hypervisor=NAME][,range=FIRST-LAST][,route-netns=NAME]...",
 	 "a private subnet; may come again"},
 	{"public-subnet", OPTION_PUBLIC_SUBNET, "subnets",
 	 "CIDR[,bridge=NAME][,range=FIRST-LAST][,router=ADDRESS]",
 	 "a subnet that gives out public addresses; may come again"},
 	{0},
 };
-const struct resource RESOURCE_VPC = {"/v1/vpcs", "name,owner,location,id", VPC_FIELDS};
+const struct resource RESOURCE_VPC = {"/v1/vpcs", "name,owner_name=OWNER,location_name=LOCATION,id",
+				      VPC_FIELDS};
 
 static const struct cli_option GATEWAY_FIELDS[] = {
 	{"name", OPTION_TEXT, "name", "NAME", "the gateway's name"},

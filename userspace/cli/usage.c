@@ -47,10 +47,37 @@ static char *usage_path(const struct arguments *arguments, const char *user, boo
 	return TAKE_PTR(path);
 }
 
+/* What belongs to no peer has none in the API. */
+static int name_unattributed(json_t *items)
+{
+	json_t *item;
+	size_t index;
+
+	json_array_foreach (items, index, item) {
+		if (json_is_null(json_object_get(item, "peer")) &&
+		    json_object_set_new(item, "peer_name", json_string("(unattributed)")) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int show_by_peer(struct session *session, const struct arguments *arguments, const char *path)
+{
+	_cleanup_json_ json_t *items = NULL;
+	int r;
+
+	r = fetch_list(session, arguments, path, &items);
+	if (r < 0)
+		return r;
+	if (!argument_given(arguments, "json") && name_unattributed(items) < 0)
+		return session_no_memory(session);
+	return print_list(session, arguments, "from,to,peer_name=PEER,upload_bytes,download_bytes", items);
+}
+
 int run_usage(struct session *session, const struct command *command, const struct arguments *arguments)
 {
 	const char *user = argument_value(arguments, "user"), *by = field_text(arguments, "by");
-	bool by_peer = !by || strcmp(by, "peer") == 0;
+	bool by_peer = !user && (!by || strcmp(by, "peer") == 0);
 	_cleanup_free_ char *path = NULL;
 
 	(void)command;
@@ -59,12 +86,10 @@ int run_usage(struct session *session, const struct command *command, const stru
 	if (user && by)
 		return session_fail(session, WRONG_USAGE, "--by goes with a GATEWAY; --user is by gateway");
 	path = usage_path(arguments, user, by_peer);
-	if (user)
-		return list_path(session, arguments, path,
-				 "from,to,gateway_name=GATEWAY,upload_bytes,download_bytes");
+	if (by_peer)
+		return show_by_peer(session, arguments, path);
 	return list_path(session, arguments, path,
-			 by_peer ? "from,to,peer_name=PEER,upload_bytes,download_bytes"
-				 : "from,to,upload_bytes,download_bytes");
+			 "from,to,gateway_name=GATEWAY,upload_bytes,download_bytes");
 }
 
 static int find_user(struct session *session, const struct arguments *arguments, char **ret_user)
@@ -158,6 +183,5 @@ int run_ledger(struct session *session, const struct command *command, const str
 	_cleanup_free_ char *path = strdup("/v1/ledger");
 
 	(void)command;
-	return list_path(session, arguments, path,
-			 "id,type,kind,gateway_name=GATEWAY,utc_hour,part,bytes,amount,text");
+	return list_path(session, arguments, path, "id,type,kind,gateway,hour,part,bytes,rate,amount,key");
 }

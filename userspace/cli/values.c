@@ -146,14 +146,15 @@ static int set_part(json_t *subnet, const char *key, const char *value, struct j
 			return wrong_part(problem, key, value, "an IP address");
 		return json_object_set_new(subnet, "router", json_string(value));
 	}
-	if (*value == '\0' && (strcmp(key, "bridge") == 0 || strcmp(key, "route-netns") == 0))
-		return wrong_part(problem, key, value, "a name");
-	if (strcmp(key, "bridge") == 0)
-		return json_object_set_new(attachment, "bridge", json_string(value));
+	if (strcmp(key, "bridge") == 0 || strcmp(key, "hypervisor") == 0) {
+		if (*value == '\0')
+			return wrong_part(problem, key, value, "a name");
+		return json_object_set_new(attachment, key, json_string(value));
+	}
 	if (strcmp(key, "route-netns") == 0)
 		return json_array_append_new(json_object_get(attachment, "route_netns"), json_string(value));
 	return wrong_part(problem, "subnet", key,
-			  "bridge=, range=, router= or route-netns= behind the network");
+			  "bridge=, hypervisor=, range=, router= or route-netns= behind the network");
 }
 
 /* Without a bridge the subnet is attached nowhere. */
@@ -163,8 +164,10 @@ static int finish_attachment(json_t *subnet, struct json_problem *problem)
 
 	if (json_object_get(attachment, "bridge"))
 		return 0;
-	if (json_array_size(json_object_get(attachment, "route_netns")) > 0) {
-		json_problem_set(problem, "route-netns", "route-netns needs a bridge= beside it");
+	if (json_array_size(json_object_get(attachment, "route_netns")) > 0 ||
+	    json_object_get(attachment, "hypervisor")) {
+		json_problem_set(problem, "bridge",
+				 "route-netns= and hypervisor= need a bridge= beside them");
 		return -EINVAL;
 	}
 	return json_object_set_new(subnet, "attachment", json_null()) < 0 ? -ENOMEM : 0;
@@ -191,9 +194,10 @@ int subnet_parse(const char *text, bool is_public, json_t **ret_subnet, struct j
 	while ((part = strsep(&rest, ","))) {
 		char *value = strchr(part, '=');
 
-		if (value)
-			*value++ = '\0';
-		r = set_part(subnet, part, value ? value : "", problem);
+		if (!value)
+			return wrong_part(problem, "subnet", part, "NETWORK[,NAME=VALUE]...");
+		*value++ = '\0';
+		r = set_part(subnet, part, value, problem);
 		if (r < 0)
 			return r == -EINVAL ? r : -ENOMEM;
 	}

@@ -35,9 +35,9 @@ WT_MUST_CHECK int switch_parse(const char *text, bool *ret_value);
 WT_MUST_CHECK int choice_parse(const char *choices, const char *text, char **ret_word);
 
 /*
- * A subnet of a VPC: "10.1.0.0/24,bridge=NAME,range=10.1.0.2-10.1.0.9,router=ADDRESS,route-netns=NAME", of
- * which only the first is needed and route-netns may come again. Returns the API's object, or -EINVAL with a
- * message, or -ENOMEM.
+ * A subnet of a VPC: "10.1.0.0/24,bridge=NAME,hypervisor=NAME,range=10.1.0.2-10.1.0.9,router=ADDRESS,
+ * route-netns=NAME", of which only the first is needed and route-netns may come again ("" is the host).
+ * Returns the API's object, or -EINVAL with a message, or -ENOMEM.
  */
 WT_MUST_CHECK int subnet_parse(const char *text, bool is_public, json_t **ret_subnet,
 			       struct json_problem *problem);
