@@ -232,7 +232,7 @@ class Agent:
         """The first report, active since then; and the grant."""
         self.active_since = since or now()
         begin = self.active_since
-        self.report(covered=(begin, max(begin, now() - timedelta(seconds=1))), states=[(begin, begin + MICROSECOND, "active")])
+        self.report(covered=(begin, begin + MICROSECOND), states=[(begin, begin + MICROSECOND, "active")])
         self.take_grant()
 
 

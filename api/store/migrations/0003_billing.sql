@@ -120,6 +120,7 @@ $$;
 CREATE FUNCTION billing.post_hour(owner_id uuid, gateway_id uuid, begins timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    cycle_number integer := billing.ensure_cycle(begins);
     month billing.cycle;
     place uuid;
     version gateway.rate_version;
@@ -127,7 +128,7 @@ DECLARE
     k integer;
     hours integer;
 BEGIN
-    SELECT c.* INTO STRICT month FROM billing.cycle c WHERE c.id = billing.ensure_cycle(begins);
+    SELECT c.* INTO STRICT month FROM billing.cycle c WHERE c.id = cycle_number;
     SELECT g.location INTO STRICT place FROM gateway.gateway g WHERE g.owner = owner_id AND g.id = gateway_id;
     version := billing.rate_at(place, begins);
     price := coalesce((billing.hold_bucket(owner_id, gateway_id, month.id)).credit_value, version.credit_value);

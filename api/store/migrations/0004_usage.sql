@@ -266,13 +266,15 @@ DECLARE
     grant_number bigint := CASE WHEN (in_force ->> 'cycle')::integer = held.cycle THEN (in_force ->> 'grant_seq')::bigint END;
     refused boolean := grant_number IS NOT NULL AND (in_force ->> 'exhausted')::boolean;
     used_up boolean := coalesce(held.used > 0 AND held.used >= ceiling, false);
+    -- The kernel's word counts for the newest limit only; used_up is ours.
+    full_now boolean := used_up OR (refused AND grant_number = held.grant_seq);
     hit bigint := CASE WHEN refused THEN grant_number WHEN used_up AND overage = 'revoke_access' THEN held.grant_seq END;
     amount jsonb := jsonb_build_object('used', held.used::text, 'limit', ceiling::text);
 BEGIN
-    IF overage <> 'none' AND (refused OR (held.used > 0 AND held.used * 5::numeric >= ceiling * 4)) THEN
+    IF overage <> 'none' AND (full_now OR (held.used > 0 AND held.used * 5::numeric >= ceiling * 4)) THEN
         PERFORM billing.act(held, g.id, 'warning_80', ceiling::text, e.id, batch_seq, amount);
     END IF;
-    IF overage <> 'none' AND (refused OR used_up) THEN
+    IF overage <> 'none' AND full_now THEN
         PERFORM billing.act(held, g.id, 'warning_100', ceiling::text, e.id, batch_seq, amount);
     END IF;
     IF hit > held.exhausted_seq THEN
