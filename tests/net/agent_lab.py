@@ -75,6 +75,8 @@ class Api:
         self.grant = {"cycle": 202611, "grant_seq": 1, "ceiling": None, "mask": "both"}
         self.known_epochs = set()
         self.held = {}  # epoch: (seq, crc)
+        self.checksums = {}  # (epoch, seq): crc
+        self.conflicts = []
         self.totals = {}  # (epoch, slot, incarnation): (peer, record)
         self.batches = []  # as committed
         self.arrivals = []  # (seq, body), repeats too
@@ -196,15 +198,15 @@ class Api:
                 return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": "fenced"}
             if seq == held_seq + 1:
                 self._commit(batch, epoch, seq, crc)
-            elif seq != held_seq or crc != held_crc:
+            elif self.checksums.get((epoch, seq)) != crc:
                 reason = "gap" if seq > held_seq else "rolled_back"
-                self.violations.append(f"{reason}: {seq} after {held_seq}")
+                self.conflicts.append((reason, batch["generation"]))
                 return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": reason}
             self.lock.notify_all()
             if self.lose_replies:
                 self.lose_replies -= 1
                 return None
-            return 200, {"held_seq": seq, "watch_until": None, "revision": self.state["revision"] if self.state else 0}
+            return 200, {"held_seq": self.held[epoch][0], "watch_until": None, "revision": self.state["revision"] if self.state else 0}
 
     def _commit(self, batch, epoch, seq, crc):
         previous = [b for b in self.batches if b["epoch"]["id"] == epoch]
@@ -218,6 +220,7 @@ class Api:
                     self.violations.append(f"{field} of slot {record['slot']} fell")
             self.totals[key] = (record["peer"], record)
         self.held[epoch] = (seq, crc)
+        self.checksums[epoch, seq] = crc
         self.known_epochs.add(epoch)
         self.batches.append(batch)
 
@@ -386,6 +389,7 @@ def laboratory():
     try:
         yield api, gateway, clients
         assert not api.violations, api.violations
+        assert [c for c in api.conflicts if c[1] == 1] == []
     finally:
         gateway.close()
         for client in clients:

@@ -78,7 +78,7 @@ enum leaving {
 
 struct agent {
 	const char *base;
-	const char *bpf_folder;
+	const char *pin_folder; /* below the BPF file system's root, so that it can be made and removed */
 	struct config config;
 	struct key private_key, public_key;
 	struct loop *loop;

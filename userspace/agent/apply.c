@@ -10,13 +10,30 @@
 
 #define REPAIR_NS NSEC_PER_SEC
 
+/* Setting the port that is set already makes a userspace device open its socket anew, and lose packets. */
+static int key_and_port_differ(struct agent *agent, uint16_t listen_port, bool *ret_differ)
+{
+	struct wg_device *device = NULL;
+	int r = wg_dump(agent->wg, &device);
+
+	if (r < 0)
+		return r;
+	*ret_differ =
+		device->listen_port != listen_port || !key_equal(&device->public_key, &agent->public_key);
+	wg_device_free(device);
+	return 0;
+}
+
 static int apply_wireguard_interface(struct agent *agent, const struct desired *desired)
 {
+	bool differ = false;
 	int r;
 
 	if (agent->applied && agent->applied->listen_port == desired->listen_port)
 		return 0;
-	r = wg_set_interface(agent->wg, &agent->private_key, desired->listen_port);
+	r = key_and_port_differ(agent, desired->listen_port, &differ);
+	if (r == 0 && differ)
+		r = wg_set_interface(agent->wg, &agent->private_key, desired->listen_port);
 	if (r < 0)
 		cannot_add(agent, "listen_port", "WireGuard does not take key and port %u: %s",
 			   desired->listen_port, strerror(-r));

@@ -227,8 +227,9 @@ static void close_all(struct agent *agent)
 
 int run_agent(const char *base, const char *bpf_folder)
 {
+	char pin_folder[PATH_MAX];
 	struct agent agent = {.base = base,
-			      .bpf_folder = bpf_folder,
+			      .pin_folder = pin_folder,
 			      .signal_fd = -1,
 			      .resolver_pipe = {-1, -1},
 			      .exit_status = 1};
@@ -237,6 +238,7 @@ int run_agent(const char *base, const char *bpf_folder)
 
 	if (lock < 0)
 		return 1;
+	snprintf(pin_folder, sizeof(pin_folder), "%s/meter", bpf_folder);
 	r = open_files(&agent);
 	if (r == 0)
 		r = open_loop(&agent);

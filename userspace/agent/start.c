@@ -127,7 +127,7 @@ static int attach(struct agent *agent, const struct meter_options *options)
 
 static int adopt_or_attach(struct agent *agent, const struct batch_summary *last)
 {
-	struct meter_options options = {.pin_folder = agent->bpf_folder,
+	struct meter_options options = {.pin_folder = agent->pin_folder,
 					.interface = agent->config.interface};
 	int r = meter_adopt(&options, &agent->meter);
 
