@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* Batches: only what changed, totals that never fall, hours split so that nothing is lost (I11); and the
+ * slots beneath. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "agent/batch.h"
+#include "base/clock.h"
+
+#define NSEC_PER_HOUR (3600 * NSEC_PER_SEC)
+#define CAPACITY      8
+
+static const uint8_t peer_a[UUID_SIZE] = {0xa}, peer_b[UUID_SIZE] = {0xb};
+
+static int64_t at(const char *text)
+{
+	int64_t ns;
+
+	assert_int_equal(clock_parse(text, &ns), 0);
+	return ns;
+}
+
+static struct slots make_slots(void)
+{
+	struct slots slots;
+
+	assert_int_equal(slots_create(CAPACITY, &slots), 0);
+	return slots;
+}
+
+static uint32_t assign(struct slots *slots, const uint8_t *peer)
+{
+	uint32_t slot = 0;
+
+	assert_int_equal(slots_assign(slots, peer, &slot), 0);
+	return slot;
+}
+
+static struct meter_totals bytes(uint64_t upload, uint64_t download)
+{
+	return (struct meter_totals){.upload_bytes = upload,
+				     .download_bytes = download,
+				     .upload_packets = upload / 100,
+				     .download_packets = download / 100};
+}
+
+static bool sample(struct slots *slots, uint32_t slot, uint64_t upload, uint64_t download)
+{
+	struct meter_totals cell = bytes(upload, download);
+
+	return slots_sample(slots, slot, &cell);
+}
+
+static struct batch_head make_head(const char *from, const char *to)
+{
+	return (struct batch_head){.generation = 3,
+				   .epoch = {0xe},
+				   .seq = 5,
+				   .covered_from_ns = at(from),
+				   .covered_to_ns = at(to)};
+}
+
+static json_t *build(const struct batch_head *head, const struct slots *slots)
+{
+	json_error_t error;
+	char *body = NULL;
+	size_t length = 0;
+	json_t *batch;
+
+	assert_int_equal(batch_build(head, slots, NULL, NULL, &body, &length), 0);
+	assert_int_equal(strlen(body), length);
+	batch = json_loadb(body, length, 0, &error);
+	assert_non_null(batch);
+	free(body);
+	return batch;
+}
+
+static const char *text_of(const json_t *object, const char *field)
+{
+	const char *text = json_string_value(json_object_get(object, field));
+
+	assert_non_null(text);
+	return text;
+}
+
+static uint64_t count_of(const json_t *object, const char *field)
+{
+	return strtoull(text_of(object, field), NULL, 10);
+}
+
+static json_t *record_at(const json_t *batch, size_t i)
+{
+	return json_array_get(json_object_get(batch, "records"), i);
+}
+
+static size_t n_records(const json_t *batch)
+{
+	return json_array_size(json_object_get(batch, "records"));
+}
+
+static void test_only_changed_slots(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
+	struct slots slots = make_slots();
+	uint32_t a = assign(&slots, peer_a), b = assign(&slots, peer_b);
+	json_t *batch;
+
+	(void)state;
+	assert_true(a == 1 && b == 2);
+	assert_true(sample(&slots, b, 500, 700));
+	assert_false(sample(&slots, b, 500, 700));
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 1);
+	assert_int_equal(json_integer_value(json_object_get(record_at(batch, 0), "slot")), b);
+	assert_int_equal(json_integer_value(json_object_get(record_at(batch, 0), "incarnation")), 1);
+	assert_string_equal(text_of(record_at(batch, 0), "peer"), "0b000000-0000-0000-0000-000000000000");
+	assert_string_equal(text_of(record_at(batch, 0), "hour"), "2026-11-22T14:00:00.000000Z");
+	assert_string_equal(text_of(record_at(batch, 0), "upload_bytes"), "500");
+	assert_string_equal(text_of(record_at(batch, 0), "download_packets"), "7");
+	json_decref(batch);
+	batch_settled(&slots, 5);
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 0);
+	json_decref(batch);
+	/* Totals, not differences; what belongs to nobody has no peer. */
+	sample(&slots, b, 501, 700);
+	sample(&slots, WT_SLOT_UNATTRIBUTED, 9, 0);
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 2);
+	assert_true(json_is_null(json_object_get(record_at(batch, 0), "peer")));
+	assert_int_equal(count_of(record_at(batch, 1), "upload_bytes"), 501);
+	json_decref(batch);
+	slots_free(&slots);
+}
+
+static void test_hours_are_split_by_time(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T13:30:00Z", "2026-11-22T16:15:00Z");
+	static const char *const hours[] = {"2026-11-22T13:00:00.000000Z", "2026-11-22T14:00:00.000000Z",
+					    "2026-11-22T15:00:00.000000Z", "2026-11-22T16:00:00.000000Z"};
+	/* 165 minutes: 30, 60, 60, 15 of them; 1,000 bytes on top of 100. */
+	static const uint64_t reached[] = {100 + 1000 * 30 / 165, 100 + 1000 * 90 / 165,
+					   100 + 1000 * 150 / 165, 1100};
+	struct slots slots = make_slots();
+	json_t *batch;
+
+	(void)state;
+	assign(&slots, peer_a);
+	sample(&slots, 1, 100, 0);
+	batch_settled(&slots, 4);
+	sample(&slots, 1, 1100, 0);
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), ARRAY_SIZE(hours));
+	for (size_t i = 0; i < ARRAY_SIZE(hours); i++) {
+		assert_string_equal(text_of(record_at(batch, i), "hour"), hours[i]);
+		assert_int_equal(count_of(record_at(batch, i), "upload_bytes"), reached[i]);
+	}
+	json_decref(batch);
+	slots_free(&slots);
+}
+
+static void test_an_edge_belongs_to_the_hour_before(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T13:59:50Z", "2026-11-22T14:00:00Z");
+	struct slots slots = make_slots();
+	json_t *batch;
+
+	(void)state;
+	assign(&slots, peer_a);
+	sample(&slots, 1, 100, 0);
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 1);
+	assert_string_equal(text_of(record_at(batch, 0), "hour"), "2026-11-22T13:00:00.000000Z");
+	json_decref(batch);
+	head = make_head("2026-11-22T14:00:00Z", "2026-11-22T14:00:10Z");
+	batch = build(&head, &slots);
+	assert_string_equal(text_of(record_at(batch, 0), "hour"), "2026-11-22T14:00:00.000000Z");
+	json_decref(batch);
+	slots_free(&slots);
+}
+
+/* A total whose beginning a restart does not know must not be shared out over hours: it would seem to fall.
+ */
+static void test_unknown_totals_are_not_split(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T13:30:00Z", "2026-11-22T16:15:00Z");
+	struct wt_owner owner = {.peer_id = {0xa}, .incarnation = 2, .flags = WT_OWNER_IN_USE};
+	struct slots slots = make_slots();
+	json_t *batch;
+
+	(void)state;
+	slots_restore(&slots, 3, &owner);
+	sample(&slots, 3, 4000, 0);
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 1);
+	assert_int_equal(count_of(record_at(batch, 0), "upload_bytes"), 4000);
+	assert_string_equal(text_of(record_at(batch, 0), "hour"), "2026-11-22T16:00:00.000000Z");
+	json_decref(batch);
+	slots_free(&slots);
+}
+
+/* Growth, spans and 64-bit totals at random: parts never fall and end at the whole. */
+static void test_splits_are_monotonic(void **state)
+{
+	uint64_t random = 88172645463325252ULL;
+
+	(void)state;
+	for (int round = 0; round < 300; round++) {
+		struct slots slots = make_slots();
+		struct batch_head head = make_head("2026-11-22T13:30:00Z", "2026-11-22T13:30:00Z");
+		uint64_t before, growth, last;
+		json_t *batch;
+
+		for (int i = 0; i < 3; i++)
+			random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+		before = random >> 2;
+		growth = (random * 2654435761u) >> (round % 60 + 2);
+		head.covered_to_ns += 1 + (int64_t)(random % (30 * (uint64_t)NSEC_PER_HOUR));
+		assign(&slots, peer_a);
+		sample(&slots, 1, before, 0);
+		batch_settled(&slots, 1);
+		sample(&slots, 1, before + growth, 0);
+		batch = build(&head, &slots);
+		last = before;
+		for (size_t i = 0; i < n_records(batch); i++) {
+			assert_true(count_of(record_at(batch, i), "upload_bytes") >= last);
+			last = count_of(record_at(batch, i), "upload_bytes");
+		}
+		assert_true(last == before + growth);
+		json_decref(batch);
+		slots_free(&slots);
+	}
+}
+
+static void test_states_grant_and_nulls(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
+	struct slots slots = make_slots();
+	json_t *batch = build(&head, &slots), *item;
+
+	(void)state;
+	assert_true(json_is_null(json_object_get(batch, "active_since")));
+	assert_true(json_is_null(json_object_get(batch, "grant")));
+	assert_int_equal(json_array_size(json_object_get(batch, "states")), 0);
+	json_decref(batch);
+	head.active_since_ns = at("2026-11-22T14:00:12.5Z");
+	head.states[0] = (struct batch_state){head.active_since_ns, head.covered_to_ns, GATEWAY_SUSPENDED};
+	head.n_states = 1;
+	head.limit = (struct meter_limit_state){
+		.grant = {.cycle = 202611, .grant_seq = 4}, .cycle_counted = UINT64_MAX, .exhausted = true};
+	head.final = true;
+	batch = build(&head, &slots);
+	assert_string_equal(text_of(batch, "active_since"), "2026-11-22T14:00:12.500000Z");
+	item = json_array_get(json_object_get(batch, "states"), 0);
+	assert_string_equal(text_of(item, "state"), "suspended");
+	assert_string_equal(text_of(item, "to"), "2026-11-22T14:00:20.000000Z");
+	item = json_object_get(batch, "grant");
+	assert_string_equal(text_of(item, "cycle_counted"), "18446744073709551615");
+	assert_true(json_is_true(json_object_get(item, "exhausted")));
+	assert_true(json_is_true(json_object_get(json_object_get(batch, "epoch"), "final")));
+	json_decref(batch);
+	slots_free(&slots);
+}
+
+static void test_renewed_batch_keeps_its_counts(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
+	struct slots slots = make_slots();
+	char *body = NULL, *renewed = NULL;
+	size_t length, renewed_length;
+	json_t *before, *after;
+
+	(void)state;
+	assign(&slots, peer_a);
+	sample(&slots, 1, 77, 88);
+	assert_int_equal(batch_build(&head, &slots, NULL, NULL, &body, &length), 0);
+	assert_int_equal(batch_renew(body, length, 9, at("2027-01-01T00:00:00Z"), &renewed, &renewed_length),
+			 0);
+	before = json_loadb(body, length, 0, NULL);
+	after = json_loadb(renewed, renewed_length, 0, NULL);
+	assert_int_equal(json_integer_value(json_object_get(after, "generation")), 9);
+	assert_string_equal(text_of(after, "now"), "2027-01-01T00:00:00.000000Z");
+	for (int i = 0; i < 2; i++) {
+		json_object_del(i ? before : after, "generation");
+		json_object_del(i ? before : after, "now");
+	}
+	assert_true(json_equal(before, after));
+	json_decref(before);
+	json_decref(after);
+	free(body);
+	free(renewed);
+	assert_int_equal(batch_renew("{", 1, 9, 1, &renewed, &renewed_length), -EINVAL);
+	slots_free(&slots);
+}
+
+static void test_parse_gives_back_what_was_built(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
+	struct slots slots = make_slots();
+	struct batch_summary summary;
+	struct batch_record record;
+	json_t *batch;
+
+	(void)state;
+	head.counted = 1234;
+	assign(&slots, peer_a);
+	sample(&slots, 1, 1ULL << 63, 88);
+	batch = build(&head, &slots);
+	assert_int_equal(batch_parse(batch, &summary), 0);
+	assert_memory_equal(summary.epoch, head.epoch, UUID_SIZE);
+	assert_int_equal(summary.seq, 5);
+	assert_int_equal(summary.covered_to_ns, head.covered_to_ns);
+	assert_int_equal(summary.counted, 1234);
+	assert_int_equal(batch_parse_record(record_at(batch, 0), &record), 0);
+	assert_true(record.slot == 1 && record.totals.upload_bytes == 1ULL << 63 &&
+		    record.totals.download_bytes == 88);
+	json_object_set_new(batch, "covered_to", json_string("yesterday"));
+	assert_int_equal(batch_parse(batch, &summary), -EINVAL);
+	json_decref(batch);
+	slots_free(&slots);
+}
+
+static void test_full_is_refused_and_reuse_begins_at_zero(void **state)
+{
+	struct slots slots = make_slots();
+	uint8_t peer[UUID_SIZE] = {0};
+	uint32_t slot = 0;
+
+	(void)state;
+	for (uint8_t i = 1; i < CAPACITY; i++) {
+		peer[0] = i;
+		assert_int_equal(assign(&slots, peer), i);
+	}
+	peer[0] = 99;
+	assert_int_equal(slots_assign(&slots, peer, &slot), -ENOSPC);
+	assert_int_equal(slots_find(&slots, peer), 0);
+	/* Peer 3 goes; its slot is not free before its last count is acknowledged. */
+	peer[0] = 3;
+	sample(&slots, 3, 1000, 500);
+	slots_retire(&slots, 3);
+	assert_int_equal(slots_find(&slots, peer), 0);
+	peer[0] = 99;
+	assert_int_equal(slots_assign(&slots, peer, &slot), -ENOSPC);
+	batch_settled(&slots, 41);
+	assert_int_equal(slots.slots[3].retire_seq, 41);
+	slots_release(&slots, 3);
+	assert_int_equal(assign(&slots, peer), 3);
+	assert_int_equal(slots_find(&slots, peer), 3);
+	assert_int_equal(slots_owner(&slots, 3).incarnation, 2);
+	assert_false(sample(&slots, 3, 1000, 500));
+	assert_true(sample(&slots, 3, 1010, 500));
+	assert_int_equal(slots.slots[3].sampled.upload_bytes, 10);
+	slots_free(&slots);
+}
+
+static void test_owners_survive_a_restart(void **state)
+{
+	struct slots slots = make_slots(), again = make_slots();
+	struct wt_owner owner;
+
+	(void)state;
+	assign(&slots, peer_a);
+	assign(&slots, peer_b);
+	slots_retire(&slots, 1);
+	for (uint32_t slot = 1; slot < CAPACITY; slot++) {
+		owner = slots_owner(&slots, slot);
+		slots_restore(&again, slot, &owner);
+	}
+	assert_int_equal(slots_find(&again, peer_a), 0);
+	assert_int_equal(slots_find(&again, peer_b), 2);
+	assert_int_equal(again.slots[1].flags, WT_OWNER_RETIRING);
+	assert_int_equal(assign(&again, peer_a), 3);
+	slots_free(&slots);
+	slots_free(&again);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_only_changed_slots),
+		cmocka_unit_test(test_hours_are_split_by_time),
+		cmocka_unit_test(test_an_edge_belongs_to_the_hour_before),
+		cmocka_unit_test(test_unknown_totals_are_not_split),
+		cmocka_unit_test(test_splits_are_monotonic),
+		cmocka_unit_test(test_states_grant_and_nulls),
+		cmocka_unit_test(test_renewed_batch_keeps_its_counts),
+		cmocka_unit_test(test_parse_gives_back_what_was_built),
+		cmocka_unit_test(test_full_is_refused_and_reuse_begins_at_zero),
+		cmocka_unit_test(test_owners_survive_a_restart),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
