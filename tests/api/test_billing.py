@@ -13,8 +13,9 @@ from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 
 import pytest
+from psycopg2 import errors
 
-from world import HOUR, MICROSECOND, Agent, World, active_agent, cycle_of, hour_of, now, split, text_of
+from world import HOUR, MICROSECOND, Agent, Gateway, World, active_agent, cycle_of, hour_of, now, split, text_of
 
 GB = 10**9
 SECOND = timedelta(seconds=1)
@@ -246,17 +247,22 @@ def test_two_reports_of_one_gateway_at_once(api):  # I10
 
 def at_once(*functions):
     """Their results, run in threads of their own."""
-    results, barrier = [None] * len(functions), threading.Barrier(len(functions))
+    results, failures, barrier = [None] * len(functions), [], threading.Barrier(len(functions))
 
     def run(i):
         barrier.wait()
-        results[i] = functions[i]()
+        try:
+            results[i] = functions[i]()
+        except BaseException as error:
+            failures.append(error)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(len(functions))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
+    if failures:
+        raise failures[0]
     return results
 
 
@@ -859,3 +865,70 @@ def test_two_servers_share_the_clock(api):
         assert api.sql("SELECT count(*), count(DISTINCT line) FROM billing.feed WHERE owner = %s", world.user) == [(10, 10)]
     finally:
         assert other.stop() == 0
+
+
+# ---- what no bug and no race may pass ---------------------------------------------------------------------------------------
+
+def refused(connection, error, statement, *values):
+    with pytest.raises(error):
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement, values)
+
+
+LINE = ("INSERT INTO billing.ledger (owner, gateway, kind, utc_hour, part, span, cycle, bytes, rate, rate_version, amount, hour_index,"
+        " month_hours) SELECT owner, gateway, %s, utc_hour, %s, span, cycle, %s, %s, rate_version, %s, %s, %s FROM billing.ledger"
+        " WHERE gateway = %s AND kind = 'base'")
+
+
+def test_the_ledger_defends_itself(api):
+    gateway = active_agent(World(api)).gateway
+    connection = api.postgres.connect("wiretoll_api")
+    refused(connection, errors.UniqueViolation, LINE, "base", 1, None, 1, 1, 1, 720, gateway.id)
+    refused(connection, errors.CheckViolation, LINE, "base", 2, None, 1, 1, 1, 720, gateway.id)
+    refused(connection, errors.CheckViolation, LINE, "bandwidth", 1, 10**9, "0.1", "0.100000000000000001", None, None, gateway.id)
+    refused(connection, errors.CheckViolation, LINE, "bandwidth", 1, 0, "0.1", "0", None, None, gateway.id)
+    for statement in ("UPDATE billing.ledger SET amount = 0", "DELETE FROM billing.ledger", "DELETE FROM billing.action",
+                      "UPDATE billing.usage_record SET d_up = 0", "DELETE FROM billing.counter"):
+        refused(connection, errors.InsufficientPrivilege, statement)
+    connection.close()
+
+
+def test_the_workers_role_sees_no_money(api):
+    gateway = World(api).gateway()
+    connection = api.postgres.connect("wiretoll_deploy")
+    for statement in ("SELECT billing.tick()", "SELECT * FROM billing.ledger", "SELECT * FROM gateway.token",
+                      f"SELECT gateway.complete_delete('{gateway.id}')", f"SELECT gateway.agent_state('{gateway.owner}', '{gateway.id}')"):
+        refused(connection, errors.InsufficientPrivilege, statement)
+    connection.close()
+
+
+def test_every_function_pins_its_search_path(api):
+    assert api.sql("SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace IN ('gateway'::regnamespace, 'billing'::regnamespace)"
+                   " AND NOT coalesce(p.proconfig @> ARRAY ['search_path=pg_catalog, pg_temp'], false)") == []
+
+
+def test_everything_at_once(api):
+    """Reports, creations, deletions and the turn of a cycle of one owner: no deadlock is seen and no byte is lost."""
+    world = World(api, overage="revoke_access")
+    agents = [active_agent(world) for _ in range(4)]
+    for agent in agents:
+        agent.peer = agent.gateway.peer()
+
+    def reports(agent):
+        for i in range(25):
+            agent.report([agent.grow(1, agent.peer, now(), upload_bytes=i)])
+
+    def come_and_go():
+        for _ in range(8):
+            gateway = Gateway(world, world.plan("1"), world.begin)
+            complete_elsewhere(api, gateway)
+
+    def turn():
+        for _ in range(30):
+            api.sql("UPDATE billing.cycle SET rolled = false WHERE id = %s", cycle_of(now()))
+            time.sleep(0.05)
+
+    at_once(*[lambda agent=agent: reports(agent) for agent in agents], come_and_go, turn)
+    assert [agent.gateway.bucket_row("used") for agent in agents] == [300] * 4
+    assert [agent.seq for agent in agents] == [26] * 4
+    assert api.sql("SELECT gateways FROM gateway.account WHERE owner = %s", world.user) == [(4,)]
