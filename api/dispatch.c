@@ -86,7 +86,7 @@ static void answer_error(struct exchange *exchange, const struct route *route, i
 	struct response *response = &exchange->response;
 	struct db *db = exchange->request.db;
 
-	if (response->status >= 400 || response_database_problem(response, error, db))
+	if (response->status >= 400 || response_database_problem(response, error, &exchange->request))
 		return;
 	response_reset(response);
 	if (error == -ENOTCONN || error == -ECONNREFUSED) {

@@ -30,23 +30,23 @@ static const struct {
 	const char *message;
 } constraints[] = {
 	{"gateway_one_per_vpc", 409, "vpc", "This VPC already has a VPN gateway"},
-	{"gateway_name", 409, "name", "name is taken by another gateway of this user"},
+	{"gateway_name", 409, "name", "that name is taken by another gateway of this user"},
 	{"peer_public_key", 409, "public_key", "public_key is already that of another peer of this gateway"},
-	{"peer_name", 409, "name", "name is taken by another peer of this gateway"},
+	{"peer_name", 409, "name", "that name is taken by another peer of this gateway"},
 	{"prefix_owned_once", 409, "allowed_ips",
 	 "an allowed IP overlaps one of another peer of this gateway"},
-	{"vpc_name", 409, "name", "name is taken by another VPC of this user"},
+	{"vpc_name", 409, "name", "that name is taken by another VPC of this user"},
 	{"vpc_external_id", 409, "external_id", "this id is already that of another VPC of this user"},
-	{"app_user_name_key", 409, "name", "name is taken by another user"},
+	{"app_user_name_key", 409, "name", "that name is taken by another user"},
 	{"app_user_external_id_key", 409, "external_id", "this id is already that of another user"},
-	{"image_name_key", 409, "name", "name is taken by another image"},
-	{"plan_name_key", 409, "name", "name is taken by another plan"},
-	{"plan_group_name_key", 409, "name", "name is taken by another plan group"},
-	{"location_name_key", 409, "name", "name is taken by another location"},
+	{"image_name_key", 409, "name", "that name is taken by another image"},
+	{"plan_name_key", 409, "name", "that name is taken by another plan"},
+	{"plan_group_name_key", 409, "name", "that name is taken by another plan group"},
+	{"location_name_key", 409, "name", "that name is taken by another location"},
 	{"location_check", 422, "plan_group",
 	 "plan_group is null and vpn_enabled is true; accepted is the id or name of a plan group (GET "
 	 "/v1/plan-groups)"},
-	{"hypervisor_name_key", 409, "name", "name is taken by another hypervisor"},
+	{"hypervisor_name_key", 409, "name", "that name is taken by another hypervisor"},
 	{"subnet_owner_vpc_cidr_excl", 409, "subnets", "two subnets of this VPC overlap"},
 };
 
@@ -82,14 +82,31 @@ int response_json_problem(struct response *response, const struct json_problem *
 	return response_problem(response, 422, problem->field, "%s", problem->message);
 }
 
-bool response_database_problem(struct response *response, int error, const struct db *db)
+/* The value, where the field is one that may be quoted. */
+static const char *quoted_name(const struct request *request, const char *field)
 {
-	const struct db_error *last = db_last_error(db);
+	return strcmp(field, "name") == 0 ? json_string_value(json_object_get(request->body, "name")) : NULL;
+}
+
+static void constraint_problem(struct response *response, const struct request *request, size_t i)
+{
+	const char *name = quoted_name(request, constraints[i].field);
+
+	if (name)
+		response_problem(response, constraints[i].status, "name", "name is \"%.64s\": %s", name,
+				 constraints[i].message);
+	else
+		response_problem(response, constraints[i].status, constraints[i].field, "%s",
+				 constraints[i].message);
+}
+
+bool response_database_problem(struct response *response, int error, const struct request *request)
+{
+	const struct db_error *last = db_last_error(request->db);
 
 	for (size_t i = 0; (error == -EEXIST || error == -EDOM) && i < ARRAY_SIZE(constraints); i++) {
 		if (strcmp(constraints[i].constraint, last->constraint) == 0) {
-			response_problem(response, constraints[i].status, constraints[i].field, "%s",
-					 constraints[i].message);
+			constraint_problem(response, request, i);
 			return true;
 		}
 	}

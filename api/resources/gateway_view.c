@@ -39,7 +39,7 @@
 	"g.applied_revision, "                                                                               \
 	"'attempt', g.attempt, 'active_since', " SQL_TIME("g.active_since") ", 'created', " SQL_TIME(        \
 		"g.created") ", 'bandwidth', " BANDWIDTH ", 'unreachable_since', CASE WHEN g.status = "      \
-							 "'active' AND g.last_report < now() - "             \
+			     "'active' AND g.last_report < now() - "                                         \
 			     "interval '3 minutes' THEN " SQL_TIME(                                          \
 				     "g.last_report") " END, 'hypervisor', h.name, 'routes', " ROUTES ")"
 

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "resources/peer_input.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_DNS             4
+#define SITE_KEEPALIVE      "25" /* so that the tunnel comes up by itself, and stays through a NAT */
+#define MAX_ENDPOINT_LENGTH 260
+
+static const char *const kinds[] = {"road_warrior", "site_to_site", NULL};
+
+int peer_input_kind(const struct request *request, struct response *response, bool *ret_site)
+{
+	struct form form = form_of(request, response);
+	const char *kind = form_choice(&form, "kind", OPTIONAL, kinds);
+
+	*ret_site = kind && strcmp(kind, "site_to_site") == 0;
+	return form.error;
+}
+
+/* Keys are never quoted: what was pasted here may be the private one. */
+static void read_public_key(struct peer_input *input, enum need need)
+{
+	const char *text = form_secret(&input->form, "public_key", need, 4096);
+
+	if (!text)
+		return;
+	if (key_parse(text, &input->public_key) < 0 || key_is_zero(&input->public_key)) {
+		form_refuse(&input->form, "public_key",
+			    "public_key (%zu characters, not quoted) is not a WireGuard key; accepted are "
+			    "the 44 characters of "
+			    "base64 that `wg pubkey` prints",
+			    strlen(text));
+		return;
+	}
+	input->has_public_key = true;
+}
+
+static void read_preshared_key(struct peer_input *input)
+{
+	struct form *form = &input->form;
+	const json_t *value = json_object_get(form->body, "preshared_key");
+	const char *text;
+
+	input->preshared_change = value ? PRESHARED_NEW : PRESHARED_AS_IT_WAS;
+	if (json_is_true(value)) {
+		(void)form_bool(form, "preshared_key", OPTIONAL);
+		key_generate_preshared(&input->preshared_key);
+		return;
+	}
+	if (json_is_null(value))
+		input->preshared_change = PRESHARED_NONE;
+	text = form_secret(form, "preshared_key", OPTIONAL, 4096);
+	if (text && key_parse(text, &input->preshared_key) < 0)
+		form_refuse(form, "preshared_key",
+			    "preshared_key (not quoted) is not a WireGuard key; accepted are the 44 "
+			    "characters of base64 that "
+			    "`wg genpsk` prints, true to have one made, or null for none");
+}
+
+static void read_tunnel_ip(struct peer_input *input, const char *field, int family,
+			   char ret_text[static CIDR_TEXT_SIZE])
+{
+	const char *text = form_text(&input->form, field, OPTIONAL, 100);
+	struct cidr address;
+
+	if (!text)
+		return;
+	if (cidr_parse_address(text, &address) < 0 || address.family != family) {
+		form_refuse(&input->form, field,
+			    "%s is \"%.64s\"; accepted is an %s address of the gateway's tunnel subnet, or "
+			    "null for the next free "
+			    "one",
+			    field, text, family == AF_INET ? "IPv4" : "IPv6");
+		return;
+	}
+	cidr_format_address(&address, ret_text);
+}
+
+static int read_dns(struct peer_input *input)
+{
+	const json_t *servers = form_array(&input->form, "dns", OPTIONAL), *server;
+	char text[MAX_DNS * CIDR_TEXT_SIZE + 8] = "{", one[CIDR_TEXT_SIZE];
+	struct cidr address;
+	size_t index;
+
+	if (!servers)
+		return 0;
+	json_array_foreach (servers, index, server) {
+		const char *given = json_string_value(server);
+		size_t used = strlen(text);
+
+		if (index >= MAX_DNS || !given || cidr_parse_address(given, &address) < 0) {
+			form_refuse(&input->form, "dns",
+				    "dns[%zu] is \"%.64s\"; accepted are up to %d IP addresses", index,
+				    given ? given : "", MAX_DNS);
+			return 0;
+		}
+		snprintf(text + used, sizeof(text) - used, "%s%s", index ? "," : "",
+			 cidr_format_address(&address, one));
+	}
+	strcat(text, "}");
+	input->dns = strdup(text);
+	return input->dns ? 0 : -ENOMEM;
+}
+
+static bool is_host_name(const char *text, size_t length)
+{
+	if (length == 0 || length > 253 || !isalnum((unsigned char)text[0]))
+		return false;
+	for (size_t i = 0; i < length; i++) {
+		if (!isalnum((unsigned char)text[i]) && text[i] != '.' && text[i] != '-')
+			return false;
+	}
+	return true;
+}
+
+static bool is_endpoint(const char *text)
+{
+	const char *colon = strrchr(text, ':');
+	char host[MAX_ENDPOINT_LENGTH];
+	struct cidr address;
+	unsigned long port;
+	size_t length;
+	char *end;
+
+	if (!colon || !isdigit((unsigned char)colon[1]))
+		return false;
+	port = strtoul(colon + 1, &end, 10);
+	length = (size_t)(colon - text);
+	if (*end || port < 1 || port > 65535 || length == 0 || length >= sizeof(host))
+		return false;
+	if (text[0] != '[')
+		return is_host_name(text, length);
+	if (text[length - 1] != ']')
+		return false;
+	snprintf(host, sizeof(host), "%.*s", (int)length - 2, text + 1);
+	return cidr_parse_address(host, &address) == 0 && address.family == AF_INET6;
+}
+
+static void read_endpoint(struct peer_input *input)
+{
+	const char *text = form_text(&input->form, "endpoint", OPTIONAL, MAX_ENDPOINT_LENGTH);
+
+	input->has_endpoint = form_has(&input->form, "endpoint");
+	if (text && !is_endpoint(text))
+		form_refuse(&input->form, "endpoint",
+			    "endpoint is \"%.100s\"; accepted is HOST:PORT with a name, an IPv4 address or "
+			    "an IPv6 address in "
+			    "brackets, and a port from 1 to 65535, or null for a site that calls in",
+			    text);
+	input->endpoint = text;
+}
+
+static bool read_allowed_ip(struct peer_input *input, size_t index, const char *text)
+{
+	struct cidr *cidr = &input->allowed_ips[index];
+	char given[CIDR_TEXT_SIZE], other[CIDR_TEXT_SIZE];
+
+	if (!text || cidr_parse(text, cidr) < 0 || !cidr_is_network(cidr)) {
+		form_refuse(&input->form, "allowed_ips",
+			    "allowed_ips[%zu] is \"%.64s\"; accepted is a network such as 192.168.7.0/24, "
+			    "with no bit set beyond the "
+			    "prefix",
+			    index, text ? text : "");
+		return false;
+	}
+	for (size_t i = 0; i < index; i++) {
+		if (!cidr_overlaps(cidr, &input->allowed_ips[i]))
+			continue;
+		form_refuse(&input->form, "allowed_ips",
+			    "allowed_ips[%zu] %s overlaps allowed_ips[%zu] %s; accepted are networks that do "
+			    "not overlap",
+			    index, cidr_format(cidr, given), i, cidr_format(&input->allowed_ips[i], other));
+		return false;
+	}
+	return true;
+}
+
+static int read_allowed_ips(struct peer_input *input, enum need need)
+{
+	const json_t *list = form_array(&input->form, "allowed_ips", need);
+	size_t n = json_array_size(list);
+
+	if (!list)
+		return 0;
+	if (n < 1 || n > MAX_ALLOWED_IPS) {
+		form_refuse(&input->form, "allowed_ips",
+			    "allowed_ips has %zu items; accepted are 1 to %d networks", n, MAX_ALLOWED_IPS);
+		return 0;
+	}
+	input->allowed_ips = calloc(n, sizeof(*input->allowed_ips));
+	if (!input->allowed_ips)
+		return -ENOMEM;
+	for (size_t i = 0; i < n && read_allowed_ip(input, i, json_string_value(json_array_get(list, i)));
+	     i++)
+		input->n_allowed_ips = i + 1;
+	return 0;
+}
+
+static int read_of_kind(struct peer_input *input, enum need need)
+{
+	if (!input->site) {
+		read_tunnel_ip(input, "tunnel_ip", AF_INET, input->tunnel_ip);
+		read_tunnel_ip(input, "tunnel_ip6", AF_INET6, input->tunnel_ip6);
+		return read_dns(input);
+	}
+	read_endpoint(input);
+	read_preshared_key(input);
+	if (need == REQUIRED && !input->keepalive)
+		input->keepalive = SITE_KEEPALIVE;
+	return read_allowed_ips(input, need);
+}
+
+int peer_input_read(const struct request *request, struct response *response, bool site, enum need need,
+		    struct peer_input *input)
+{
+	struct form *form = &input->form;
+	const char *kind;
+	int r;
+
+	*input = (struct peer_input){.site = site, .form = form_of(request, response)};
+	kind = form_choice(form, "kind", OPTIONAL, kinds);
+	if (kind && strcmp(kind, kinds[site]) != 0)
+		form_refuse(form, "kind", "kind is \"%s\"; accepted is %s: a peer's kind never changes", kind,
+			    kinds[site]);
+	input->name = form_name(form, "name", need);
+	read_public_key(input, need);
+	input->keepalive = form_integer(form, "keepalive", OPTIONAL, 0, 65535);
+	input->enabled = form_bool(form, "enabled", OPTIONAL);
+	r = read_of_kind(input, need);
+	return r < 0 ? r : form_end(form);
+}
+
+void peer_input_free(struct peer_input *input)
+{
+	key_wipe(&input->preshared_key);
+	free(input->dns);
+	free(input->allowed_ips);
+}
