@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "deploy/namespace.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <mntent.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define WIREGUARD_FOLDER "/run/wireguard"
+#define TUN_FOLDER       "/dev/net"
+
+static int open_own(const char *kind, int *ret_fd)
+{
+	char path[48];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/thread-self/ns/%s", kind);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
+static int make_file(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0444);
+
+	return fd < 0 ? -errno : 0;
+}
+
+static int pin(int fd, const char *path)
+{
+	char source[48];
+
+	snprintf(source, sizeof(source), "/proc/self/fd/%d", fd);
+	return mount(source, path, NULL, MS_BIND, NULL) < 0 ? -errno : 0;
+}
+
+bool namespace_is_mounted(const char *path)
+{
+	char resolved[PATH_MAX];
+	bool found = false;
+	struct mntent *entry;
+	FILE *mounts;
+
+	if (!realpath(path, resolved))
+		return false;
+	mounts = setmntent("/proc/thread-self/mounts", "r");
+	if (!mounts)
+		return false;
+	while (!found && (entry = getmntent(mounts)))
+		found = strcmp(entry->mnt_dir, resolved) == 0;
+	endmntent(mounts);
+	return found;
+}
+
+int namespace_make_net(const char *path)
+{
+	_cleanup_close_ int own = -1;
+	_cleanup_close_ int made = -1;
+	int r;
+
+	if (namespace_is_mounted(path))
+		return 0;
+	r = make_file(path);
+	if (r == 0)
+		r = open_own("net", &own);
+	if (r < 0)
+		return r;
+	if (unshare(CLONE_NEWNET) < 0)
+		return -errno;
+	r = open_own("net", &made);
+	if (setns(own, CLONE_NEWNET) < 0)
+		return -errno;
+	return r == 0 ? pin(made, path) : r;
+}
+
+int namespace_mount_bpf(const char *path, uid_t uid)
+{
+	int r;
+
+	if (namespace_is_mounted(path))
+		return 0;
+	r = file_make_folder(path, 0700);
+	if (r < 0)
+		return r;
+	if (mount("bpf", path, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") < 0)
+		return -errno;
+	return chown(path, uid, uid) < 0 ? -errno : 0;
+}
+
+/* Innermost last, so taken off backwards. EINVAL: it went with another one. */
+static int detach_pins(const char *keep)
+{
+	char *paths[1024];
+	size_t n = 0;
+	struct mntent *entry;
+	FILE *mounts = setmntent("/proc/thread-self/mounts", "r");
+	int r = 0;
+
+	if (!mounts)
+		return -errno;
+	while ((entry = getmntent(mounts)) && n < ARRAY_SIZE(paths)) {
+		bool holds = strcmp(entry->mnt_type, "nsfs") == 0 || strcmp(entry->mnt_type, "bpf") == 0;
+
+		if (holds && strcmp(entry->mnt_dir, keep) != 0)
+			paths[n++] = strdup(entry->mnt_dir);
+	}
+	endmntent(mounts);
+	while (n-- > 0) {
+		if (r == 0 && (!paths[n] || umount2(paths[n], MNT_DETACH) < 0) && errno != EINVAL &&
+		    errno != ENOENT)
+			r = -errno;
+		free(paths[n]);
+	}
+	return r;
+}
+
+static int mount_tmpfs(const char *path, uid_t uid, const char *mode)
+{
+	char options[64];
+
+	snprintf(options, sizeof(options), "mode=%s,uid=%u,gid=%u,size=64k", mode, uid, uid);
+	return mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NOEXEC, options) < 0 ? -errno : 0;
+}
+
+/* A device node of our own: the host's is root's, and stays so. */
+static int make_tun(uid_t uid)
+{
+	const char *device = TUN_FOLDER "/tun";
+	int r = mount_tmpfs(TUN_FOLDER, 0, "0755");
+
+	if (r < 0)
+		return r;
+	if (mknod(device, S_IFCHR | 0600, makedev(10, 200)) < 0 || chown(device, uid, uid) < 0)
+		return -errno;
+	return 0;
+}
+
+static int furnish(const char *bpf, uid_t uid)
+{
+	char resolved[PATH_MAX];
+	int r;
+
+	/* Slave: what the host unmounts later goes here, too; nothing comes back. */
+	if (!realpath(bpf, resolved) || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		return -errno;
+	r = detach_pins(resolved);
+	if (r == 0)
+		r = mount_tmpfs(WIREGUARD_FOLDER, uid, "0700");
+	return r == 0 ? make_tun(uid) : r;
+}
+
+static int make_and_pin_mount(const char *path, const char *bpf, uid_t uid)
+{
+	_cleanup_close_ int own = -1;
+	_cleanup_close_ int made = -1;
+	int r = open_own("mnt", &own);
+
+	if (r < 0)
+		return r;
+	if (unshare(CLONE_NEWNS) < 0)
+		return -errno;
+	r = furnish(bpf, uid);
+	if (r == 0)
+		r = open_own("mnt", &made);
+	if (setns(own, CLONE_NEWNS) < 0)
+		return -errno;
+	return r == 0 ? pin(made, path) : r;
+}
+
+/*
+ * A mount namespace can be pinned only in one with a smaller number, so that there are no loops: EINVAL
+ * otherwise. Linux 6.18 hands the numbers out in batches, one a CPU, so that a younger namespace may have the
+ * smaller one (seen on two CPUs). Made on the CPU where ours was made, it always has the larger one: so try
+ * them all.
+ */
+static int try_each_cpu(const char *path, const char *bpf, uid_t uid)
+{
+	cpu_set_t allowed, one;
+	int r = -EINVAL;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
+		return -errno;
+	for (int cpu = 0; cpu < CPU_SETSIZE && r == -EINVAL; cpu++) {
+		if (!CPU_ISSET(cpu, &allowed))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (sched_setaffinity(0, sizeof(one), &one) == 0)
+			r = make_and_pin_mount(path, bpf, uid);
+	}
+	return sched_setaffinity(0, sizeof(allowed), &allowed) < 0 && r == 0 ? -errno : r;
+}
+
+int namespace_make_mount(const char *path, const char *bpf, uid_t uid)
+{
+	int r;
+
+	if (namespace_is_mounted(path))
+		return 0;
+	r = make_file(path);
+	if (r == 0)
+		r = file_make_folder(WIREGUARD_FOLDER, 0755);
+	if (r == 0)
+		r = file_make_folder(TUN_FOLDER, 0755);
+	if (r == 0)
+		r = make_and_pin_mount(path, bpf, uid);
+	return r == -EINVAL ? try_each_cpu(path, bpf, uid) : r;
+}
+
+int namespace_unmount(const char *path)
+{
+	struct stat status;
+
+	while (namespace_is_mounted(path))
+		if (umount2(path, MNT_DETACH) < 0)
+			return -errno;
+	if (lstat(path, &status) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (S_ISDIR(status.st_mode) ? rmdir(path) < 0 : unlink(path) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	return 0;
+}
+
+int namespace_call_net(const char *path, int (*fn)(const void *data), const void *data)
+{
+	_cleanup_close_ int own = -1;
+	_cleanup_close_ int target = open(path, O_RDONLY | O_CLOEXEC);
+	int r;
+
+	if (target < 0)
+		return -errno;
+	r = open_own("net", &own);
+	if (r < 0)
+		return r;
+	if (setns(target, CLONE_NEWNET) < 0)
+		return -errno;
+	r = fn(data);
+	return setns(own, CLONE_NEWNET) < 0 ? -errno : r;
+}
+
+int namespace_make_private(const char *path)
+{
+	if (!namespace_is_mounted(path) && mount(path, path, NULL, MS_BIND, NULL) < 0)
+		return -errno;
+	return mount(NULL, path, NULL, MS_PRIVATE, NULL) < 0 ? -errno : 0;
+}
