@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import secrets
 import select
 import stat
 import subprocess
@@ -14,6 +15,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from world import Agent, token_hash
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WIRETOLL = Path(os.environ.get("WIRETOLL_BIN", REPOSITORY / "build/bin")).resolve() / "wiretoll"
@@ -111,6 +113,23 @@ def customer(api, admin, cloud, tmp_path):
 @pytest.fixture
 def gateway(customer, cloud):
     return customer.json("gateway", "create", "--vpc", cloud.vpc, "--plan", cloud.plan, "--name", unique("gw"))
+
+
+def deploy(api, cloud, gateway):
+    """What the worker and an agent do for a gateway that waits for them. Returns the agent."""
+    host = read(api, f"/v1/hypervisors/{cloud.host}")["id"]
+    claimed = api.sql("SELECT gateway::text FROM gateway.claim_job('test', %s, interval '1 minute')", host)
+    assert claimed == [(gateway,)]
+
+    def one_time_token(attempt):
+        token = secrets.token_urlsafe(32)
+        assert api.sql("SELECT gateway.set_enroll_token('test', %s, %s, %s, now() + interval '1 minute')", gateway, attempt,
+                       token_hash(token)) == [(True,)]
+        return token
+
+    agent = Agent(types.SimpleNamespace(api=api, id=gateway, one_time_token=one_time_token))
+    agent.activate()
+    return agent
 
 
 def new_key():
@@ -378,6 +397,56 @@ def test_usage_and_report_of_a_new_gateway(customer, gateway, cloud):
 def test_the_ledger_is_for_billing(admin, customer):
     customer.run("ledger", status=1)
     assert isinstance(admin.json("ledger", "--limit", 5), list)
+
+
+def test_four_commands_from_nothing_to_a_tunnel(api, customer, cloud, tmp_path):  # I2, X7
+    name = unique("gw")
+    waiting = subprocess.Popen([WIRETOLL, "gateway", "create", "--vpc", cloud.vpc, "--name", name, "--wait"], env=customer.env,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while api.request("GET", f"/v1/gateways/{name}", token=api.admin_token)[0] != 200:
+        assert time.monotonic() < deadline and waiting.poll() is None, waiting.communicate()
+        time.sleep(0.02)
+    gateway = read(api, f"/v1/gateways/{name}")["id"]
+    agent = deploy(api, cloud, gateway)
+    out, err = waiting.communicate(timeout=30)
+    assert waiting.returncode == 0 and "active" in out and "deploying" in err, err
+
+    config = customer.run("peer", "add", f"{name}/laptop", "--keygen").out
+    private = re.search(r"^PrivateKey = (\S{44})$", config, re.MULTILINE)[1]
+    public = subprocess.run(["wg", "pubkey"], input=private, capture_output=True, text=True, check=True).stdout.strip()
+    peer = read(api, f"/v1/gateways/{gateway}/peers/laptop")
+    assert peer["public_key"] == public
+    assert customer.run("peer", "config", f"{name}/laptop").out.replace("[YOUR_PRIVATE_KEY]", private) == config
+
+    agent.report([agent.grow(1, peer["id"], agent.active_since, upload_bytes=1_500_000, download_bytes=84),
+                  agent.grow(0, None, agent.active_since, upload_bytes=40)])
+    used = {item["peer"]: (item["upload_bytes"], item["download_bytes"]) for item in customer.json("usage", name)}
+    assert used == {peer["id"]: ("1500000", "84"), None: ("40", "0")}
+    shown = customer.run("usage", name).out
+    assert re.search(r"laptop +1\.5 MB +84 B\n", shown) and re.search(r"\(unattributed\) +40 B +0 B\n", shown)
+    assert "1.5 MB / 10 MB" in customer.run("gateway", "show", name).out
+    shown = customer.run("gateway", "top", name).out
+    assert "laptop" in shown and "(unattributed)" in shown
+
+
+def test_a_peer_whose_configuration_cannot_be_had_is_taken_back(customer, gateway):
+    said = customer.run("peer", "add", f"{gateway['name']}/laptop", "--keygen", status=1)
+    assert "removed again" in said.err and not said.out
+    assert customer.json("peer", "list", gateway["name"]) == []
+
+
+def test_a_secret_in_a_file_that_everybody_may_read_is_warned_of(api, customer, cloud, gateway, tmp_path):
+    deploy(api, cloud, gateway["id"])
+    for mode, warned in ((0o644, True), (0o600, False)):
+        file = tmp_path / f"{mode:o}.conf"
+        file.touch(mode)
+        file.chmod(mode)
+        with file.open("w") as output:
+            done = subprocess.run([WIRETOLL, "peer", "add", f"{gateway['name']}/p{mode:o}", "--keygen"], env=customer.env, stdout=output,
+                                  stderr=subprocess.PIPE, text=True, timeout=30)
+        assert done.returncode == 0 and ("warning" in done.stderr) == warned
+        assert "PrivateKey" in file.read_text()
 
 
 # ---- help and wrong usage -------------------------------------------------------------------------------

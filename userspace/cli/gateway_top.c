@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -80,12 +81,17 @@ static int add_rates(struct look *look, const struct look *before)
  */
 static int add_unattributed(struct session *session, const char *name, json_t *peers)
 {
-	_cleanup_free_ char *path = path_format("/v1/gateways/%s/usage?interval=total&by=peer", name);
+	char cycle_begins[CLOCK_TEXT_SIZE];
+	_cleanup_free_ char *path = NULL;
 	_cleanup_json_ json_t *usage = NULL;
 	json_t *item;
 	size_t index;
 	int r;
 
+	/* What peers show is of the current cycle, too. */
+	clock_format(clock_utc_ns(), cycle_begins);
+	snprintf(cycle_begins + strlen("2026-11"), sizeof(cycle_begins) - strlen("2026-11"), "-01T00:00:00Z");
+	path = path_format("/v1/gateways/%s/usage?interval=total&by=peer&from=%s", name, cycle_begins);
 	if (!path)
 		return session_no_memory(session);
 	r = session_list(session, path, NULL, 0, &usage);
