@@ -294,9 +294,6 @@ BAD = [
     ("grant", {"cycle": 1, "grant_seq": 1, "cycle_counted": "1", "exhausted": False}),
     ("grant", {"cycle": 202611, "grant_seq": 1, "cycle_counted": "1"}),
     ("states", [{"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z", "state": "asleep"}]),
-    ("states", [{"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z", "state": "active"}]),
-    ("states", [{"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:02Z", "state": "active"},
-                {"from": "2026-01-01T00:00:01Z", "to": "2026-01-01T00:00:03Z", "state": "suspended"}]),
 ]
 
 

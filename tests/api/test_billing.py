@@ -389,6 +389,22 @@ def test_states_from_the_future_bill_nothing(api):
     assert len(agent.gateway.ledger("base")) == 1
 
 
+def test_a_clock_that_steps_back_costs_nothing(api):  # I12
+    begin = now() - 3 * HOUR
+    agent = active_agent(World(api), since=begin)
+    peer = agent.gateway.peer()
+    agent.report(covered=(begin, begin + 0.9 * HOUR), states=[(begin, begin + 0.9 * HOUR, "active")])
+    agent.report([agent.grow(1, peer, begin, upload_bytes=5)], covered=(begin + 0.9 * HOUR, begin + 0.2 * HOUR),
+                 states=[(begin + 0.9 * HOUR, begin + 0.2 * HOUR, "active"), (begin + 0.1 * HOUR, begin + 0.95 * HOUR, "suspended"),
+                         (begin + 0.5 * HOUR, begin + 1.1 * HOUR, "active")])
+    assert [line[4] for line in agent.gateway.ledger("base")] == [begin, begin + HOUR]
+    assert api.sql("SELECT lower(span), upper(span), state FROM billing.active_interval WHERE gateway = %s ORDER BY span", agent.gateway.id) == [
+        (begin, begin + 0.9 * HOUR, "active"), (begin + 0.9 * HOUR, begin + 0.95 * HOUR, "suspended"),
+        (begin + 0.95 * HOUR, begin + 1.1 * HOUR, "active")]
+    assert agent.gateway.bucket_row("used") == 5
+    assert agent.gateway.row("complete_through") == begin + 0.9 * HOUR
+
+
 @pytest.mark.parametrize("status", ["deploying", "error"])
 def test_deploying_and_error_begin_no_hour(api, status):
     agent = Agent(World(api).gateway())

@@ -289,27 +289,34 @@ BEGIN
 END
 $$;
 
--- Adds what the agent saw of its own state. What is known already stays; touching intervals of one state become one.
+-- Adds what the agent saw of its own state, one interval after the other. What is known already stays; touching intervals of
+-- one state become one. An interval that a clock stepping back has turned round is empty.
 CREATE FUNCTION billing.merge_states(owner_id uuid, gateway_id uuid, states jsonb, within tstzrange) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    piece record;
+    told record;
+    piece tstzrange;
     joined tstzrange;
 BEGIN
-    FOR piece IN
-        SELECT s.state, unnest(tstzmultirange(s.span * within)
-                               - coalesce((SELECT range_agg(i.span) FROM billing.active_interval i
-                                           WHERE i.owner = owner_id AND i.gateway = gateway_id AND i.span && s.span), '{}')) AS span
-        FROM (SELECT x.v ->> 'state' AS state, tstzrange((x.v ->> 'from')::timestamptz, (x.v ->> 'to')::timestamptz) AS span
-              FROM jsonb_array_elements(states) x (v)) s
+    FOR told IN
+        SELECT s.state, tstzrange(s.begins, s.ends) * within AS span
+        FROM (SELECT x.n, x.v ->> 'state' AS state, (x.v ->> 'from')::timestamptz AS begins, (x.v ->> 'to')::timestamptz AS ends
+              FROM jsonb_array_elements(states) WITH ORDINALITY x (v, n)) s
+        WHERE s.begins < s.ends ORDER BY s.n
     LOOP
-        WITH touching AS (
-            DELETE FROM billing.active_interval i
-            WHERE i.owner = owner_id AND i.gateway = gateway_id AND i.state = piece.state AND i.span -|- piece.span
-            RETURNING i.span
-        )
-        SELECT range_merge(range_agg(t.span)) INTO joined FROM (SELECT touching.span FROM touching UNION ALL SELECT piece.span) t;
-        INSERT INTO billing.active_interval (owner, gateway, span, state) VALUES (owner_id, gateway_id, joined, piece.state);
+        FOR piece IN
+            SELECT unnest(tstzmultirange(told.span)
+                          - coalesce((SELECT range_agg(i.span) FROM billing.active_interval i
+                                      WHERE i.owner = owner_id AND i.gateway = gateway_id AND i.span && told.span), '{}'))
+        LOOP
+            WITH touching AS (
+                DELETE FROM billing.active_interval i
+                WHERE i.owner = owner_id AND i.gateway = gateway_id AND i.state = told.state AND i.span -|- piece
+                RETURNING i.span
+            )
+            SELECT range_merge(range_agg(t.span)) INTO joined FROM (SELECT touching.span FROM touching UNION ALL SELECT piece) t;
+            INSERT INTO billing.active_interval (owner, gateway, span, state) VALUES (owner_id, gateway_id, joined, told.state);
+        END LOOP;
     END LOOP;
 END
 $$;
