@@ -115,11 +115,16 @@ def gateway(customer, cloud):
     return customer.json("gateway", "create", "--vpc", cloud.vpc, "--plan", cloud.plan, "--name", unique("gw"))
 
 
-def deploy(api, cloud, gateway):
-    """What the worker and an agent do for a gateway that waits for them. Returns the agent."""
+def claim(api, cloud, gateway):
+    """What the worker does first."""
     host = read(api, f"/v1/hypervisors/{cloud.host}")["id"]
     claimed = api.sql("SELECT gateway::text FROM gateway.claim_job('test', %s, interval '1 minute')", host)
     assert claimed == [(gateway,)]
+
+
+def deploy(api, cloud, gateway):
+    """What the worker and an agent do for a gateway that waits for them. Returns the agent."""
+    claim(api, cloud, gateway)
 
     def one_time_token(attempt):
         token = secrets.token_urlsafe(32)
@@ -331,6 +336,13 @@ def test_extra_gb_and_suspension_are_the_admins(api, admin, customer, gateway):
     admin.run("gateway", "resume", gateway["name"])
     assert read(api, f"/v1/gateways/{gateway['id']}")["suspended_reasons"] == []
     customer.run("gateway", "extra", gateway["name"], "1", status=1)
+
+
+def test_the_log_of_a_deployment_is_for_the_admin(api, admin, customer, cloud, gateway):
+    claim(api, cloud, gateway["id"])
+    assert api.sql("SELECT gateway.log_job('test', %s, 1, 'agent', 'says hello')", gateway["id"]) == [(True,)]
+    assert re.search(r"Z +1 +agent +says hello\n", admin.run("gateway", "log", gateway["name"]).out)
+    customer.run("gateway", "log", gateway["name"], status=1)
 
 
 def test_deleting_a_gateway_that_deploys(api, customer, gateway):

@@ -269,5 +269,5 @@ int run_gateway_log(struct session *session, const struct command *command, cons
 	_cleanup_free_ char *path = path_format("/v1/gateways/%s/log", arguments->positional[0]);
 
 	(void)command;
-	return list_path(session, arguments, path, "time,attempt,step,line");
+	return list_path(session, arguments, path, "at=TIME,attempt,step,line");
 }
