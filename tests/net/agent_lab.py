@@ -5,7 +5,6 @@ The API here is the oracle of the agent's protocol: it keeps what it was told, c
 holds, and fails in the ways that tests ask for. It shares no code with the agent.
 """
 
-import base64
 import contextlib
 import http.server
 import json
@@ -69,7 +68,7 @@ class Api:
     """What the agent talks to. Counts are kept as the protocol says: totals by (epoch, slot, incarnation)."""
 
     def __init__(self, folder):
-        self.lock = threading.Condition()
+        self.lock = threading.Condition(threading.RLock())
         self.state = None
         self.gone = False
         self.grant = {"cycle": 202611, "grant_seq": 1, "ceiling": None, "mask": "both"}
@@ -233,6 +232,20 @@ class Api:
     def wait_applied(self, revision, timeout=10):
         wait_for(f"revision {revision} is applied",
                  lambda: self.batches and self.batches[-1]["applied_revision"] >= revision, timeout)
+
+    def last_epoch(self):
+        return self.batches[-1]["epoch"]["id"]
+
+    def forget(self, epoch, behind):
+        """As a database does that is restored to an earlier point. Call with the lock held."""
+        self.batches = [b for b in self.batches if b["epoch"]["id"] != epoch or b["seq"] <= behind]
+        self.held[epoch] = (behind, self.checksums[epoch, behind])
+        self.checksums = {key: crc for key, crc in self.checksums.items() if key[0] != epoch or key[1] <= behind}
+        self.totals = {}
+        for batch in self.batches:
+            for record in batch["records"]:
+                key = (batch["epoch"]["id"], record["slot"], record["incarnation"])
+                self.totals[key] = (record["peer"], record)
 
     def last(self):
         with self.lock:
@@ -406,6 +419,3 @@ def laboratory():
         shutil.rmtree(folder)
     assert "AddressSanitizer" not in log and "runtime error" not in log
 
-
-def base64_key():
-    return base64.b64encode(os.urandom(32)).decode()

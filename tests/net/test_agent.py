@@ -2,7 +2,6 @@
 """wiretoll-agent with real wireguard-go, real clients and a pretended API. Truth is the clients' own device counters."""
 
 import json
-import os
 import signal
 import stat
 import subprocess
@@ -11,7 +10,7 @@ import time
 
 import pytest
 
-from agent_lab import GATEWAY, inside, laboratory, run, wait_for
+from agent_lab import BIN, inside, laboratory, run, wait_for
 
 STATE = {
     "interface": {"addresses": ["10.99.0.1/24"], "listen_port": 51820, "mtu": 1420},
@@ -41,11 +40,13 @@ def deploy(lab, connect=True):
 
 
 def wait_truth(api, clients, timeout=6):
-    """Metered is what the clients' kernels counted, to the byte and in both directions."""
-    truth = {client.id: client.counters() for client in clients}
-    wait_for("metered is the truth", lambda: all(api.counted(c.id) == truth[c.id] for c in clients) or None, timeout)
+    """Metered is what the clients' kernels counted, to the byte and in both directions, and stays so."""
+    truth = [client.counters() for client in clients]
+    deadline = time.monotonic() + timeout
+    while [api.counted(client.id) for client in clients] != truth and time.monotonic() < deadline:
+        time.sleep(0.02)
     time.sleep(1.2)
-    assert {c.id: api.counted(c.id) for c in clients} == truth
+    assert [api.counted(client.id) for client in clients] == truth
 
 
 def wait_stable(value, seconds=2.5):
@@ -96,33 +97,41 @@ def test_secrets_stay_where_they_belong(lab):
     for text in (gateway.log.read_text(), bodies):
         assert private_key not in text and token not in text and "once" not in text
     status = open(f"/proc/{gateway.agent.pid}/status").read()
-    assert f"Uid:\t12345\t12345" in status and "NoNewPrivs:\t1" in status
+    assert "Uid:\t12345\t12345" in status and "NoNewPrivs:\t1" in status
+
+
+# Paced: what is sent flat out is counted by the sender and then lost in a socket's buffer.
+SERVER = """
+import socket, time
+s = socket.create_server(('10.1.0.10', 5000))
+while True:
+    c = s.accept()[0]
+    n = 0
+    while n < 300000: n += len(c.recv(65536))
+    for _ in range(50): c.sendall(b'x' * 4000); time.sleep(0.005)
+    c.close()
+"""
+CLIENT = """
+import socket, time
+s = socket.create_connection(('10.1.0.10', 5000))
+for _ in range(75): s.sendall(b'x' * 4000); time.sleep(0.005)
+n = 0
+while n < 200000: n += len(s.recv(65536))
+"""
 
 
 def test_metered_is_what_the_clients_counted(lab):
     api, gateway, clients = lab
     deploy(lab)
-    sink = subprocess.Popen(inside("inst", "/usr/bin/python3", "-c", (
-        "import socket\n"
-        "s = socket.create_server(('10.1.0.10', 5000))\n"
-        "while True:\n"
-        "    c = s.accept()[0]\n"
-        "    n = 0\n"
-        "    while n < 300000: n += len(c.recv(65536))\n"
-        "    c.sendall(b'x' * 200000); c.close()\n")))
+    server = subprocess.Popen(inside("inst", "/usr/bin/python3", "-c", SERVER))
     try:
         wait_for("the server listens", lambda: "5000" in run(*inside("inst", "ss", "-ltn")))
         for client in clients:
             assert client.ping(count=50, size=1000) == 50
-            run(*inside(client.namespace, "/usr/bin/python3", "-c", (
-                "import socket\n"
-                "s = socket.create_connection(('10.1.0.10', 5000))\n"
-                "s.sendall(b'x' * 300000)\n"
-                "n = 0\n"
-                "while n < 200000: n += len(s.recv(65536))\n")))
+            run(*inside(client.namespace, "/usr/bin/python3", "-c", CLIENT))
     finally:
-        sink.kill()
-        sink.wait()
+        server.kill()
+        server.wait()
     wait_truth(api, clients)
     assert all(min(api.counted(client.id)) > 250000 for client in clients)
     nobody = [record for (_, slot, _), (_, record) in api.totals.items() if slot == 0]
@@ -335,17 +344,90 @@ def test_a_new_attempt_takes_over_under_a_new_generation(lab):
     assert api.last()["generation"] == 2 and api.enrolments[1]["attempt"] == 2
 
 
+def test_a_restored_database_is_filled_again_from_the_journal(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    assert clients[0].ping(count=20) == 20
+    wait_for("some batches", lambda: len(api.batches) >= 5)
+    with api.lock:
+        epoch = api.last_epoch()
+        before = dict(api.checksums)
+        api.forget(epoch, behind=2)
+    assert clients[0].ping(count=10) == 10
+    wait_for("all is held again", lambda: api.held[epoch][0] > max(seq for _, seq in before))
+    assert all(api.checksums[key] == crc for key, crc in before.items())
+    assert {reason for reason, _ in api.conflicts} == {"gap"}
+    api.conflicts.clear()
+    wait_truth(api, clients)
+
+
+def test_an_epoch_that_the_api_refuses_is_given_up(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    with api.lock:
+        first = api.last_epoch()
+        api.held[first] = (1000, 1)
+    assert gateway.agent.wait(timeout=10) == 1
+    assert not gateway.is_up()
+    api.conflicts.clear()
+    gateway.start_agent()
+    wait_for("a new epoch", lambda: api.last_epoch() != first)
+    wait_for("the client passes again", lambda: clients[0].ping(wait=1), 5)
+    assert [batch["seq"] for batch in api.batches if batch["epoch"]["id"] != first][0] == 1
+
+
+def test_a_fenced_agent_stops(lab):
+    api, gateway, _ = lab
+    deploy(lab, connect=False)
+    api.generation += 1
+    assert gateway.agent.wait(timeout=10) == 1
+    assert "fenced" in gateway.log.read_text()
+    assert gateway.is_up()
+
+
+def test_an_attempt_that_is_over_ends_for_good(lab):
+    api, gateway, _ = lab
+    deploy(lab, connect=False)
+    api.refuse = (410, {})
+    assert gateway.agent.wait(timeout=10) == 0
+    assert not gateway.is_up()
+
+
+def test_a_wrong_certificate_is_not_talked_to(lab):
+    api, gateway, _ = lab
+    other = gateway.base.parent / "other.pem"
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-subj", "/CN=wiretoll-api", "-addext", "subjectAltName=DNS:wiretoll-api",
+        "-keyout", gateway.base.parent / "other.key", "-out", other)
+    api.ca_pem = other.read_text()
+    gateway.write_bootstrap()
+    gateway.start_wireguard()
+    gateway.start_agent()
+    wait_for("the refusal is logged", lambda: "could not enrol" in gateway.log.read_text())
+    assert api.enrolments == []
+
+
+def test_what_cannot_be_applied_is_told_and_the_rest_holds(lab):
+    api, gateway, (first, second) = lab
+    deploy(lab, connect=False)
+    revision = api.set_state(peers=[first.peer(), second.peer(allowed_ips=["10.99.0.3/24"])])
+    wait_for("the complaint", lambda: api.last()["cannot_apply"])
+    assert "allowed_ips" in api.last()["cannot_apply"][0]["reason"]
+    assert api.last()["applied_revision"] == revision - 1
+    assert len(gateway.peers()) == 2
+
+
 def test_one_agent_at_a_time(lab):
     api, gateway, _ = lab
     deploy(lab, connect=False)
-    second = subprocess.run(inside("gw", gateway.agent.args[-5], "--base", gateway.base, "--bpf", gateway.bpf),
+    second = subprocess.run(inside("gw", BIN / "wiretoll-agent", "--base", gateway.base, "--bpf", gateway.bpf),
                             capture_output=True, text=True, timeout=10)
     assert second.returncode == 1 and "could not lock" in second.stderr
 
 
 def test_memory_stays_small(lab):
     api, gateway, _ = lab
-    if "sanitize" in str(gateway.agent or os.environ.get("WIRETOLL_BIN", "")):
+    if "sanitize" in str(BIN):
         pytest.skip("sanitizers need more memory than the program")
     deploy(lab)
     time.sleep(3)
@@ -363,7 +445,6 @@ def test_memory_stays_small(lab):
     (["--base", "/nowhere", "--bpf", "/nowhere"], 1, "could not open /nowhere"),
 ])
 def test_command_line(arguments, status, words):
-    from agent_lab import BIN
     done = subprocess.run([BIN / "wiretoll-agent", *arguments], capture_output=True, text=True, timeout=10)
     assert done.returncode == status
     assert words in (done.stdout if status == 0 else done.stderr)

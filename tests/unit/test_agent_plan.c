@@ -222,7 +222,7 @@ static void fill_desired(const struct person *people, struct desired *desired, s
 		peer->keepalive = (uint16_t)people[i].keepalive;
 		peer->enabled = !people[i].disabled;
 		if (people[i].endpoint)
-			strcpy(peer->endpoint, people[i].endpoint);
+			snprintf(peer->endpoint, sizeof(peer->endpoint), "%s", people[i].endpoint);
 		peer->allowed_ips.items = lists[i];
 		peer->allowed_ips.count = prefixes(&people[i], lists[i]);
 	}

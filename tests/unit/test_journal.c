@@ -37,7 +37,7 @@ static void remove_folder(void)
 static int make_folder(void **state)
 {
 	(void)state;
-	strcpy(folder, "/tmp/wiretoll-journal-XXXXXX");
+	snprintf(folder, sizeof(folder), "/tmp/wiretoll-journal-XXXXXX");
 	return mkdtemp(folder) ? 0 : -1;
 }
 

@@ -101,8 +101,10 @@ struct agent {
 	bool up;
 	uint64_t applied_revision;
 	json_t *cannot_apply; /* array, or NULL: nothing */
+	bool shadowed;        /* a program before the meter's may end the chain: said in the reports */
 	loop_tag settling;
 	loop_tag repairing;
+	unsigned repairs; /* in a row */
 	int resolver_pipe[2];
 
 	struct uplink uplink;

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define REPAIR_NS NSEC_PER_SEC
+#define REPAIR_SECONDS_MAX 64
 
 /* Setting the port that is set already makes a userspace device open its socket anew, and lose packets. */
 static int key_and_port_differ(struct agent *agent, uint16_t listen_port, bool *ret_differ)
@@ -133,6 +133,19 @@ static void on_repair(void *data, int result)
 	follow_again(agent);
 }
 
+static void repair_later(struct agent *agent)
+{
+	int64_t seconds = 1;
+
+	for (unsigned i = 0; i < agent->repairs && seconds < REPAIR_SECONDS_MAX; i++)
+		seconds *= 2;
+	agent->repairs++;
+	loop_cancel(agent->loop, agent->repairing);
+	if (loop_at_boot(agent->loop, clock_boot_ns() + seconds * NSEC_PER_SEC, on_repair, agent,
+			 &agent->repairing) < 0)
+		agent_exit(agent, 1);
+}
+
 void apply_desired(struct agent *agent, struct desired *desired, bool grants_are_ours)
 {
 	int r;
@@ -143,6 +156,7 @@ void apply_desired(struct agent *agent, struct desired *desired, bool grants_are
 		return;
 	}
 	cannot_clear(agent);
+	agent->shadowed = false;
 	r = apply_steps(agent, desired, grants_are_ours);
 	if (r == 0)
 		agent->applied_revision = desired->revision;
@@ -152,10 +166,9 @@ void apply_desired(struct agent *agent, struct desired *desired, bool grants_are
 	agent->applied = r == 0 ? desired : NULL;
 	if (r < 0) {
 		agent->firewall_stands = false;
-		loop_cancel(agent->loop, agent->repairing);
-		if (loop_at_boot(agent->loop, clock_boot_ns() + REPAIR_NS, on_repair, agent,
-				 &agent->repairing) < 0)
-			agent_exit(agent, 1);
+		repair_later(agent);
+	} else {
+		agent->repairs = 0;
 	}
 	report_state(agent, current_state(agent));
 	report_make(agent);

@@ -113,7 +113,7 @@ static int read_identity(const json_t *object, struct config *config, struct jso
 		return -EINVAL;
 	}
 	if (r == 0)
-		strcpy(config->interface, text);
+		snprintf(config->interface, sizeof(config->interface), "%s", text);
 	return r;
 }
 

@@ -116,7 +116,7 @@ static int read_endpoint(const json_t *object, struct desired_peer *peer, struct
 		json_problem_set(problem, "endpoint", "endpoint is \"%.60s\"; accepted is HOST:PORT", text);
 		return -EINVAL;
 	}
-	strcpy(peer->endpoint, text);
+	snprintf(peer->endpoint, sizeof(peer->endpoint), "%s", text);
 	return 0;
 }
 

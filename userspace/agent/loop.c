@@ -310,7 +310,6 @@ static void complete(struct loop *loop, const struct io_uring_cqe *cqe)
 
 int loop_run(struct loop *loop)
 {
-	loop->stopping = false;
 	while (!loop->stopping) {
 		struct io_uring_cqe *cqe;
 		unsigned head, seen = 0;

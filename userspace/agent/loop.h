@@ -40,7 +40,7 @@ WT_MUST_CHECK int loop_write_durably(struct loop *loop, int fd, const void *byte
 /* fn is not called any more. 0 and tags that are over are accepted. */
 void loop_cancel(struct loop *loop, loop_tag tag);
 
-/* Runs until loop_stop(). Returns 0, or -errno of the ring. */
+/* Runs until loop_stop(), which may have been called already. Returns 0, or -errno of the ring. */
 WT_MUST_CHECK int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 

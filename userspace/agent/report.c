@@ -172,6 +172,17 @@ static void write_body(struct agent *agent)
 		write_failed(agent, journal_finish(agent->journal, r));
 }
 
+/* A program that ends the chain before the meter's hides packets from it. */
+static void watch_shadow(struct agent *agent)
+{
+	bool shadowed = meter_is_shadowed(agent->meter) == 1;
+
+	if (shadowed && !agent->shadowed)
+		cannot_add(agent, "meter",
+			   "shadowed: a program that runs before it may hide packets from it");
+	agent->shadowed = shadowed;
+}
+
 void report_make_at(struct agent *agent, int64_t covered_to_ns)
 {
 	json_t *status _cleanup_json_ = NULL;
@@ -186,6 +197,7 @@ void report_make_at(struct agent *agent, int64_t covered_to_ns)
 	}
 	agent->report.due = false;
 	agent->report.next_boot_ns = clock_boot_ns() + agent->config.report_every * NSEC_PER_SEC;
+	watch_shadow(agent);
 	status = status_collect(agent);
 	r = build(agent, covered_to_ns, agent->leaving == LEAVING_GONE, status);
 	if (r < 0) {

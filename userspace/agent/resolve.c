@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <stdio.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,7 @@ static void *resolve(void *data)
 	struct addrinfo *found = NULL,
 			hints = {.ai_socktype = SOCK_DGRAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
 
-	strcpy(host, resolution->endpoint);
+	snprintf(host, sizeof(host), "%s", resolution->endpoint);
 	port = strrchr(host, ':');
 	*port++ = '\0';
 	if (getaddrinfo(host, port, &hints, &found) == 0) {
@@ -102,7 +103,7 @@ void resolve_begin(struct agent *agent, const uint8_t peer_id[static UUID_SIZE],
 	if (!resolution)
 		return;
 	memcpy(resolution->peer_id, peer_id, UUID_SIZE);
-	strcpy(resolution->endpoint, endpoint);
+	snprintf(resolution->endpoint, sizeof(resolution->endpoint), "%s", endpoint);
 	resolution->pipe = agent->resolver_pipe[1];
 	pthread_attr_init(&attributes);
 	pthread_attr_setstacksize(&attributes, STACK_BYTES);

@@ -184,6 +184,9 @@ void start_abandon_epoch(struct agent *agent)
 {
 	int r = net_link_set_up(agent->net, agent->config.interface, false);
 
+	/* A last batch that nobody is sent: it tells the next start that this epoch is over. */
+	if (r == 0 && !agent->report.body)
+		r = report_append_final(agent);
 	if (r == 0)
 		r = meter_remove(TAKE_PTR(agent->meter));
 	if (r < 0) {
