@@ -150,8 +150,10 @@ static int read_cycle(struct request *request, struct response *response, char r
 	char now[CLOCK_TEXT_SIZE];
 	int year, month, end = 0;
 
-	if (!text)
-		text = clock_format(clock_utc_ns(), now), now[7] = '\0';
+	if (!text) {
+		text = clock_format(clock_utc_ns(), now);
+		now[7] = '\0';
+	}
 	if (strlen(text) != 7 || sscanf(text, "%4d-%2d%n", &year, &month, &end) != 2 || end != 7 ||
 	    year < 1970 || month < 1 || month > 12)
 		return refuse(response, 422, "cycle",

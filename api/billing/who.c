@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Of a name, the living gateway; several of several owners are none. */
+/* Of a name, the living gateway before deleted ones; two alike of two owners are none. */
 static const char gateway_sql[] =
-	"SELECT owner, id FROM gateway.gateway g "
+	"SELECT owner, id, status = 'deleted' AS gone FROM gateway.gateway g "
 	"WHERE ($1::uuid IS NULL OR owner = $1) AND (id = $2::uuid OR ($2::uuid IS NULL AND name = $3)) "
 	"ORDER BY status = 'deleted', deleted DESC LIMIT 2";
 
@@ -23,7 +23,8 @@ int billing_find_gateway(struct request *request, const char *argument, struct r
 	if (r < 0)
 		return r;
 	n = PQntuples(rows);
-	if (n == 0 || (n == 2 && strcmp(db_value(rows, 0, "owner"), db_value(rows, 1, "owner")) != 0))
+	if (n == 0 || (n == 2 && strcmp(db_value(rows, 0, "gone"), db_value(rows, 1, "gone")) == 0 &&
+		       strcmp(db_value(rows, 0, "owner"), db_value(rows, 1, "owner")) != 0))
 		return refuse(response, 404, NULL,
 			      "there is no gateway \"%.64s\"; accepted is an id or a unique name", argument);
 	snprintf(ret_owner, UUID_TEXT_SIZE, "%s", db_value(rows, 0, "owner"));

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from world import HOUR, Agent, World, active_agent, hour_of, key, now, text_of
+from simulated_agent import HOUR, Agent, World, active_agent, hour_of, key, now, text_of
 
 PEER = "11111111-1111-4111-8111-111111111111"
 
