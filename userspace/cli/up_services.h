@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The three long-running programs of `wiretoll up`, kept running until they are told to stop. */
+#ifndef WIRETOLL_CLI_UP_SERVICES_H
+#define WIRETOLL_CLI_UP_SERVICES_H
+
+#include "cli/up_control.h"
+
+enum up_service { UP_POSTGRES, UP_API, UP_DEPLOYD, UP_SERVICES };
+
+struct up_process {
+	pid_t pid;          /* 0: not running */
+	bool wanted;        /* to be started again when it ends */
+	int64_t started_ns; /* boot time */
+	int64_t restart_ns;
+	int64_t backoff_ns;
+};
+
+struct up_processes {
+	const struct up *up;
+	struct up_process of[UP_SERVICES];
+};
+
+/* Starts one and keeps it running from now on. */
+WT_MUST_CHECK int up_services_start(struct up_processes *processes, enum up_service service);
+
+/* Collects what has ended and starts what is due; returns in how many milliseconds it wants to be called
+ * again, or -1. */
+int up_services_tend(struct up_processes *processes);
+
+/* Stops them in the order that loses nothing: API and worker, then PostgreSQL. Gateways run on. */
+void up_services_stop(struct up_processes *processes);
+
+#endif
