@@ -19,6 +19,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from world import World
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("WIRETOLL_BIN", REPOSITORY / "build/bin")).resolve()
 SQL_ROLES = ("wiretoll_owner", "wiretoll_api", "wiretoll_deploy")
@@ -219,3 +221,8 @@ def api():
         shutil.rmtree(folder, ignore_errors=True)
     assert status == 0, f"wiretoll-api ended with {status}:\n{log}"
     assert "runtime error" not in log and "AddressSanitizer" not in log, log
+
+
+@pytest.fixture
+def world(api):
+    return World(api)

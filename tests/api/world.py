@@ -1,55 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Gateways as deployment leaves them, made by SQL, and agents that speak docs/agent-protocol.md to the real API."""
+"""What most tests of the API begin with: an offer, users, VPCs, gateways. Every call makes new things."""
 
 import base64
 import hashlib
+import itertools
 import json
-import random
 import secrets
 import uuid
-from datetime import datetime, timedelta, timezone
 
-HOUR = timedelta(hours=1)
-MICROSECOND = timedelta(microseconds=1)
-FIELDS = ("upload_bytes", "download_bytes", "upload_packets", "download_packets", "undelivered_bytes", "refused_bytes")
+NUMBERS = itertools.count(1)
 
 
-def now():
-    return datetime.now(timezone.utc)
-
-
-def hour_of(instant):
-    return instant.replace(minute=0, second=0, microsecond=0)
-
-
-def text_of(instant):
-    return instant.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def cycle_of(instant):
-    return instant.year * 100 + instant.month
-
-
-def crc32c_table():
-    table = []
-    for byte in range(256):
-        for _ in range(8):
-            byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
-    return table
-
-
-CRC_TABLE = crc32c_table()
-
-
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = (crc >> 8) ^ CRC_TABLE[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-def key():
+def public_key():
+    """Any 32 bytes are a public key of somebody."""
     return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
@@ -58,191 +21,100 @@ def token_hash(token):
 
 
 class World:
-    """One user and one location of its own, so that tests of a session never meet."""
-
-    def __init__(self, api, overage="charge_overage", accounting="both", rate="0.1", credit_value="7.2", since=None):
+    def __init__(self, api):
         self.api = api
-        self.begin = hour_of(now()) - 40 * HOUR if since is None else since
-        self.user = str(uuid.uuid4())
-        api.sql("INSERT INTO gateway.app_user (id, name, role) VALUES (%s, %s, 'user')", self.user, "u" + self.user[:8])
-        api.sql("INSERT INTO gateway.account (owner, max_gateways) VALUES (%s, 0)", self.user)
-        [[self.location]] = api.sql("INSERT INTO gateway.location (name) VALUES (%s) RETURNING id::text", "l" + self.user[:8])
-        self.rate_version(self.begin, overage, accounting, rate, credit_value)
 
-    def rate_version(self, hour, overage, accounting="both", rate="0.1", credit_value="7.2", announced=True):
-        self.api.sql("INSERT INTO gateway.rate_version (location, from_hour, credit_value, bandwidth_rate, accounting, overage, announced)"
-                     " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                     self.location, hour, credit_value, rate, accounting, overage, announced)
-
-    def plan(self, included_gb, credit_value=None):
-        [[plan]] = self.api.sql("INSERT INTO gateway.plan (name, cpu, ram_mb, storage_gb, included_gb, credit_value)"
-                                " VALUES (%s, 1, 256, 1, %s, %s) RETURNING id::text",
-                                secrets.token_hex(8), included_gb, credit_value)
-        return plan
-
-    def token(self, role="user"):
-        user = self.user
-        if role != "user":
-            [[user]] = self.api.sql("INSERT INTO gateway.app_user (name, role) VALUES (%s, %s) RETURNING id::text",
-                                    secrets.token_hex(8), role)
-        token = secrets.token_urlsafe(32)
-        self.api.sql("INSERT INTO gateway.token (hash, kind, user_id, expires) VALUES (%s, 'session', %s, now() + interval '1 hour')",
-                     token_hash(token), user)
-        return token
-
-    def get(self, path, role="user"):
-        status, answer = self.api.request("GET", path, token=self.token(role))
-        assert status == 200, answer
+    def call(self, method, path, body=None, token=None, status=200, headers=None):
+        got, answer = self.api.request(method, path, body, token or self.api.admin_token, headers)
+        assert got == status, f"{method} {path}: {got} instead of {status}: {answer}"
         return answer
 
-    def gateway(self, included_gb="10", created=None, plan_price=None):
-        return Gateway(self, self.plan(included_gb, plan_price), created or self.begin)
+    def refused(self, method, path, body=None, token=None, status=422, says=(), field=None, headers=None):
+        """The request is refused with a problem document whose detail says all of this."""
+        answer = self.api.exchange(method, path, body, token or self.api.admin_token, headers)
+        assert answer.headers["Content-Type"] == "application/problem+json", answer.body
+        problem = json.loads(answer.body)
+        assert answer.status == problem["status"] == status, problem
+        assert problem["title"] and problem["type"] == "about:blank"
+        for text in [says] if isinstance(says, str) else says:
+            assert text in problem["detail"], f"{text!r} is not in {problem['detail']!r}"
+        if field:
+            assert problem["field"] == field, problem
+        return problem
 
+    def name(self, prefix):
+        return f"{prefix}-{next(NUMBERS)}"
 
-class Gateway:
-    def __init__(self, world, plan, created):
-        self.world, self.api, self.owner = world, world.api, world.user
-        self.id = str(uuid.uuid4())
-        self.name = "g" + self.id[:8]
-        vpc, public, private = (str(uuid.uuid4()) for _ in range(3))
-        self.api.sql("INSERT INTO gateway.vpc (owner, id, location, name) VALUES (%s, %s, %s, %s)",
-                     self.owner, vpc, world.location, "v" + vpc[:8])
-        self.api.sql("INSERT INTO gateway.subnet (owner, id, vpc, cidr, public) VALUES (%s, %s, %s, '198.51.100.0/24', true)",
-                     self.owner, public, vpc)
-        self.api.sql("INSERT INTO gateway.subnet (owner, id, vpc, cidr, public) VALUES (%s, %s, %s, '10.1.0.0/24', false)",
-                     self.owner, private, vpc)
-        self.api.sql("INSERT INTO gateway.gateway (owner, id, name, vpc, public_subnet, location, plan, tunnel_subnet,"
-                     " tunnel_subnet6, created) VALUES (%s, %s, %s, %s, %s, %s, %s, '10.99.0.0/24', 'fd12:3456:789a:1::/64', %s)",
-                     self.owner, self.id, self.name, vpc, public, world.location, plan, created)
-        self.api.sql("UPDATE gateway.account SET gateways = gateways + 1 WHERE owner = %s", self.owner)
-        self.api.sql("INSERT INTO gateway.job (gateway, owner, attempt, goal, deadline)"
-                     " VALUES (%s, %s, 1, 'active', now() + interval '5 minutes')", self.id, self.owner)
-        [[self.bucket]] = self.api.sql("SELECT billing.take_bucket(%s, %s)::text", self.owner, self.id)
+    def image(self, **fields):
+        return self.call("POST", "/v1/images", {"name": self.name("image"), "path": "/images/x.qcow2", **fields}, status=201)
 
-    def row(self, columns):
-        [row] = self.api.sql(f"SELECT {columns} FROM gateway.gateway WHERE owner = %s AND id = %s", self.owner, self.id)
-        return row[0] if len(row) == 1 else row
+    def plan(self, **fields):
+        return self.call("POST", "/v1/plans", {"name": self.name("plan"), "cpu": 1, "ram_mb": 512, "storage_gb": 4,
+                                               "included_gb": "10", **fields}, status=201)
 
-    def bucket_row(self, columns):
-        [row] = self.api.sql(f"SELECT {columns} FROM billing.bucket WHERE owner = %s AND id = %s", self.owner, self.bucket)
-        return row[0] if len(row) == 1 else row
+    def group(self, *plans):
+        return self.call("POST", "/v1/plan-groups", {"name": self.name("group"), "plans": [p["id"] for p in plans]}, status=201)
 
-    def peer(self):
-        [[peer]] = self.api.sql("INSERT INTO gateway.peer (owner, gateway, kind, name, public_key) VALUES (%s, %s, 'road_warrior', %s, %s)"
-                                " RETURNING id::text", self.owner, self.id, "p" + secrets.token_hex(6), secrets.token_bytes(32))
-        return peer
+    def location(self, *plans, **fields):
+        """With VPN gateways on, one plan (unless some are given) and one hypervisor."""
+        if not self.api.sql("SELECT FROM gateway.image WHERE enabled AND purpose = 'vpn_gateway'"):
+            self.image()
+        group = self.group(*(plans or [self.plan()]))
+        location = self.call("POST", "/v1/locations", {"name": self.name("location"), "vpn_enabled": True,
+                                                       "plan_group": group["id"], **fields}, status=201)
+        self.hypervisor(location)
+        return location
 
-    def one_time_token(self, attempt=1, minutes=15):
+    def hypervisor(self, location):
+        return self.call("POST", "/v1/hypervisors", {"name": self.name("host"), "location": location["id"], "driver": "netns",
+                                                     "cpu": 64, "ram_mb": 65536, "storage_gb": 1000}, status=201)
+
+    def user(self, role="user", **fields):
+        """A user; its token is in the field token."""
+        user = self.call("POST", "/v1/users", {"name": self.name("user"), "role": role, **fields}, status=201)
+        user["token"] = self.api.token_of(user["id"])
+        return user
+
+    def subnets(self, private="10.1.0.0/24", addresses=20):
+        number = next(NUMBERS)
+        public = f"198.{18 + number // 250}.{number % 250}"
+        return [
+            {"cidr": private, "public": False, "gateway_range": f"{private.split('/')[0]}/28",
+             "attachment": {"bridge": "vpc0", "route_netns": []}},
+            {"cidr": f"{public}.0/24", "public": True, "gateway_range": f"{public}.10-{public}.{9 + addresses}",
+             "router": f"{public}.1", "attachment": {"bridge": "pub0"}},
+        ]
+
+    def vpc(self, owner, location, **fields):
+        return self.call("POST", "/v1/vpcs", {"name": self.name("vpc"), "owner": owner["id"], "location": location["id"],
+                                              "subnets": self.subnets(), **fields}, status=201)
+
+    def gateway(self, owner=None, **fields):
+        """With a user (in the field user), a location and a VPC of its own, unless they are given."""
+        user = owner or self.user()
+        if "vpc" not in fields:
+            fields["vpc"] = self.vpc(user, self.location())["id"]
+        gateway = self.call("POST", "/v1/gateways", fields, user["token"], 201)
+        gateway["user"] = user
+        return gateway
+
+    def peer(self, gateway, **fields):
+        return self.call("POST", f"/v1/gateways/{gateway['id']}/peers",
+                         {"name": self.name("peer"), "public_key": public_key(), **fields}, gateway["user"]["token"], 201)
+
+    def site(self, gateway, *allowed_ips, **fields):
+        return self.peer(gateway, kind="site_to_site", allowed_ips=list(allowed_ips), **fields)
+
+    def deployed(self, gateway):
+        """As if a worker and an agent had brought it up."""
+        self.api.sql("UPDATE gateway.gateway SET status = 'active', public_key = %s, public_ip = '198.51.100.10', "
+                     "active_since = now(), last_report = now() WHERE id = %s", secrets.token_bytes(32), gateway["id"])
+
+    def agent_token(self, gateway):
         token = secrets.token_urlsafe(32)
-        self.api.sql("INSERT INTO gateway.token (hash, kind, owner, gateway, attempt, expires)"
-                     " VALUES (%s, 'enroll', %s, %s, %s, now() + %s * interval '1 minute')",
-                     token_hash(token), self.owner, self.id, attempt, minutes)
+        self.api.sql("INSERT INTO gateway.token (hash, kind, owner, gateway, attempt, generation, expires) "
+                     "VALUES (%s, 'agent', %s, %s, 1, 1, 'infinity')", token_hash(token), gateway["owner"], gateway["id"])
         return token
 
-    def ledger(self, kind):
-        return self.api.sql("SELECT utc_hour, part, bytes, amount::text, lower(span), upper(span) FROM billing.ledger"
-                            " WHERE owner = %s AND gateway = %s AND kind = %s ORDER BY utc_hour, part", self.owner, self.id, kind)
-
-    def actions(self):
-        return self.api.sql("SELECT kind, key FROM billing.action WHERE owner = %s AND gateway = %s ORDER BY created, kind", self.owner, self.id)
-
-    def complete_delete(self):
-        self.api.sql("SELECT gateway.complete_delete(%s)", self.id)
-
-
-class Agent:
-    """One agent: an enrolled gateway and its current epoch, with totals as a kernel would hold them."""
-
-    def __init__(self, gateway, attempt=1, mask="both"):
-        self.gateway, self.api, self.attempt, self.mask = gateway, gateway.api, attempt, mask
-        self.public_key = key()
-        self.one_time_token = gateway.one_time_token(attempt)
-        status, answer = self.enroll()
-        assert status == 201, answer
-        self.token, self.generation = answer["token"], answer["generation"]
-        self.active_since = None
-        self.new_epoch()
-
-    def enroll(self, **changes):
-        body = {"gateway": self.gateway.id, "attempt": self.attempt, "one_time_token": self.one_time_token,
-                "public_key": self.public_key, "protocol": 1}
-        return self.api.request("POST", "/v1/agent/enroll", {**body, **changes})
-
-    def new_epoch(self):
-        self.epoch, self.boot_id = str(uuid.uuid4()), str(uuid.uuid4())
-        self.seq = self.counted = 0
-        self.totals = {}
-        self.grant = None
-        self.cycle_counted = 0
-
-    def state(self, have=0):
-        return self.api.request("GET", f"/v1/agent/state?have={have}", token=self.token)
-
-    def take_grant(self):
-        """As the kernel does: a new cycle begins at what has been counted by then."""
-        status, answer = self.state()
-        assert status == 200, answer
-        [grant] = answer["grants"]
-        if self.grant is None or self.grant["cycle"] != grant["cycle"]:
-            self.cycle_counted = 0
-        self.grant = grant
-        return grant
-
-    def grow(self, slot, peer, hour, incarnation=1, **growth):
-        """Counts traffic and returns the record that tells it."""
-        totals = self.totals.setdefault((slot, incarnation), dict.fromkeys(FIELDS, 0))
-        for field, amount in growth.items():
-            totals[field] += amount
-        if slot:
-            counted = (growth.get("upload_bytes", 0) * (self.mask != "downloads")
-                       + growth.get("download_bytes", 0) * (self.mask != "uploads"))
-            self.counted += counted
-            self.cycle_counted += counted
-        return {"slot": slot, "incarnation": incarnation, "peer": peer, "hour": text_of(hour_of(hour)),
-                **{field: str(value) for field, value in totals.items()}}
-
-    def batch(self, records=(), covered=None, states=(), exhausted=False, final=False, **changes):
-        """The body of the next batch as an object; covered and states in datetimes."""
-        self.seq += 1
-        covered = covered or (now(), now())
-        body = {
-            "generation": self.generation,
-            "epoch": {"id": self.epoch, "boot_id": self.boot_id, "final": final},
-            "seq": self.seq, "covered_from": text_of(covered[0]), "covered_to": text_of(covered[1]),
-            "states": [{"from": text_of(begin), "to": text_of(end), "state": state} for begin, end, state in states],
-            "active_since": self.active_since and text_of(self.active_since),
-            "public_key": self.public_key, "applied_revision": 1, "cannot_apply": [], "counted": str(self.counted),
-            "grant": self.grant and {"cycle": self.grant["cycle"], "grant_seq": self.grant["grant_seq"],
-                                     "cycle_counted": str(self.cycle_counted), "exhausted": exhausted},
-            "records": list(records), "status": [], "now": text_of(now()),
-        }
-        return {**body, **changes}
-
-    def send(self, body, crc=None, token=None):
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"Wiretoll-Protocol": "1", "Wiretoll-Batch-CRC32C": str(crc32c(raw) if crc is None else crc)}
-        return self.api.request("POST", "/v1/agent/report", raw, token=token or self.token, headers=headers)
-
-    def report(self, *arguments, **options):
-        status, answer = self.send(self.batch(*arguments, **options))
-        assert status == 200, answer
-        return answer
-
-    def activate(self, since=None):
-        """The first report, active since then; and the grant."""
-        self.active_since = since or now()
-        begin = self.active_since
-        self.report(covered=(begin, begin + MICROSECOND), states=[(begin, begin + MICROSECOND, "active")])
-        self.take_grant()
-
-
-def active_agent(world, since=None, mask="both", **options):
-    agent = Agent(world.gateway(**options), mask=mask)
-    agent.activate(since)
-    return agent
-
-
-def split(total, parts, rng=random):
-    """`total` as that many non-negative integers."""
-    cuts = sorted(rng.randint(0, total) for _ in range(parts - 1))
-    return [b - a for a, b in zip([0, *cuts], [*cuts, total])]
+    def unknown(self):
+        return str(uuid.uuid4())
