@@ -28,7 +28,7 @@ AGENT = """#!/bin/sh
 # Stands in for the agent: shows what rights it has, ends when told.
 base=$2 bpf=$4
 grep -E '^(Cap|Uid|NoNewPrivs|Groups)' /proc/self/status > "$base/status"
-{ echo "session $(ps -o sid= -p $$)"; echo "pid $$"; readlink /proc/self/cwd /proc/self/fd/0 /proc/self/fd/1; } > "$base/place"
+{ echo "session $(ps -o sid= -p $$)"; echo "pid $$"; readlink /proc/self/cwd /proc/self/fd/0; } > "$base/place"
 ls -ld "$bpf" /run/wireguard /dev/net/tun > "$base/furniture"
 grep -E ' (nsfs|bpf) ' /proc/self/mountinfo > "$base/pins"
 echo started >> "$base/starts"
@@ -76,7 +76,7 @@ class Snapshot:
         self.links = sorted(link["ifname"] for link in json.loads(run("ip", "-j", "link")))
         self.mounts = sorted(line.split(" ", 4)[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
         self.pins = sorted(str(p) for p in Path("/sys/fs/bpf").rglob("*"))
-        self.routes = sorted(run("ip", "route", "show", "table", "all").splitlines())
+        self.routes = sorted(line.replace(" linkdown", "") for line in run("ip", "route", "show", "table", "all").splitlines())
         self.processes = sorted(c for c in processes().values() if "gateway" in c or "agent" in c or "wireguard" in c)
 
     def __eq__(self, other):
