@@ -99,6 +99,7 @@ class Api:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 65536  # an answer in one write: two would wait for a delayed acknowledgement
 
             def log_message(self, *_):
                 pass

@@ -40,7 +40,8 @@ struct uplink {
 	size_t length;
 	unsigned failures;
 	loop_tag retry;
-	size_t api; /* index in use */
+	size_t api;              /* index in use */
+	int64_t renewed_boot_ns; /* when a refused batch was last renewed */
 };
 
 struct follow {

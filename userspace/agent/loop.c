@@ -318,8 +318,9 @@ int loop_run(struct loop *loop)
 		if (r < 0 && r != -EINTR && r != -EBUSY && r != -EAGAIN)
 			return r;
 		io_uring_for_each_cqe (&loop->ring, head, cqe) {
-			complete(loop, cqe);
 			seen++;
+			if (!loop->stopping)
+				complete(loop, cqe);
 		}
 		io_uring_cq_advance(&loop->ring, seen);
 	}

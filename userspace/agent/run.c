@@ -23,6 +23,9 @@
 void agent_exit(struct agent *agent, int status)
 {
 	agent->exit_status = status;
+	/* Nothing is answered any more: the meter may be gone already. */
+	follow_stop(agent);
+	http_cancel(TAKE_PTR(agent->uplink.request));
 	loop_stop(agent->loop);
 }
 

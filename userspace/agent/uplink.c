@@ -13,6 +13,7 @@
 #include "base/log.h"
 
 #define TIMEOUT_SECONDS 15
+#define RENEW_EVERY_NS  (30 * NSEC_PER_SEC)
 
 bool uplink_is_idle(const struct agent *agent)
 {
@@ -234,11 +235,20 @@ static int renew(struct agent *agent, const char *body, size_t length)
 
 static void refused(struct agent *agent, const char *body, size_t length, const struct http_answer *answer)
 {
-	int r = renew(agent, body, length);
+	int64_t now = clock_boot_ns();
 
 	if (agent->uplink.failures == 0)
 		log_warning("the API refuses a batch with status %d: %.200s", answer->status, answer->body);
-	retry_later(agent, r < 0 ? strerror(-r) : "it is sent again with today's date");
+	/* Each renewal is another record in the journal. */
+	if (agent->uplink.renewed_boot_ns == 0 || now - agent->uplink.renewed_boot_ns > RENEW_EVERY_NS) {
+		int r = renew(agent, body, length);
+
+		if (r < 0)
+			log_warning("could not renew the batch: %s", strerror(-r));
+		else
+			agent->uplink.renewed_boot_ns = now;
+	}
+	retry_later(agent, "the batch is refused");
 }
 
 static void on_answer(const struct http_answer *answer, void *data)
