@@ -67,13 +67,39 @@ static int read_time(const struct request *request, struct response *response, c
 	return 0;
 }
 
+/* A page's "next" is "BEGINNING,GATEWAY,PEER"; of a total the beginning is "-infinity". */
+static int read_after(const struct request *request, struct response *response, const char **ret)
+{
+	const char *text = request_query(request, "after");
+	char cursor[CLOCK_TEXT_SIZE + 2 * UUID_TEXT_SIZE];
+	size_t length = text ? strlen(text) : 0, tail = (size_t)2 * UUID_TEXT_SIZE;
+	int64_t instant;
+	char *ids;
+
+	*ret = text;
+	if (!text)
+		return 0;
+	if (length <= tail || length >= sizeof(cursor))
+		goto wrong;
+	memcpy(cursor, text, length + 1);
+	ids = cursor + length - tail;
+	if (ids[0] != ',' || ids[UUID_TEXT_SIZE] != ',' || !is_uuid(ids + UUID_TEXT_SIZE + 1))
+		goto wrong;
+	ids[0] = ids[UUID_TEXT_SIZE] = '\0';
+	if (is_uuid(ids + 1) && (strcmp(cursor, "-infinity") == 0 || clock_parse(cursor, &instant) == 0))
+		return 0;
+wrong:
+	return refuse(response, 422, "after", "after is \"%.120s\"; accepted is the \"next\" of a page",
+		      text);
+}
+
 /* One page of usage of a user's gateways, or of one of them. */
 static int answer_usage(struct request *request, struct response *response, const char *owner,
 			const char *gateway, bool by_peer)
 {
 	static const char *const intervals[] = {"total", "hour", "day", "cycle", NULL};
 	_cleanup_result_ PGresult *row = NULL;
-	const char *interval, *from, *to;
+	const char *interval, *from, *to, *after;
 	char limit[8];
 	int r = read_choice(request, response, "interval", intervals, "hour, day, cycle or total", &interval);
 
@@ -82,12 +108,13 @@ static int answer_usage(struct request *request, struct response *response, cons
 	if (r == 0)
 		r = read_time(request, response, "to", &to);
 	if (r == 0)
+		r = read_after(request, response, &after);
+	if (r == 0)
 		r = read_limit(request, response, limit);
 	if (r == 0)
 		r = DB_QUERY(request->db, &row,
 			     "SELECT billing.usage_page($1, $2, $3, $4, $5, $6, $7, $8) AS answer", owner,
-			     gateway, interval, from, to, by_peer ? "true" : "false",
-			     request_query(request, "after"), limit);
+			     gateway, interval, from, to, by_peer ? "true" : "false", after, limit);
 	return r < 0 ? r : answer_with(response, row);
 }
 
