@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`wiretoll up`: a control plane that starts, survives kills, stops clean, and starts again on the same state."""
+
+import json
+import os
+import pwd
+import re
+import signal
+import ssl
+import stat
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from deploy_lab import BIN, Snapshot, processes, run, wait_for
+
+PORT = 8443
+
+
+class Up:
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.folder.mkdir(mode=0o755)
+        self.state, self.run_folder, self.out = self.folder / "state", self.folder / "run", self.folder / "out"
+        self.process = None
+
+    def command(self, *more):
+        return [str(BIN / "wiretoll"), "up", "--state", str(self.state), "--run", str(self.run_folder), *more]
+
+    def start(self):
+        self.out.write_text("")
+        with open(self.out, "a", encoding="utf-8") as out:
+            self.process = subprocess.Popen(self.command("--listen", f"127.0.0.1:{PORT}"), stdout=out, stderr=out)
+        wait_for("ready", lambda: "ready\n" in self.out.read_text() or self.process.poll() is not None, timeout=60)
+        assert self.process.poll() is None, self.out.read_text()
+        return self
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        status = self.process.wait(60)
+        self.process = None
+        return status
+
+    def health(self):
+        context = ssl.create_default_context(cafile=str(self.state / "api/ca.pem"))
+        context.check_hostname = False
+        try:
+            with urllib.request.urlopen(f"https://127.0.0.1:{PORT}/v1/health", context=context, timeout=5) as answer:
+                return json.load(answer)["status"] == "ok"
+        except OSError:
+            return False
+
+    def pid(self, program):
+        """Of the child of `wiretoll up` that is this program."""
+        pids = [pid for pid, line in processes().items()
+                if line.split(" ")[0].endswith("/" + program) and parent(pid) == self.process.pid]
+        assert len(pids) <= 1, pids
+        return pids[0] if pids else None
+
+
+def parent(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return None
+
+
+def remnants():
+    return [line for line in processes().values() if "postgres" in line or "wiretoll-" in line]
+
+
+@pytest.fixture
+def up():
+    before = Snapshot()
+    assert remnants() == []
+    control_plane = Up(f"/run/up-{len(os.listdir('/run'))}")
+    yield control_plane
+    print(control_plane.out.read_text() if control_plane.out.exists() else "")
+    if control_plane.process and control_plane.process.poll() is None:
+        assert control_plane.stop() == 0
+    wait_for("nothing runs any more", lambda: remnants() == [], timeout=20)
+    assert Snapshot() == before
+
+
+def test_ready_and_what_runs_as_whom(up):
+    up.start()
+    assert up.health()
+    out = up.out.read_text()
+    fingerprint = run("openssl", "x509", "-in", up.state / "api/ca.pem", "-noout", "-fingerprint", "-sha256")
+    assert fingerprint.strip().split("=")[1].replace(":", "").lower() in out.lower()
+    token = (up.state / "admin-token").read_text()
+    assert token in out and stat.S_IMODE((up.state / "admin-token").stat().st_mode) == 0o600
+    api = Path(f"/proc/{up.pid('wiretoll-api')}/status").read_text()
+    assert re.search(r"Uid:\s+999000001\s+999000001\s+999000001", api)
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert re.search(rf"{kind}:\s+0+\n", api), kind
+    assert Path(f"/proc/{up.pid('postgres')}").stat().st_uid == pwd.getpwnam("postgres").pw_uid
+    assert stat.S_IMODE((up.state / "pg").stat().st_mode) == 0o700
+    listening = run("ss", "-Hlntup")
+    assert f":{PORT}" in listening and len(listening.splitlines()) == 1, "the API's port is the only one"
+
+
+def test_each_role_has_its_own_secret(up):
+    up.start()
+    passwords = set()
+    for name, uid in (("owner", 999000002), ("api", 999000001), ("deploy", 0)):
+        path = up.state / f"secrets/{name}.conn"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600 and path.stat().st_uid == uid
+        psycopg2.connect(path.read_text()).close()
+        passwords.add(re.search(r"password=(\S+)", path.read_text())[1])
+        with pytest.raises(psycopg2.OperationalError):
+            psycopg2.connect(re.sub(r"password=\S+", "password=wrong", path.read_text()))
+    assert len(passwords) == 3
+    said = " ".join(processes().values()) + up.out.read_text() + (up.state / "postgres.log").read_text()
+    assert not [p for p in passwords if p in said]
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        psycopg2.connect((up.state / "secrets/deploy.conn").read_text()).cursor().execute("SELECT * FROM gateway.gateway")
+
+
+def test_starts_again_on_the_same_state(up):
+    up.start()
+    ca = (up.state / "api/ca.pem").read_bytes()
+    sealing = (up.state / "api/sealing.key").read_bytes()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        assert up.stop(number) == 0
+        assert remnants() == [] and not (up.state / "pg/postmaster.pid").exists()
+        up.start()
+        assert up.health()
+    assert (up.state / "api/ca.pem").read_bytes() == ca and (up.state / "api/sealing.key").read_bytes() == sealing
+    assert "one-time admin token" not in up.out.read_text(), "it is printed once"
+
+
+def test_starts_again_after_kill_9(up):
+    up.start()
+    up.stop(signal.SIGKILL)
+    up.start()
+    assert up.health() and up.pid("postgres") and up.pid("wiretoll-deployd")
+
+
+def test_starts_again_when_everything_was_killed(up):
+    up.start()
+    victims = [pid for pid, line in processes().items() if "postgres" in line or "wiretoll" in line.split(" ")[0]]
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    up.process.wait(5)
+    stale = up.state / "pg/postmaster.pid"
+    assert stale.exists()
+    # The worst case: the pid in it lives again as something else.
+    lines = stale.read_text().split("\n")
+    sleeper = subprocess.Popen(["setpriv", "--reuid=postgres", "--clear-groups", "--regid=postgres", "sleep", "60"])
+    stale.write_text("\n".join([str(sleeper.pid)] + lines[1:]))
+    try:
+        up.start()
+        assert up.health() and sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+@pytest.mark.parametrize("program", ["wiretoll-api", "wiretoll-deployd", "postgres"])
+def test_killed_services_come_back(up, program):
+    up.start()
+    pid = up.pid(program)
+    os.kill(pid, signal.SIGKILL)
+    wait_for("another one", lambda: up.pid(program) not in (None, pid), timeout=10)
+    wait_for("the API answers", up.health, timeout=10)
+    assert "starting it again" in up.out.read_text()
+
+
+def test_a_second_one_is_refused(up):
+    up.start()
+    done = subprocess.run(up.command(), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert f"another `wiretoll up` (pid {up.process.pid})" in done.stderr and str(up.state) in done.stderr
+    assert up.health()
+
+
+def test_down_stops_the_one_that_runs(up):
+    up.start()
+    done = subprocess.run(up.command("--down"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert up.process.wait(5) == 0
+    assert subprocess.run(up.command("--down"), timeout=60).returncode == 0, "also when nothing runs"
+
+
+def test_ctrl_c_before_it_is_ready(up):
+    up.out.write_text("")
+    process = subprocess.Popen(up.command("--listen", f"127.0.0.1:{PORT}"), stdout=subprocess.DEVNULL)
+    wait_for("PostgreSQL starts", lambda: (up.state / "pg").exists())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert remnants() == []
+    up.start()
+
+
+@pytest.mark.parametrize("arguments, status, words", [
+    (["--listen", "here"], 2, ["--listen", '"here"', "ADDRESS:PORT"]),
+    (["--listen", "127.0.0.1:70000"], 2, ['"127.0.0.1:70000"', "65535"]),
+    (["--state", "relative"], 2, ["--state", '"relative"', "absolute"]),
+    (["--listen", "127.0.0.1:1", "--listen", "127.0.0.2:2"], 2, ["another port"]),
+    (["extra"], 2, ['"extra"']),
+    (["--run", "/run/" + "x" * 90], 1, ["too long for a socket"]),
+])
+def test_bad_arguments(up, arguments, status, words):
+    done = subprocess.run(up.command(*arguments), capture_output=True, text=True, timeout=30)
+    assert done.returncode == status, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_needs_root(up):
+    done = subprocess.run(["setpriv", "--reuid=nobody", "--clear-groups", *up.command()], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1 and "needs root" in done.stderr
+    assert not up.state.exists()
+
+
+def test_folder_that_lets_nobody_through(up):
+    up.folder.chmod(0o700)
+    done = subprocess.run(up.command(), capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1 and str(up.folder) in done.stderr and "chmod o+x" in done.stderr
