@@ -309,6 +309,21 @@ def test_deleted_gateway_reports_its_last_bytes_and_ends(lab):
     assert [api.counted(c.id) for c in clients] == [c.counters() for c in clients]
 
 
+def test_deleting_survives_a_kill(lab):
+    api, gateway, clients = lab
+    deploy(lab)
+    assert clients[0].ping(count=10) == 10
+    api.lose_replies = 1000
+    api.delete()
+    wait_for("the final batch is held", lambda: api.last()["epoch"]["final"])
+    gateway.kill_agent()
+    api.lose_replies = 0
+    gateway.start_agent()
+    assert gateway.agent.wait(timeout=10) == 0
+    assert sum(batch["epoch"]["final"] for batch in api.batches) == 1
+    assert [api.counted(c.id) for c in clients] == [c.counters() for c in clients]
+
+
 def test_a_killed_device_is_a_new_epoch_behind_a_sealed_one(lab):
     api, gateway, clients = lab
     deploy(lab)
@@ -415,6 +430,34 @@ def test_what_cannot_be_applied_is_told_and_the_rest_holds(lab):
     assert "allowed_ips" in api.last()["cannot_apply"][0]["reason"]
     assert api.last()["applied_revision"] == revision - 1
     assert len(gateway.peers()) == 2
+
+
+def test_changes_are_in_force_at_once(lab):
+    api, gateway, (first, second) = lab
+    deploy(lab, connect=False)
+    times = []
+    for turn in range(30):
+        begin = time.monotonic()
+        revision = api.set_state(peers=[first.peer(), second.peer(enabled=bool(turn % 2))])
+        with api.lock:
+            api.lock.wait_for(lambda: api.last()["applied_revision"] >= revision, timeout=5)
+        times.append(time.monotonic() - begin)
+        assert len(gateway.peers()) == 1 + turn % 2
+    assert sorted(times)[15] < 0.1
+
+
+def test_an_endpoint_given_by_name_is_resolved(lab, tmp_path):
+    api, gateway, (first, second) = lab
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n198.51.100.21 site.test\n")
+    run("mount", "--bind", hosts, "/etc/hosts")  # this envelope's only
+    try:
+        deploy(lab, connect=False)
+        api.wait_applied(api.set_state(peers=[first.peer(endpoint="site.test:51999"), second.peer(endpoint="no.test:1")]))
+        wait_for("the endpoint", lambda: "198.51.100.21:51999" in run(*inside("gw", "wg", "show", "wg0", "endpoints")))
+        wait_for("the complaint", lambda: "could not resolve the endpoint no.test:1" in gateway.log.read_text(), 20)
+    finally:
+        run("umount", "/etc/hosts")
 
 
 def test_one_agent_at_a_time(lab):

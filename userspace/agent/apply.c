@@ -155,6 +155,13 @@ void apply_desired(struct agent *agent, struct desired *desired, bool grants_are
 		leave_gone(agent);
 		return;
 	}
+	if (agent->report.final) {
+		/* The epoch was given up, and the meter survived that. */
+		desired_free(desired);
+		start_abandon_epoch(agent);
+		agent_exit(agent, 1);
+		return;
+	}
 	cannot_clear(agent);
 	agent->shadowed = false;
 	r = apply_steps(agent, desired, grants_are_ours);

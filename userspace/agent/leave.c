@@ -28,6 +28,9 @@ void leave_gone(struct agent *agent)
 	link_down(agent);
 	report_state(agent, GATEWAY_DOWN);
 	report_make(agent);
+	/* All was sent by a process that was killed before it could say so. */
+	if (uplink_is_idle(agent))
+		leave_sent(agent);
 }
 
 void leave_over(struct agent *agent)

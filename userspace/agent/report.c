@@ -107,6 +107,8 @@ int report_append_final(struct agent *agent)
 	uint64_t sequence;
 	int r;
 
+	if (agent->report.final)
+		return 0;
 	sample_take(agent);
 	r = build(agent, clock_utc_ns(), true, NULL);
 	if (r == 0)

@@ -58,6 +58,8 @@ static void continue_epoch(struct agent *agent, const struct batch_summary *last
 		return;
 	agent->report.next_seq = last->seq + 1;
 	agent->report.covered_to_ns = last->covered_to_ns;
+	/* Killed on the way out: nothing follows its final batch. */
+	agent->report.final = last->final;
 	agent->epoch_known = true;
 	for (size_t i = 0; i < agent->uplink.n_pending; i++)
 		if (agent->uplink.pending[i].seq == 1 &&
