@@ -648,6 +648,24 @@ def test_a_new_cycle_gives_a_new_bucket_and_resumes(api):
     assert agent.take_grant()["ceiling"] == "1000000"
 
 
+def test_a_report_before_the_clock_takes_the_gateway_into_the_cycle(api):
+    agent = active_agent(World(api, overage="revoke_access"), included_gb="0.001", created=now() - 20 * HOUR)
+    gateway, peer = agent.gateway, agent.gateway.peer()
+    agent.report([agent.grow(1, peer, now(), upload_bytes=7)], exhausted=True)
+    begin = datetime(now().year, now().month, 1, tzinfo=timezone.utc)
+    last = cycle_of(begin - HOUR)
+    api.sql("SELECT billing.ensure_cycle(%s)", begin - HOUR)
+    wait(lambda: api.sql("SELECT rolled FROM billing.cycle WHERE id = %s", cycle_of(now())) == [(True,)])  # the clock has done its part
+    api.sql("UPDATE billing.epoch SET cycle = %s WHERE id = %s", last, agent.epoch)
+    api.sql("UPDATE billing.bucket SET cycle = %s WHERE id = %s", last, gateway.bucket)
+    agent.grant["cycle"] = last
+    revision = gateway.row("revision")
+    agent.report(exhausted=True)
+    assert gateway.row("suspended_reasons, revision") == ([], revision + 1)
+    assert gateway.actions().count(("restore", "1")) == 1
+    assert agent.take_grant()["ceiling"] == "1000000"
+
+
 def test_bytes_under_the_old_grant_stay_in_the_old_cycle(api):
     agent = active_agent(World(api, overage="revoke_access"), included_gb="1", created=now() - 20 * HOUR)
     gateway, peer = agent.gateway, agent.gateway.peer()

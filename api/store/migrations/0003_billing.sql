@@ -34,10 +34,53 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT v.* FROM gateway.rate_version v WHERE v.location = place AND v.from_hour <= instant ORDER BY v.from_hour DESC LIMIT 1
 $$;
 
+-- ---- telling ---------------------------------------------------------------------------------------------------------
+
+-- Tells the gateway's agent, wherever its long poll is held, that there is something new.
+CREATE FUNCTION billing.raise_revision(owner_id uuid, gateway_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE gateway.gateway SET revision = revision + 1 WHERE owner = owner_id AND id = gateway_id;
+    PERFORM pg_notify('wiretoll_revision', gateway_id::text);
+END
+$$;
+
+-- An overage action, once for its key (B5).
+CREATE FUNCTION billing.act(held billing.bucket, gateway_id uuid, act_kind text, act_key text, epoch_id uuid, batch_seq bigint,
+                            act_detail jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO billing.action (owner, bucket, gateway, kind, key, epoch, seq, detail)
+    VALUES (held.owner, held.id, gateway_id, act_kind, act_key, epoch_id, batch_seq, act_detail)
+    ON CONFLICT (owner, bucket, kind, key) DO NOTHING;
+    IF FOUND THEN
+        PERFORM pg_notify('wiretoll_action', json_build_object('gateway', gateway_id, 'kind', act_kind, 'key', act_key)::text);
+    END IF;
+END
+$$;
+
 -- ---- buckets (B8) -------------------------------------------------------------------------------------------------
 
+-- What a new cycle means to a gateway that lived in the one before: the allowance's suspension is over (B4), and its agent is
+-- told of the new grant.
+CREATE FUNCTION billing.enter_cycle(held billing.bucket) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    reasons text[];
+BEGIN
+    SELECT g.suspended_reasons INTO reasons FROM gateway.gateway g WHERE g.owner = held.owner AND g.id = held.holder FOR UPDATE;
+    IF 'allowance' = ANY (reasons) THEN
+        UPDATE gateway.gateway SET suspended_reasons = array_remove(suspended_reasons, 'allowance')
+        WHERE owner = held.owner AND id = held.holder;
+        PERFORM billing.act(held, held.holder, 'restore', held.grant_seq::text, NULL, NULL, '{"reason": "cycle"}');
+    END IF;
+    PERFORM billing.raise_revision(held.owner, held.holder);
+END
+$$;
+
 -- The bucket of a cycle that the gateway holds; when it holds none, the most used free one of its owner and location,
--- else a new one. The account row keeps two gateways from taking the same. NULL for a deleted gateway.
+-- else a new one. The account row keeps two gateways from taking the same.
+-- Whoever comes first at the turn of a cycle, the clock or a report, takes the gateway into it. NULL for a deleted gateway.
 CREATE FUNCTION billing.hold_bucket(owner_id uuid, gateway_id uuid, cycle_number integer) RETURNS billing.bucket
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -74,6 +117,10 @@ BEGIN
         FROM billing.bucket b WHERE b.owner = owner_id AND b.location = place AND b.cycle = cycle_number
         RETURNING * INTO held;
     END IF;
+    IF EXISTS (SELECT FROM billing.bucket b WHERE b.owner = owner_id AND b.holder = gateway_id AND b.cycle < cycle_number)
+       AND NOT EXISTS (SELECT FROM billing.bucket b WHERE b.owner = owner_id AND b.holder = gateway_id AND b.cycle > cycle_number) THEN
+        PERFORM billing.enter_cycle(held);
+    END IF;
     RETURN held;
 END
 $$;
@@ -82,29 +129,6 @@ $$;
 CREATE FUNCTION billing.take_bucket(owner_id uuid, gateway_id uuid) RETURNS uuid
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT (billing.hold_bucket(owner_id, gateway_id, billing.ensure_cycle(now()))).id
-$$;
-
--- Tells the gateway's agent, wherever its long poll is held, that there is something new.
-CREATE FUNCTION billing.raise_revision(owner_id uuid, gateway_id uuid) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    UPDATE gateway.gateway SET revision = revision + 1 WHERE owner = owner_id AND id = gateway_id;
-    PERFORM pg_notify('wiretoll_revision', gateway_id::text);
-END
-$$;
-
--- An overage action, once for its key (B5).
-CREATE FUNCTION billing.act(held billing.bucket, gateway_id uuid, act_kind text, act_key text, epoch_id uuid, batch_seq bigint,
-                            act_detail jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    INSERT INTO billing.action (owner, bucket, gateway, kind, key, epoch, seq, detail)
-    VALUES (held.owner, held.id, gateway_id, act_kind, act_key, epoch_id, batch_seq, act_detail)
-    ON CONFLICT (owner, bucket, kind, key) DO NOTHING;
-    IF FOUND THEN
-        PERFORM pg_notify('wiretoll_action', json_build_object('gateway', gateway_id, 'kind', act_kind, 'key', act_key)::text);
-    END IF;
-END
 $$;
 
 -- ---- base hours (B1) ----------------------------------------------------------------------------------------------
@@ -232,23 +256,6 @@ $$;
 
 -- ---- the clock ------------------------------------------------------------------------------------------------------
 
--- A living gateway enters a cycle: a bucket of it, a new grant, and the allowance's suspension is over (B4).
-CREATE FUNCTION billing.enter_cycle(owner_id uuid, gateway_id uuid, cycle_number integer) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    held billing.bucket := billing.hold_bucket(owner_id, gateway_id, cycle_number);
-    reasons text[];
-BEGIN
-    SELECT g.suspended_reasons INTO reasons FROM gateway.gateway g WHERE g.owner = owner_id AND g.id = gateway_id FOR UPDATE;
-    IF 'allowance' = ANY (reasons) THEN
-        UPDATE gateway.gateway SET suspended_reasons = array_remove(suspended_reasons, 'allowance')
-        WHERE owner = owner_id AND id = gateway_id;
-        PERFORM billing.act(held, gateway_id, 'restore', held.grant_seq::text, NULL, NULL, '{"reason": "cycle"}');
-    END IF;
-    PERFORM billing.raise_revision(owner_id, gateway_id);
-END
-$$;
-
 -- Takes the next gateways into the cycle of the instant; done when none is left.
 CREATE FUNCTION billing.roll_cycle(instant timestamptz, batch integer DEFAULT 200) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -266,7 +273,7 @@ BEGIN
                AND NOT EXISTS (SELECT FROM billing.bucket b WHERE b.owner = x.owner AND b.holder = x.id AND b.cycle = entering)
              ORDER BY x.owner, x.id LIMIT batch
     LOOP
-        PERFORM billing.enter_cycle(g.owner, g.id, entering);
+        PERFORM billing.hold_bucket(g.owner, g.id, entering);
         entered := entered + 1;
     END LOOP;
     UPDATE billing.cycle SET rolled = true WHERE id = entering AND entered < batch;
