@@ -2,6 +2,7 @@
 """wiretoll-agent with real wireguard-go, real clients and a pretended API. Truth is the clients' own device counters."""
 
 import json
+import random
 import signal
 import stat
 import subprocess
@@ -221,6 +222,29 @@ def test_killed_agent_goes_on_with_epoch_and_numbers(lab):
     assert len(api.held) == 1
     assert len(api.enrolments) == 1
     assert "adopted the meter" in gateway.log.read_text()
+
+
+def test_kills_at_any_moment_lose_nothing(lab):
+    """At random, with changes of another peer and lost answers in between; the seed is in a failure's output."""
+    api, gateway, (steady, changing) = lab
+    seed = time.time_ns()
+    print("seed", seed)
+    random.seed(seed)
+    deploy(lab)
+    replies = []
+    pinger = threading.Thread(target=lambda: replies.append(steady.ping(count=2500, interval=0.004)))
+    pinger.start()
+    turn = 0
+    while pinger.is_alive():
+        turn += 1
+        api.set_state(peers=[steady.peer(), changing.peer(enabled=bool(turn % 2), keepalive=turn % 7)])
+        time.sleep(random.random() * 0.5)
+        api.lose_replies += random.random() < 0.3
+        gateway.kill_agent()
+        gateway.start_agent()
+    assert replies == [2500]
+    wait_truth(api, [steady], timeout=15)
+    assert len(api.held) == 1
 
 
 def test_lost_answers_repeat_the_same_bytes(lab):
