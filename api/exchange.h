@@ -26,6 +26,7 @@ struct exchange {
 	char *path; /* still URL-encoded, without the query */
 	char *body;
 	size_t body_length, body_size;
+	size_t sent; /* of the body, kept or not */
 	json_t *json;
 	char client_address[INET6_ADDRSTRLEN];
 	char *arguments[ARRAY_SIZE(((struct request *)NULL)->arguments)];

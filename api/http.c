@@ -18,6 +18,8 @@
 
 #define DAEMON_THREADS   2
 #define IDLE_SECONDS     30
+#define MAX_DISCARDED    (16 * 1024 * 1024)
+#define TOO_LARGE        "the body is larger than 1 MiB"
 #define CONNECTION_BYTES 32768 /* what a request's line and headers may take */
 
 struct http {
@@ -189,8 +191,6 @@ static int keep_body(struct exchange *exchange, const char *data, size_t length)
 	size_t size = exchange->body_size;
 	char *larger;
 
-	if (exchange->body_length + length > MAX_BODY)
-		return -EFBIG;
 	while (size < exchange->body_length + length)
 		size = size ? size * 2 : 4096;
 	if (size > exchange->body_size) {
@@ -210,11 +210,22 @@ static int keep_body(struct exchange *exchange, const char *data, size_t length)
 	return 0;
 }
 
-static bool announces_too_much(struct exchange *exchange)
+/* A client that asks before it sends can be told at once; others hear nothing before they have sent all. */
+static bool asks_for_too_much(struct exchange *exchange)
 {
 	const char *length = request_header(&exchange->request, "Content-Length");
 
-	return length && strtoull(length, NULL, 10) > MAX_BODY;
+	return length && strtoull(length, NULL, 10) > MAX_BODY &&
+	       request_header(&exchange->request, "Expect");
+}
+
+/* False when the connection has to be dropped. */
+static bool take_body(struct exchange *exchange, const char *data, size_t length)
+{
+	exchange->sent += length;
+	if (exchange->sent > MAX_BODY)
+		return exchange->sent <= MAX_DISCARDED;
+	return keep_body(exchange, data, length) == 0;
 }
 
 static enum MHD_Result hand_over(struct http *http, struct exchange *exchange)
@@ -247,18 +258,18 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 	if (!exchange->request.method) {
 		exchange->request.method = method;
 		exchange->request.path = exchange->path;
-		if (announces_too_much(exchange))
-			return refuse_early(exchange, 413, 0, "the body is larger than 1 MiB");
+		if (asks_for_too_much(exchange))
+			return refuse_early(exchange, 413, 0, TOO_LARGE);
 		return MHD_YES;
 	}
 	if (*data_size > 0) {
-		/* An answer in the midst of a body is not possible: a chunked one too large loses its
-		 * connection. */
-		if (keep_body(exchange, data, *data_size) < 0)
+		if (!take_body(exchange, data, *data_size))
 			return MHD_NO;
 		*data_size = 0;
 		return MHD_YES;
 	}
+	if (exchange->sent > MAX_BODY)
+		return refuse_early(exchange, 413, 0, TOO_LARGE);
 	return hand_over(context, exchange);
 }
 

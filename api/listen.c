@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,12 +21,16 @@ static int resolve(const char *text, struct addrinfo **ret_address)
 	const char *colon = strrchr(text, ':');
 	char host[LISTEN_TEXT_SIZE];
 	size_t length = colon ? (size_t)(colon - text) : 0;
+	char *end;
 
+	if (!colon)
+		return -EINVAL;
 	if (length >= 2 && text[0] == '[' && text[length - 1] == ']') {
 		text++;
 		length -= 2;
 	}
-	if (length == 0 || length >= sizeof(host) || colon[1] == '\0')
+	/* getaddrinfo() would take a port beyond 65535 for another one. */
+	if (length == 0 || length >= sizeof(host) || strtoul(colon + 1, &end, 10) > 65535 || *end)
 		return -EINVAL;
 	memcpy(host, text, length);
 	host[length] = '\0';

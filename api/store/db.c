@@ -97,10 +97,11 @@ static bool is_broken(struct db *db)
 {
 	struct pollfd poller = {.fd = PQsocket(db->connection), .events = POLLIN};
 
-	if (PQstatus(db->connection) != CONNECTION_OK)
-		return true;
-	if (poll(&poller, 1, 0) > 0 && PQconsumeInput(db->connection) == 0)
-		return true;
+	/* A server that ends says so first: the end itself comes behind what there is to read. */
+	while (PQstatus(db->connection) == CONNECTION_OK && poll(&poller, 1, 0) > 0) {
+		if (PQconsumeInput(db->connection) == 0)
+			return true;
+	}
 	return PQstatus(db->connection) != CONNECTION_OK;
 }
 
