@@ -57,7 +57,7 @@ class World:
 
     def location(self, *plans, **fields):
         """With VPN gateways on, one plan (unless some are given) and one hypervisor."""
-        if not self.api.sql("SELECT FROM gateway.image WHERE enabled AND purpose = 'vpn_gateway'"):
+        if not self.api.sql("SELECT 1 FROM gateway.image WHERE enabled AND purpose = 'vpn_gateway'"):
             self.image()
         group = self.group(*(plans or [self.plan()]))
         location = self.call("POST", "/v1/locations", {"name": self.name("location"), "vpn_enabled": True,
@@ -112,6 +112,7 @@ class World:
 
     def agent_token(self, gateway):
         token = secrets.token_urlsafe(32)
+        self.api.sql("UPDATE gateway.gateway SET generation = 1 WHERE id = %s", gateway["id"])
         self.api.sql("INSERT INTO gateway.token (hash, kind, owner, gateway, attempt, generation, expires) "
                      "VALUES (%s, 'agent', %s, %s, 1, 1, 'infinity')", token_hash(token), gateway["owner"], gateway["id"])
         return token
