@@ -21,8 +21,9 @@ PORT = 8443
 
 
 class Up:
-    def __init__(self, folder):
+    def __init__(self, folder, addresses=("127.0.0.1",)):
         self.folder = Path(folder)
+        self.listen = [word for address in addresses for word in ("--listen", f"{address}:{PORT}")]
         self.folder.mkdir(mode=0o755)
         self.state, self.run_folder, self.out = self.folder / "state", self.folder / "run", self.folder / "out"
         self.process = None
@@ -33,7 +34,7 @@ class Up:
     def start(self):
         self.out.write_text("")
         with open(self.out, "a", encoding="utf-8") as out:
-            self.process = subprocess.Popen(self.command("--listen", f"127.0.0.1:{PORT}"), stdout=out, stderr=out)
+            self.process = subprocess.Popen(self.command(*self.listen), stdout=out, stderr=out)
         wait_for("ready", lambda: "ready\n" in self.out.read_text() or self.process.poll() is not None, timeout=60)
         assert self.process.poll() is None, self.out.read_text()
         return self
@@ -188,7 +189,7 @@ def test_down_stops_the_one_that_runs(up):
 
 def test_ctrl_c_before_it_is_ready(up):
     up.out.write_text("")
-    process = subprocess.Popen(up.command("--listen", f"127.0.0.1:{PORT}"), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(up.command(*up.listen), stdout=subprocess.DEVNULL)
     wait_for("PostgreSQL starts", lambda: (up.state / "pg").exists())
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
