@@ -69,10 +69,24 @@ static void test_refuses(void **state)
 		firewall.tunnel_interface = names[i];
 		assert_int_equal(net_firewall_render(&firewall, &text), -EINVAL);
 	}
-	firewall = minimal();
-	firewall.listen_port = 0;
-	assert_int_equal(net_firewall_render(&firewall, &text), -EINVAL);
 	assert_null(text);
+}
+
+/* Before the agent knows the port, nothing is open from outside. */
+static void test_no_port_yet(void **state)
+{
+	struct net_firewall firewall = minimal();
+	char *text = NULL;
+
+	(void)state;
+	assert_int_equal(net_firewall_render(&firewall, &text), 0);
+	assert_non_null(strstr(text, "udp dport 51820 accept"));
+	free(text);
+	firewall.listen_port = 0;
+	assert_int_equal(net_firewall_render(&firewall, &text), 0);
+	assert_null(strstr(text, "udp dport"));
+	assert_null(strstr(text, "udp sport"));
+	free(text);
 }
 
 static void assert_listed(const char *part)
@@ -168,6 +182,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_no_port_yet),
 		cmocka_unit_test(test_empty),
 		cmocka_unit_test(test_nested_and_host_bits),
 		cmocka_unit_test(test_thousands),

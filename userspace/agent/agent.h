@@ -174,7 +174,13 @@ WT_MUST_CHECK int peers_apply(struct agent *agent, const struct desired *desired
 WT_MUST_CHECK int peers_load_table(struct agent *agent);
 void peers_release_acknowledged(struct agent *agent, uint64_t seq);
 
-/* network.c: interface, addresses, routes, firewall; each does only what differs from what was applied. */
+/*
+ * network.c: interface, addresses, routes, firewall; each does only what differs from what was applied.
+ * network_close() shuts all but the API, unless the interface is up and its firewall stands. Before the first
+ * connection: connection tracking, which begins with the firewall, would take an answer that is on its way
+ * for a new connection and refuse it.
+ */
+WT_MUST_CHECK int network_close(struct agent *agent, char *error, size_t error_size);
 WT_MUST_CHECK int network_before_up(struct agent *agent, const struct desired *desired);
 WT_MUST_CHECK int network_after_up(struct agent *agent, const struct desired *desired);
 

@@ -23,6 +23,33 @@ static bool has_names(const struct desired *desired)
 	return false;
 }
 
+static int read_apis(const struct config *config, struct cidr apis[static CONFIG_APIS_MAX])
+{
+	int r = 0;
+
+	for (size_t i = 0; i < config->n_apis && r == 0; i++)
+		r = cidr_parse_address(config->apis[i].address, &apis[i]);
+	return r;
+}
+
+int network_close(struct agent *agent, char *error, size_t error_size)
+{
+	struct cidr apis[CONFIG_APIS_MAX];
+	struct net_firewall closed = {.tunnel_interface = agent->config.interface,
+				      .api_addresses = apis,
+				      .n_api_addresses = agent->config.n_apis,
+				      .api_port = agent->config.apis[0].port};
+	bool up = false;
+	int r = net_link_is_up(agent->net, agent->config.interface, &up);
+
+	if (r < 0 && r != -ENODEV)
+		return r;
+	if (up)
+		return 0;
+	r = read_apis(&agent->config, apis);
+	return r < 0 ? r : net_firewall_apply(&closed, error, error_size);
+}
+
 static int apply_firewall(struct agent *agent, const struct desired *desired)
 {
 	struct cidr apis[CONFIG_APIS_MAX];
@@ -40,10 +67,8 @@ static int apply_firewall(struct agent *agent, const struct desired *desired)
 					.api_port = agent->config.apis[0].port,
 					.allow_dns = has_names(desired),
 					.masquerade = desired->masquerade};
-	int r = 0;
+	int r = read_apis(&agent->config, apis);
 
-	for (size_t i = 0; i < agent->config.n_apis && r == 0; i++)
-		r = cidr_parse_address(agent->config.apis[i].address, &apis[i]);
 	if (r == 0)
 		r = net_firewall_apply(&firewall, error, sizeof(error));
 	if (r < 0) {

@@ -170,6 +170,16 @@ static int open_network(struct agent *agent)
 	return r < 0 ? fail("open netlink", r) : 0;
 }
 
+static int close_firewall(struct agent *agent)
+{
+	char error[256] = "";
+	int r = network_close(agent, error, sizeof(error));
+
+	if (r < 0)
+		log_error("could not close the firewall: %s", error[0] ? error : strerror(-r));
+	return r;
+}
+
 static int open_loop(struct agent *agent)
 {
 	int r = loop_open(&agent->loop);
@@ -247,6 +257,8 @@ int run_agent(const char *base, const char *bpf_folder)
 		r = open_loop(&agent);
 	if (r == 0)
 		r = open_network(&agent);
+	if (r == 0)
+		r = close_firewall(&agent);
 	if (r == 0) {
 		if (agent.config.token)
 			begin_device(&agent);

@@ -214,11 +214,11 @@ static void print_input(FILE *out, const struct net_firewall *firewall)
 	     "\tchain input {\n"
 	     "\t\tiif \"lo\" accept\n"
 	     "\t\tiifname \"%s\" jump input_tunnel\n"
-	     "%s"
-	     "\t\tudp dport %u accept\n"
-	     "\t\tcounter name input_dropped drop\n"
-	     "\t}\n",
-	     firewall->tunnel_interface, input_outside, firewall->listen_port);
+	     "%s",
+	     firewall->tunnel_interface, input_outside);
+	if (firewall->listen_port > 0)
+		emit(out, "\t\tudp dport %u accept\n", firewall->listen_port);
+	fputs("\t\tcounter name input_dropped drop\n\t}\n", out);
 }
 
 static void print_output(FILE *out, const struct net_firewall *firewall)
@@ -229,9 +229,10 @@ static void print_output(FILE *out, const struct net_firewall *firewall)
 	     "\t\toif \"lo\" accept\n"
 	     "\t\toifname \"%s\" jump output_tunnel\n"
 	     "\t\tct state established,related accept\n"
-	     "\t\tudp sport %u accept\n"
 	     "%s",
-	     firewall->tunnel_interface, firewall->listen_port, output_errors);
+	     firewall->tunnel_interface, output_errors);
+	if (firewall->listen_port > 0)
+		emit(out, "\t\tudp sport %u accept\n", firewall->listen_port);
 	if (firewall->api_port > 0)
 		emit(out,
 		     "\t\tip daddr @api4 tcp dport %u accept\n"
@@ -302,7 +303,7 @@ int net_firewall_render(const struct net_firewall *firewall, char **ret_text)
 	FILE *out;
 	int r;
 
-	if (!is_plain_name(firewall->tunnel_interface) || firewall->listen_port == 0)
+	if (!is_plain_name(firewall->tunnel_interface))
 		return -EINVAL;
 	out = open_memstream(&text, &size);
 	if (!out)

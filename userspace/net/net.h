@@ -57,7 +57,7 @@ enum net_masquerade { NET_MASQUERADE_NONE, NET_MASQUERADE_ROAD_WARRIORS, NET_MAS
 /* Everything that decides what may pass; see docs/decisions on the firewall. */
 struct net_firewall {
 	const char *tunnel_interface; /* wg0 */
-	uint16_t listen_port;         /* WireGuard's, open to the Internet: the only one */
+	uint16_t listen_port;         /* WireGuard's, open to the Internet: the only one; 0: not yet */
 	const struct cidr *tunnel_subnets;
 	size_t n_tunnel_subnets; /* where road warriors live */
 	const struct cidr *vpc_subnets;
@@ -72,8 +72,8 @@ struct net_firewall {
 };
 
 /*
- * Renders the rule set as text for `nft -f`; the caller frees it. -EINVAL for an interface name that is none
- * or a port of 0; an api_port of 0 leaves the API closed.
+ * Renders the rule set as text for `nft -f`; the caller frees it. -EINVAL for an interface name that is
+ * none. An api_port of 0 leaves the API closed.
  */
 WT_MUST_CHECK int net_firewall_render(const struct net_firewall *firewall, char **ret_text);
 /*
