@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from world import Agent, token_hash
+from simulated_agent import Agent, token_hash
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WIRETOLL = Path(os.environ.get("WIRETOLL_BIN", REPOSITORY / "build/bin")).resolve() / "wiretoll"
