@@ -10,7 +10,8 @@
 #include "route.h"
 
 /* Instants in objects: RFC 3339 in UTC with microseconds. */
-#define SQL_TIME(expression) "to_char((" expression ") AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+#define SQL_TIME(expression)                                                                                 \
+	"to_char((" expression ") AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 /* Decimals in objects: strings, without trailing zeros. */
 #define SQL_DECIMAL(expression) "trim_scale(" expression ")::text"
 

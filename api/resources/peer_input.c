@@ -85,7 +85,7 @@ static void read_tunnel_ip(struct peer_input *input, const char *field, int fami
 static int read_dns(struct peer_input *input)
 {
 	const json_t *servers = form_array(&input->form, "dns", OPTIONAL), *server;
-	char text[MAX_DNS * CIDR_TEXT_SIZE + 8] = "{", one[CIDR_TEXT_SIZE];
+	char text[MAX_DNS * (CIDR_TEXT_SIZE + 1) + 2] = "{", one[CIDR_TEXT_SIZE];
 	struct cidr address;
 	size_t index;
 
@@ -104,9 +104,7 @@ static int read_dns(struct peer_input *input)
 		snprintf(text + used, sizeof(text) - used, "%s%s", index ? "," : "",
 			 cidr_format_address(&address, one));
 	}
-	strcat(text, "}");
-	input->dns = strdup(text);
-	return input->dns ? 0 : -ENOMEM;
+	return asprintf(&input->dns, "%s}", text) < 0 ? -ENOMEM : 0;
 }
 
 static bool is_host_name(const char *text, size_t length)
