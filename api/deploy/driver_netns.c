@@ -3,10 +3,10 @@
  * Gateways as network namespaces of this host; see docs/netns-driver.md. Each step of deploy() and destroy()
  * looks at what is there and does what is missing, so that either may follow any crash of the other.
  */
+#include "base/ip.h"
 #include "base/spawn.h"
 #include "deploy/bootstrap.h"
 #include "deploy/folder.h"
-#include "deploy/ip.h"
 #include "deploy/links.h"
 #include "deploy/namespace.h"
 #include "deploy/occupants.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "deploy/links.h"
 #include "base/file.h"
-#include "deploy/ip.h"
+#include "base/ip.h"
 #include "deploy/namespace.h"
 #include "deploy/paths.h"
 

@@ -18,73 +18,6 @@
 #define WIREGUARD_FOLDER "/run/wireguard"
 #define TUN_FOLDER       "/dev/net"
 
-static int open_own(const char *kind, int *ret_fd)
-{
-	char path[48];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/thread-self/ns/%s", kind);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	*ret_fd = fd;
-	return 0;
-}
-
-static int make_file(const char *path)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0444);
-
-	return fd < 0 ? -errno : 0;
-}
-
-static int pin(int fd, const char *path)
-{
-	char source[48];
-
-	snprintf(source, sizeof(source), "/proc/self/fd/%d", fd);
-	return mount(source, path, NULL, MS_BIND, NULL) < 0 ? -errno : 0;
-}
-
-bool namespace_is_mounted(const char *path)
-{
-	char resolved[PATH_MAX];
-	bool found = false;
-	struct mntent *entry;
-	FILE *mounts;
-
-	if (!realpath(path, resolved))
-		return false;
-	mounts = setmntent("/proc/thread-self/mounts", "r");
-	if (!mounts)
-		return false;
-	while (!found && (entry = getmntent(mounts)))
-		found = strcmp(entry->mnt_dir, resolved) == 0;
-	endmntent(mounts);
-	return found;
-}
-
-int namespace_make_net(const char *path)
-{
-	_cleanup_close_ int own = -1;
-	_cleanup_close_ int made = -1;
-	int r;
-
-	if (namespace_is_mounted(path))
-		return 0;
-	r = make_file(path);
-	if (r == 0)
-		r = open_own("net", &own);
-	if (r < 0)
-		return r;
-	if (unshare(CLONE_NEWNET) < 0)
-		return -errno;
-	r = open_own("net", &made);
-	if (setns(own, CLONE_NEWNET) < 0)
-		return -errno;
-	return r == 0 ? pin(made, path) : r;
-}
-
 int namespace_mount_bpf(const char *path, uid_t uid)
 {
 	int r;
@@ -165,7 +98,7 @@ static int make_and_pin_mount(const char *path, const char *bpf, uid_t uid)
 {
 	_cleanup_close_ int own = -1;
 	_cleanup_close_ int made = -1;
-	int r = open_own("mnt", &own);
+	int r = namespace_open_own("mnt", &own);
 
 	if (r < 0)
 		return r;
@@ -173,10 +106,10 @@ static int make_and_pin_mount(const char *path, const char *bpf, uid_t uid)
 		return -errno;
 	r = furnish(bpf, uid);
 	if (r == 0)
-		r = open_own("mnt", &made);
+		r = namespace_open_own("mnt", &made);
 	if (setns(own, CLONE_NEWNS) < 0)
 		return -errno;
-	return r == 0 ? pin(made, path) : r;
+	return r == 0 ? namespace_pin(made, path) : r;
 }
 
 /*
@@ -209,45 +142,12 @@ int namespace_make_mount(const char *path, const char *bpf, uid_t uid)
 
 	if (namespace_is_mounted(path))
 		return 0;
-	r = make_file(path);
-	if (r == 0)
-		r = file_make_folder(WIREGUARD_FOLDER, 0755);
+	r = file_make_folder(WIREGUARD_FOLDER, 0755);
 	if (r == 0)
 		r = file_make_folder(TUN_FOLDER, 0755);
 	if (r == 0)
 		r = make_and_pin_mount(path, bpf, uid);
 	return r == -EINVAL ? try_each_cpu(path, bpf, uid) : r;
-}
-
-int namespace_unmount(const char *path)
-{
-	struct stat status;
-
-	while (namespace_is_mounted(path))
-		if (umount2(path, MNT_DETACH) < 0)
-			return -errno;
-	if (lstat(path, &status) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (S_ISDIR(status.st_mode) ? rmdir(path) < 0 : unlink(path) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	return 0;
-}
-
-int namespace_call_net(const char *path, int (*fn)(const void *data), const void *data)
-{
-	_cleanup_close_ int own = -1;
-	_cleanup_close_ int target = open(path, O_RDONLY | O_CLOEXEC);
-	int r;
-
-	if (target < 0)
-		return -errno;
-	r = open_own("net", &own);
-	if (r < 0)
-		return r;
-	if (setns(target, CLONE_NEWNET) < 0)
-		return -errno;
-	r = fn(data);
-	return setns(own, CLONE_NEWNET) < 0 ? -errno : r;
 }
 
 int namespace_make_private(const char *path)

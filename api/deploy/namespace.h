@@ -8,11 +8,9 @@
 #define WIRETOLL_DEPLOY_NAMESPACE_H
 
 #include "base/base.h"
+#include "base/namespace.h"
 
 #include <sys/types.h>
-
-/* Makes an empty network namespace and pins it at `path`. One that is pinned there already is kept. */
-WT_MUST_CHECK int namespace_make_net(const char *path);
 
 /*
  * Makes a mount namespace and pins it at `path`, which must lie on a private mount. In it: the BPF file
@@ -23,15 +21,6 @@ WT_MUST_CHECK int namespace_make_mount(const char *path, const char *bpf, uid_t 
 
 /* Mounts a BPF file system of the uid's own. One that is mounted there already is kept. */
 WT_MUST_CHECK int namespace_mount_bpf(const char *path, uid_t uid);
-
-/* Whether something is mounted on exactly this path. */
-bool namespace_is_mounted(const char *path);
-
-/* Takes a pin or a mount away, with the file or folder it was mounted on. What is not there is no error. */
-WT_MUST_CHECK int namespace_unmount(const char *path);
-
-/* Runs `fn` inside the pinned network namespace and returns what it returned. */
-WT_MUST_CHECK int namespace_call_net(const char *path, int (*fn)(const void *data), const void *data);
 
 /* Makes a folder a mount of its own that shares nothing with other namespaces. */
 WT_MUST_CHECK int namespace_make_private(const char *path);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "deploy/routes.h"
+#include "base/ip.h"
 #include "base/json.h"
-#include "deploy/ip.h"
 #include "deploy/paths.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "deploy/ip.h"
+#include "base/ip.h"
 #include "base/spawn.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Configuring links, addresses and routes through one `ip -batch` a namespace; why: docs/decisions. */
-#ifndef WIRETOLL_DEPLOY_IP_H
-#define WIRETOLL_DEPLOY_IP_H
+#ifndef WIRETOLL_BASE_IP_H
+#define WIRETOLL_BASE_IP_H
 
 #include "base/base.h"
 #include "base/json.h"
