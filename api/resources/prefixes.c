@@ -34,16 +34,18 @@ static int check_overlap(struct request *request, struct response *response, con
 			 const char *peer, const char *cidrs, bool tunnel)
 {
 	_cleanup_result_ PGresult *rows = NULL;
-	const char *field = tunnel ? "tunnel_ip" : "allowed_ips";
+	const char *field, *cidr;
 	int r;
 
 	r = DB_QUERY(request->db, &rows, overlap_sql, gateway->owner, gateway->id, peer, cidrs,
 		     tunnel ? "true" : "false");
 	if (r < 0 || PQntuples(rows) == 0)
 		return r;
+	cidr = db_value(rows, 0, "cidr");
+	field = !tunnel ? "allowed_ips" : strchr(cidr, ':') ? "tunnel_ip6" : "tunnel_ip";
 	return refuse(response, 409, field,
-		      "%s %s of this peer overlaps %s; accepted is what overlaps nothing", field,
-		      db_value(rows, 0, "cidr"), db_value(rows, 0, "what"));
+		      "%s %s of this peer overlaps %s; accepted is what overlaps nothing", field, cidr,
+		      db_value(rows, 0, "what"));
 }
 
 /* What is gone is freed before what is new is taken: the constraint sees no overlap with oneself. */

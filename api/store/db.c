@@ -25,16 +25,30 @@ static void ignore_notice(void *context, const PGresult *result)
 }
 
 /*
- * The fixed settings come behind the file's, so that they win: nothing may resolve a name outside
- * pg_catalog, and a hung statement or a forgotten transaction ends by itself.
+ * What stands before the file's text is a default, what stands behind it is fixed: nothing may resolve a name
+ * outside pg_catalog, and a hung statement or a forgotten transaction ends by itself. A server that has
+ * vanished is noticed within half a minute also by who only listens.
  */
 static PGconn *connect_with(const char *text)
 {
 	static const char *const keywords[] = {
-		"connect_timeout", "dbname", "application_name", "client_encoding", "options", NULL,
+		"connect_timeout",
+		"keepalives_idle",
+		"keepalives_interval",
+		"keepalives_count",
+		"tcp_user_timeout",
+		"dbname",
+		"application_name",
+		"client_encoding",
+		"options",
+		NULL,
 	};
 	const char *const values[] = {
 		"5",
+		"10",
+		"5",
+		"3",
+		"20000",
 		text,
 		"wiretoll",
 		"UTF8",

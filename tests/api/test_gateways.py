@@ -163,6 +163,23 @@ def test_tunnel_subnet_over_the_vpc(world):
                   says=["10.99.0.0/24", "10.99.0.0/16", vpc["name"]])
 
 
+def test_an_admin_creates_one_for_the_vpcs_owner(world):
+    user = world.user(max_gateways=1)
+    vpcs = [world.vpc(user, world.location()) for _ in range(2)]
+    assert world.call("POST", "/v1/gateways", {"vpc": vpcs[0]["id"]}, status=201)["owner"] == user["id"]
+    world.refused("POST", "/v1/gateways", {"vpc": vpcs[1]["id"]}, field="max_gateways", says=[user["name"], "is 1 and 1"])
+    world.refused("POST", "/v1/gateways", {}, field="vpc", says="vpc is required")
+
+
+def test_a_name_that_several_owners_use_is_not_guessed(world):
+    first, second, location = world.user(), world.user(), world.location()
+    name = world.name("vpc")
+    for owner in (first, second):
+        world.gateway(owner, vpc=world.vpc(owner, location, name=name)["id"], name=name)
+    world.refused("GET", f"/v1/gateways/{name}", status=409, says=[name, "use its id"])
+    assert world.call("GET", f"/v1/gateways/{name}", token=second["token"])["owner"] == second["id"]
+
+
 def test_gateways_are_their_owners_only(world):
     gateway, other = world.gateway(), world.user()
     for path in (gateway["id"], gateway["name"]):

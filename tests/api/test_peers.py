@@ -40,6 +40,8 @@ def test_a_wished_address(world, gateway):
     assert peer["dns"] == ["10.1.0.53", "fd00::53"] and peer["keepalive"] == 20
     world.refused("POST", path(gateway), {"name": "x", "public_key": public_key(), "tunnel_ip": "10.99.0.77"}, status=409,
                   field="tunnel_ip", says=["10.99.0.77", peer["name"]])
+    world.refused("POST", path(gateway), {"name": "x", "public_key": public_key(), "tunnel_ip6": peer["tunnel_ip6"]}, status=409,
+                  field="tunnel_ip6", says=[peer["tunnel_ip6"], peer["name"]])
 
 
 @pytest.mark.parametrize("field, value, accepted", [
