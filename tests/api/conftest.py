@@ -168,6 +168,7 @@ class Api(Server):
         self.db = postgres.connect()
         self.db.autocommit = True
         self.lock = threading.Lock()
+        self.others = []
 
     def run(self, *arguments):
         done = subprocess.run([BIN / "wiretoll-api", *map(str, arguments)], capture_output=True, text=True, timeout=60)
@@ -198,9 +199,11 @@ class Api(Server):
             return cursor.fetchall() if cursor.description else None
 
     def another(self, *options):
-        """One more server on the same state and database."""
-        return Server(self.state, self.database_files["wiretoll_api"], self.folder / f"api-{secrets.token_hex(4)}.log",
-                      *options)
+        """One more server on the same state and database; a test that fails need not stop it."""
+        server = Server(self.state, self.database_files["wiretoll_api"], self.folder / f"api-{secrets.token_hex(4)}.log",
+                        *options)
+        self.others.append(server)
+        return server
 
 
 @pytest.fixture(scope="session")
@@ -215,6 +218,8 @@ def api():
         server = Api(folder, postgres)
         yield server
     finally:
+        for other in server.others if server else []:
+            other.stop(signal.SIGKILL)
         status = server.stop() if server else 0
         postgres.stop()
         log = (folder / "api.log").read_text() if server else ""
