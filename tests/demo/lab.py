@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import struct
@@ -84,15 +85,15 @@ class Host:
         return json.loads(self.run("ip", "-s", "-j", "link", "show", "dev", interface))[0]["stats64"]
 
     def count_arrivals(self, interface):
-        """Counts every IP packet that arrives, but for neighbour discovery: what a gateway really let in."""
+        """Counts every IP packet that arrives for this host, but for neighbour discovery: what a gateway let in."""
         self.run("nft", "-f", "-", stdin=f"""
             table inet oracle {{
                 counter arrived {{ }}
                 chain prerouting {{
                     type filter hook prerouting priority raw; policy accept;
                     iifname != "{interface}" accept
-                    icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert,
-                                   mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report }} accept
+                    meta pkttype != host accept
+                    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
                     counter name arrived
                 }}
             }}""")
@@ -121,6 +122,15 @@ class Client(Host):
         self.private_key = run("wg", "genkey").strip()
         self.public_key = run("wg", "pubkey", stdin=self.private_key).strip()
         self.interface = name
+        # The kernel announces its multicast groups on every device with an IPv6 address. No peer's allowed IPs hold
+        # them, so they never leave the client, but its device would count them.
+        self.run("nft", "-f", "-", stdin=f"""
+            table ip6 quiet {{
+                chain output {{
+                    type filter hook output priority filter; policy accept;
+                    oifname "{name}" icmpv6 type mld2-listener-report drop
+                }}
+            }}""")
 
     def connect(self, configuration):
         assert configuration.count("[YOUR_PRIVATE_KEY]") == 1, "the configuration has one placeholder"
@@ -162,31 +172,35 @@ def udp(host, address, total, size, rate, port=9000):
 
 
 class Pinger:
-    """ping at a fixed interval; knows each reply's time and how many were lost."""
+    """ping at a fixed interval; knows when each reply came, and which never did."""
 
     def __init__(self, host, address, interval):
-        self.process = host.spawn("ping", "-n", "-D", "-O", "-i", interval, address, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True)
+        self.process = host.spawn("ping", "-n", "-D", "-i", interval, address, stdout=subprocess.PIPE, text=True)
         self.replies = []
-        self.summary = ""
+        self.numbers = set()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
     def _read(self):
+        turns, last = 0, 0  # icmp_seq has 16 bits
         for line in self.process.stdout:
-            stamp = re.match(r"\[([0-9.]+)\] \d+ bytes from", line)
-            if stamp:
-                self.replies.append(float(stamp.group(1)))
-            elif "packets transmitted" in line:
-                self.summary = line
+            reply = re.match(r"\[([0-9.]+)\] \d+ bytes from .* icmp_seq=(\d+)", line)
+            if reply:
+                number = int(reply.group(2))
+                turns += number < last - 32768
+                last = number
+                self.numbers.add(turns * 65536 + number)
+                self.replies.append(float(reply.group(1)))
 
     def stop(self):
-        """Ends it and returns (sent, received)."""
-        self.process.send_signal(2)
+        """Ends it and returns (sent, lost) up to the last reply: what is on its way at the end is not lost."""
+        stopped = time.time()
+        self.process.send_signal(signal.SIGINT)
         self.process.wait(10)
         self.reader.join(10)
-        sent, received = re.search(r"(\d+) packets transmitted, (\d+) received", self.summary).groups()
-        return int(sent), int(received)
+        assert not self.replies or stopped - self.replies[-1] < 1, "it was answered to the end"
+        sent = max(self.numbers, default=0)
+        return sent, sent - len(self.numbers)
 
 
 # ---- the maps and WireGuard, read without Wiretoll's code ---------------------------------------------------------

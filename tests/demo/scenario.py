@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -68,6 +67,7 @@ class Scenario:
         self.progress = Progress()
         self.result = {}
         self.up = None
+        self.connected = []
 
     # ---- tools -------------------------------------------------------------------------------------------------
 
@@ -87,10 +87,10 @@ class Scenario:
     def truth(self):
         return {name: client.counters() for name, client in self.clients_of_l1.items()}
 
-    def settled(self, name, expected, what):
+    def settled(self, name, expected, what, among=None):
         """Waits until the meter has reported what the clients' devices counted, and says both if it never does."""
         def equal():
-            return self.metered(name) == expected()
+            return {peer: counts for peer, counts in self.metered(name).items() if not among or peer in among} == expected()
 
         try:
             wait_for(what, equal, timeout=20, step=0.2)
@@ -99,8 +99,7 @@ class Scenario:
 
     def losses(self):
         """Everything that any device or socket on the way had to drop; 0 before a comparison counts."""
-        clients = [*self.clients_of_l1.values(), self.c3]
-        lost = sum(client.drops() + client.udp_errors() for client in clients)
+        lost = sum(client.drops() + client.udp_errors() for client in self.connected)
         lost += sum(host.udp_errors() for host in self.instances.values())
         for name, gateway_id in self.ids.items():
             netns = self.netns_of(name)
@@ -146,11 +145,11 @@ class Scenario:
         self.c3 = Client("tablet", "public", "198.51.100.104/24")
         self.victim = Client("victim", "public", "198.51.100.105/24")
         # The office's network behind its router, with one machine in it.
-        run("ip", "link", "add", "office-lan", "type", "bridge")
-        run("ip", "link", "set", "office-lan", "up")
-        self.site.plug("office-lan", "lan", "192.168.7.1/24")
+        run("ip", "link", "add", "lan7", "type", "bridge")
+        run("ip", "link", "set", "lan7", "up")
+        self.site.plug("lan7", "lan", "192.168.7.1/24")
         self.desk = Host("desk")
-        self.desk.plug("office-lan", "eth0", "192.168.7.10/24")
+        self.desk.plug("lan7", "eth0", "192.168.7.10/24")
         self.desk.run("ip", "route", "add", "default", "via", "192.168.7.1")
         Sink(self.desk)
         self.clients_of_l1 = {"laptop": self.c1, "phone": self.c2, "office": self.site}
@@ -161,7 +160,7 @@ class Scenario:
         self.log = open(STATE.parent / "up.log", "w", encoding="utf-8")
         self.up = subprocess.Popen(
             [self.bin / "wiretoll", "up", "--state", STATE, "--run", RUNDIR, "--listen", f"127.0.0.1:{PORT}",
-             "--listen", f"198.51.100.1:{PORT}"], stdout=self.log, stderr=subprocess.STDOUT)
+             "--listen", f"198.51.100.1:{PORT}", "--hypervisor", "host-L1", "--hypervisor", "host-L2"], stdout=self.log, stderr=subprocess.STDOUT)
 
         def ready():
             assert self.up.poll() is None, f"wiretoll up ended:\n{(STATE.parent / 'up.log').read_text()}"
@@ -192,11 +191,10 @@ class Scenario:
                 "accounting": "both", "overage": overage, "image": image["id"], "plan_group": groups[name]})
         user = admin.post("/v1/users", {"name": "alice", "email": "alice@example.net", "role": "user",
                                         "max_gateways": 5})
-        hostname = socket.gethostname()
         for number, location in ((1, "L1"), (2, "L2")):
             # One host serves both locations: it is entered once for each.
-            admin.post("/v1/hypervisors", {"name": hostname if number == 1 else f"{hostname}-2", "location": location,
-                                           "driver": "netns", "cpu": 8, "ram_mb": 8192, "storage_gb": 100})
+            admin.post("/v1/hypervisors", {"name": f"host-{location}", "location": location, "driver": "netns", "cpu": 8,
+                                           "ram_mb": 8192, "storage_gb": 100})
             attachment = {"bridge": f"vpc{number}", "route_netns": [f"i{number}a", f"i{number}b"]}
             admin.post("/v1/vpcs", {"name": f"prod{number}", "owner": user["id"], "location": location, "subnets": [
                 {"cidr": f"10.{number}.0.0/24", "public": False, "gateway_range": f"10.{number}.0.2-10.{number}.0.9",
@@ -226,6 +224,7 @@ class Scenario:
         """Adds a client and imports the downloaded configuration, with only the placeholder replaced [P1–P3]."""
         self.cli("peer", "add", f"{gateway}/{client.name}", "--public-key", client.public_key, *options)
         client.connect(self.cli("peer", "config", f"{gateway}/{client.name}"))
+        self.connected.append(client)
 
     def build_l1(self):
         self.progress.step("gateway in L1, two road warriors and a site with a preshared key")
@@ -319,16 +318,17 @@ class Scenario:
                 returns.append(disturbed.replies[-1] - enabled)
             self.progress.update(f"change {number + 1} of 200: {times[-1]:.1f} ms")
         disturbed.stop()
-        sent, received = bystander.stop()
+        sent, lost = bystander.stop()
         times.sort()
-        self.result["peer_change_ms"] = {"p50": round(times[100], 2), "p99": round(times[198], 2)}
-        self.result["undisturbed"] = {"sent": sent, "lost": sent - received}
-        self.progress.note(f"change to kernel: p50 {times[100]:.1f} ms, p99 {times[198]:.1f} ms; back after enabling: "
-                           f"at most {max(returns) * 1000:.0f} ms; bystander lost {sent - received} of {sent}")
-        assert sent > 1000 and received == sent, "no other peer loses one packet"
+        p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100 - 1]
+        self.result["peer_change_ms"] = {"p50": round(p50, 2), "p99": round(p99, 2)}
+        self.result["undisturbed"] = {"sent": sent, "lost": lost}
+        self.progress.note(f"change to kernel: p50 {p50:.1f} ms, p99 {p99:.1f} ms; back after enabling: "
+                           f"at most {max(returns) * 1000:.0f} ms; bystander lost {lost} of {sent}")
+        assert sent > 1000 and lost == 0, "no other peer loses one packet"
         assert passed_while_off == 0, "a disabled peer passes nothing"
         assert max(returns) < 1, "an enabled peer is back within a second"
-        assert times[198] < 100, "p99 under 100 ms"
+        assert p99 < 100, "p99 under 100 ms"
 
     @staticmethod
     def find_pin(agent, gateway):
@@ -347,12 +347,17 @@ class Scenario:
 
     def run_into_limit(self):
         self.progress.step("the allowance is run into with paced UDP: stopped in the kernel [M7, B4]")
-        wait_for("all is reported", lambda: self.used("gw1") == self.arrivals_and_receipts(), timeout=20, step=0.2)
-        assert self.used("gw1") < ALLOWANCE_L1 - 5_000_000, "there is allowance left to run into"
-        udp(self.c1, "10.1.0.10", total=ALLOWANCE_L1 - self.used("gw1") + 4_000_000, size=1200, rate=8_000_000)
+        # Replies that were on their way to a peer at the moment it was disabled are counted, and dropped by WireGuard.
+        self.settled("gw1", self.truth, "metered = truth before the limit", among=self.clients_of_l1)
+        used, admitted_before = self.used("gw1"), self.arrivals_and_receipts()
+        assert 0 <= used - admitted_before < 50 * 5 * 84, f"counted {used}, delivered {admitted_before}"
+        assert used < ALLOWANCE_L1 - 5_000_000, "there is allowance left to run into"
+        udp(self.c1, "10.1.0.10", total=ALLOWANCE_L1 - used + 4_000_000, size=1200, rate=8_000_000)
         wait_for("suspended", lambda: self.gateway("gw1")["status"] == "suspended", timeout=10, step=0.05)
         admitted = self.arrivals_and_receipts()
-        wait_for("the meter counted what was admitted", lambda: self.used("gw1") == admitted, timeout=20, step=0.2)
+        wait_for("the meter counted what was admitted",
+                 lambda: self.used("gw1") - used == admitted - admitted_before, timeout=20, step=0.2)
+        assert self.used("gw1") <= ALLOWANCE_L1
         self.result["suspend"] = {"limit_bytes": ALLOWANCE_L1, "admitted_bytes": admitted}
         self.progress.note(f"admitted {admitted:,} of {ALLOWANCE_L1:,} bytes; {ALLOWANCE_L1 - admitted:,} unused")
         assert admitted <= ALLOWANCE_L1, "not one byte beyond the limit"
@@ -436,8 +441,8 @@ class Scenario:
 
     def bill(self):
         self.progress.step("usage report and ledger")
-        wait_for("the feed is sealed", lambda: len([line for line in self.ledger() if line["kind"] == "base"]) == 2,
-                 timeout=15, step=0.1)
+        wait_for("the feed is sealed", lambda: {line["kind"] for line in self.ledger()} == {"base", "bandwidth"}, timeout=15,
+                 step=0.1)
         ledger = self.ledger()
         now = datetime.datetime.now(datetime.timezone.utc)
         report = json.loads(self.cli("report", "--cycle", f"{now.year}-{now.month:02d}", "--json"))
@@ -541,9 +546,9 @@ def main():
         print(f"demo: FAILED: {error}", file=sys.stderr)
         if os.environ.get("WIRETOLL_DEMO_DEBUG"):
             raise
-        log = STATE.parent / "up.log"
-        if log.exists():
-            print("---- the control plane's last lines:", *log.read_text().splitlines()[-25:], sep="\n", file=sys.stderr)
+        for log in (STATE.parent / "up.log", *STATE.glob("gw/*/*.log")):
+            if log.exists():
+                print(f"---- last lines of {log}:", *log.read_text().splitlines()[-25:], sep="\n", file=sys.stderr)
         return 1
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps(scenario.result, indent=2) + "\n")
