@@ -206,6 +206,15 @@ def test_a_deployment_past_its_deadline_fails(api):  # G6
     assert fine.row("status") == "deploying"
 
 
+def test_a_deployment_that_comes_late_is_active(api):  # G6
+    gateway = World(api).gateway()
+    api.sql("UPDATE gateway.job SET deadline = now() - interval '1 second' WHERE gateway = %s", gateway.id)
+    wait(lambda: gateway.row("status") == "error")
+    Agent(gateway).activate()
+    assert gateway.row("status") == "active" and gateway.row("error") is None
+    assert len(gateway.ledger("base")) == 1
+
+
 def test_expired_tokens_go(api):
     world = World(api)
     token = world.gateway().one_time_token(minutes=-1)

@@ -37,7 +37,7 @@ static const char state_text[] =
 	"\"enabled\": true}],"
 	" \"refuse\": [\"admin\", \"billing\"],"
 	" \"grants\": [{\"cycle\": 202611, \"grant_seq\": 4, \"ceiling\": \"18446744073709551614\", "
-	"\"mask\": \"uploads\"},"
+	"\"mask\": \"uploads\", \"epoch\": \"00000000-0000-0000-0000-000000000007\"},"
 	" {\"cycle\": 202611, \"grant_seq\": 5, \"ceiling\": null, \"mask\": \"both\"}]}";
 
 static json_t *state(void)
@@ -65,9 +65,10 @@ static void test_a_whole_state(void **unused)
 	assert_int_equal(desired->masquerade, NET_MASQUERADE_ALL);
 	assert_int_equal(desired->refuse, WT_REFUSE_ADMIN | WT_REFUSE_BILLING);
 	assert_int_equal(desired->n_peers, 2);
-	assert_true(desired->grants[0].ceiling == 18446744073709551614ULL &&
-		    desired->grants[0].mask == WT_UPLOADS);
-	assert_true(desired->grants[1].ceiling == WT_NO_CEILING);
+	assert_true(desired->grants[0].grant.ceiling == 18446744073709551614ULL &&
+		    desired->grants[0].grant.mask == WT_UPLOADS);
+	assert_true(desired->grants[0].has_epoch && desired->grants[0].epoch[15] == 7);
+	assert_true(desired->grants[1].grant.ceiling == WT_NO_CEILING && !desired->grants[1].has_epoch);
 	assert_string_equal(desired_find_id(desired, id)->endpoint, "site.example:51820");
 	assert_true(desired_find_id(desired, id)->has_preshared_key);
 	assert_ptr_equal(desired_find_key(desired, &desired->peers[1].public_key), &desired->peers[1]);
@@ -102,6 +103,9 @@ static const struct {
 	{NULL, "grants", "[{\"cycle\": 1, \"grant_seq\": 1, \"ceiling\": 5, \"mask\": \"both\"}]",
 	 "ceiling is 5; accepted is a string"},
 	{NULL, "grants", "[{\"cycle\": 1, \"grant_seq\": 1, \"ceiling\": \"5\"}]", "mask is required"},
+	{NULL, "grants",
+	 "[{\"cycle\": 1, \"grant_seq\": 1, \"ceiling\": \"5\", \"mask\": \"both\", \"epoch\": \"no\"}]",
+	 "accepted is a UUID"},
 	{"interface", "listen_port", "0", "listen_port is 0; accepted is an integer from 1 to 65535"},
 	{"interface", "mtu", "100", "mtu is 100"},
 	{"interface", "addresses", "[\"10.0.0.256/24\"]", "addresses[0] is \"10.0.0.256/24\""},

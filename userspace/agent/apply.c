@@ -40,15 +40,24 @@ static int apply_wireguard_interface(struct agent *agent, const struct desired *
 	return r;
 }
 
+static bool is_of_other_epoch(const struct agent *agent, const struct desired_grant *granted)
+{
+	return granted->grant.ceiling != WT_NO_CEILING && granted->has_epoch &&
+	       !uuid_equal(granted->epoch, meter_identity(agent->meter)->map_uuid);
+}
+
 static int apply_grants(struct agent *agent, const struct desired *desired)
 {
 	for (size_t i = 0; i < desired->n_grants; i++) {
-		int r = meter_grant(agent->meter, &desired->grants[i]);
+		const struct meter_grant *grant = &desired->grants[i].grant;
+		int r;
 
+		if (is_of_other_epoch(agent, &desired->grants[i]))
+			continue;
+		r = meter_grant(agent->meter, grant);
 		if (r < 0 && r != -EALREADY) {
 			cannot_add(agent, "grant", "cycle %" PRIu64 ", grant %" PRIu64 ": %s",
-				   (uint64_t)desired->grants[i].cycle, (uint64_t)desired->grants[i].grant_seq,
-				   strerror(-r));
+				   (uint64_t)grant->cycle, (uint64_t)grant->grant_seq, strerror(-r));
 			return r;
 		}
 		agent->granted = true;

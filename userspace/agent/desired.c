@@ -272,8 +272,24 @@ static int read_refuse(const json_t *body, struct desired *desired, struct json_
 	return 0;
 }
 
-static int read_grant(const json_t *object, struct meter_grant *grant, struct json_problem *problem)
+static int read_grant_epoch(const json_t *object, struct desired_grant *granted, struct json_problem *problem)
 {
+	const char *text = NULL;
+	int r = json_read_string(object, "epoch", &text, problem);
+
+	if (r < 0)
+		return optional(r);
+	if (uuid_parse(text, granted->epoch) < 0) {
+		json_problem_set(problem, "epoch", "epoch is %.40s; accepted is a UUID", text);
+		return -EINVAL;
+	}
+	granted->has_epoch = true;
+	return 0;
+}
+
+static int read_grant(const json_t *object, struct desired_grant *granted, struct json_problem *problem)
+{
+	struct meter_grant *grant = &granted->grant;
 	const char *mask = NULL;
 	int64_t cycle = 0, grant_seq = 0;
 	int r = json_require(json_read_int(object, "cycle", 1, INT64_MAX, &cycle, problem), "cycle", problem);
@@ -289,6 +305,8 @@ static int read_grant(const json_t *object, struct meter_grant *grant, struct js
 		r = json_require(json_read_string(object, "mask", &mask, problem), "mask", problem);
 	if (r == 0)
 		r = find_word(masks, ARRAY_SIZE(masks), "mask", mask, &grant->mask, problem);
+	if (r == 0)
+		r = read_grant_epoch(object, granted, problem);
 	grant->cycle = (uint64_t)cycle;
 	grant->grant_seq = (uint64_t)grant_seq;
 	return r;

@@ -28,6 +28,13 @@ struct desired_peer {
 	bool enabled;
 };
 
+/* A ceiling is a count of one epoch; in another one it means nothing. */
+struct desired_grant {
+	struct meter_grant grant;
+	bool has_epoch;
+	uint8_t epoch[UUID_SIZE];
+};
+
 struct desired {
 	uint64_t revision;
 	bool gone;
@@ -40,7 +47,7 @@ struct desired {
 	struct desired_peer *peers; /* sorted by public key */
 	size_t n_peers;
 	uint32_t refuse; /* WT_REFUSE_* */
-	struct meter_grant *grants;
+	struct desired_grant *grants;
 	size_t n_grants;
 };
 

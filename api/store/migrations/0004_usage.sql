@@ -322,10 +322,10 @@ BEGIN
 END
 $$;
 
--- Whether the report is the first that shows this deployment active.
+-- Whether the report is the first that shows this deployment active. Past its deadline it comes late, and is welcome.
 CREATE FUNCTION billing.first_active(g gateway.gateway, body jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT body ->> 'active_since' IS NOT NULL AND (g.status = 'deploying' OR (g.status = 'deleting' AND g.active_since IS NULL))
+    SELECT body ->> 'active_since' IS NOT NULL AND (g.status IN ('deploying', 'error') OR (g.status = 'deleting' AND g.active_since IS NULL))
 $$;
 
 -- The gateway's row after a report: first activity, freshness, key, revision, and the intervals of its state.
@@ -337,7 +337,7 @@ DECLARE
     within tstzrange := tstzrange(g.created, now() + interval '5 seconds');
 BEGIN
     UPDATE gateway.gateway
-    SET status = CASE WHEN first AND status = 'deploying' THEN 'active' ELSE status END,
+    SET status = CASE WHEN first AND status IN ('deploying', 'error') THEN 'active' ELSE status END,
         error = CASE WHEN first THEN NULL ELSE error END,
         active_since = CASE WHEN first THEN since ELSE active_since END,
         public_key = decode(body ->> 'public_key', 'base64'),
