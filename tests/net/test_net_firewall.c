@@ -181,12 +181,9 @@ static void test_refused_by_nft(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_refuses),
-		cmocka_unit_test(test_no_port_yet),
-		cmocka_unit_test(test_empty),
-		cmocka_unit_test(test_nested_and_host_bits),
-		cmocka_unit_test(test_thousands),
-		cmocka_unit_test(test_refused_by_nft),
+		cmocka_unit_test(test_refuses),   cmocka_unit_test(test_no_port_yet),
+		cmocka_unit_test(test_empty),     cmocka_unit_test(test_nested_and_host_bits),
+		cmocka_unit_test(test_thousands), cmocka_unit_test(test_refused_by_nft),
 	};
 
 	if (argc == 7)
