@@ -180,51 +180,46 @@ static int find_id(struct session *session, const char *name, char **ret_id)
 	return *ret_id ? 0 : session_no_memory(session);
 }
 
-int run_gateway_delete(struct session *session, const struct command *command,
-		       const struct arguments *arguments)
+/* Asks for something that takes its time and, with --wait, waits for it. `suffix` goes behind the gateway's
+ * path. */
+static int ask_and_wait(struct session *session, const struct arguments *arguments, const char *method,
+			const char *suffix, bool until_gone, json_t **ret_gateway)
 {
 	_cleanup_free_ char *path = NULL, *id = NULL;
-	_cleanup_json_ json_t *gateway = NULL;
 	int64_t seconds;
-	int r;
+	int r = read_timeout(session, arguments, &seconds);
 
-	(void)command;
-	r = read_timeout(session, arguments, &seconds);
 	if (r == 0)
 		r = find_id(session, arguments->positional[0], &id);
 	if (r != 0)
 		return r;
-	path = path_format("/v1/gateways/%s", id);
+	path = path_format("/v1/gateways/%s%s", id, suffix);
 	if (!path)
 		return session_no_memory(session);
-	r = session_call(session, "DELETE", path, NULL, NULL);
+	r = session_call(session, method, path, NULL, NULL);
 	if (r < 0 || !argument_given(arguments, "wait"))
 		return r;
-	return wait_until(session, id, arguments->positional[0], /* until_gone= */ true, seconds, &gateway);
+	return wait_until(session, id, arguments->positional[0], until_gone, seconds, ret_gateway);
+}
+
+int run_gateway_delete(struct session *session, const struct command *command,
+		       const struct arguments *arguments)
+{
+	_cleanup_json_ json_t *gateway = NULL;
+
+	(void)command;
+	return ask_and_wait(session, arguments, "DELETE", "", /* until_gone= */ true, &gateway);
 }
 
 int run_gateway_retry(struct session *session, const struct command *command,
 		      const struct arguments *arguments)
 {
-	_cleanup_free_ char *path = NULL, *id = NULL;
 	_cleanup_json_ json_t *gateway = NULL;
-	int64_t seconds;
 	int r;
 
 	(void)command;
-	r = read_timeout(session, arguments, &seconds);
-	if (r == 0)
-		r = find_id(session, arguments->positional[0], &id);
-	if (r != 0)
-		return r;
-	path = path_format("/v1/gateways/%s/retry", id);
-	if (!path)
-		return session_no_memory(session);
-	r = session_call(session, "POST", path, NULL, NULL);
-	if (r < 0 || !argument_given(arguments, "wait"))
-		return r;
-	r = wait_until(session, id, arguments->positional[0], /* until_gone= */ false, seconds, &gateway);
-	return r < 0 ? r : print_object(session, arguments, gateway);
+	r = ask_and_wait(session, arguments, "POST", "/retry", /* until_gone= */ false, &gateway);
+	return r != 0 || !gateway ? r : print_object(session, arguments, gateway);
 }
 
 int run_gateway_extra(struct session *session, const struct command *command,

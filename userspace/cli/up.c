@@ -6,17 +6,18 @@
 #include "cli/commands.h"
 #include "cli/http_client.h"
 #include "cli/up_control.h"
+#include "cli/up_options.h"
 #include "cli/up_postgres.h"
+#include "cli/up_sample.h"
+#include "cli/up_sample_parts.h"
 #include "cli/up_services.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <libgen.h>
 #include <poll.h>
 #include <signal.h>
 #include <sodium.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,144 +28,6 @@
 
 #define READY_SECONDS 60
 #define DOWN_SECONDS  60
-
-/* ---- small things ---------------------------------------------------------------------------------------
- */
-
-const char *up_join(const char *folder, const char *name, up_path path)
-{
-	snprintf(path, sizeof(up_path), "%s/%s", folder, name);
-	return path;
-}
-
-int up_fail(int error, const char *format, ...)
-{
-	char text[1024];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	text[strcspn(text, "\n")] = '\0';
-	fprintf(stderr, "wiretoll up: %s\n", text);
-	return error;
-}
-
-int up_make_folder(const char *path, uid_t uid, mode_t mode)
-{
-	int r = file_make_folder(path, mode);
-
-	if (r == 0 && (chmod(path, mode) < 0 || lchown(path, uid, (gid_t)-1) < 0))
-		r = -errno;
-	return r < 0 ? up_fail(r, "could not make the folder %s: %s", path, strerror(-r)) : 0;
-}
-
-/* ---- options --------------------------------------------------------------------------------------------
- */
-
-static const struct option long_options[] = {
-	{"state", required_argument, NULL, 's'},
-	{"run", required_argument, NULL, 'r'},
-	{"listen", required_argument, NULL, 'l'},
-	{"down", no_argument, NULL, 'd'},
-	{"hypervisor", required_argument, NULL, 'y'},
-	{"help", no_argument, NULL, 'h'},
-	{0},
-};
-
-static void usage(FILE *stream)
-{
-	fputs("usage: wiretoll up [--state DIR] [--run DIR] [--listen ADDRESS:PORT]… [--hypervisor NAME]… "
-	      "[--down]\n"
-	      "\n"
-	      "Runs PostgreSQL, the API and the deployment worker on this host until Ctrl-C; gateways run on "
-	      "after it.\n"
-	      "\n"
-	      "  --state DIR            everything to keep (default /var/lib/wiretoll)\n"
-	      "  --run DIR              sockets and mounts, gone at a reboot (default /run/wiretoll)\n"
-	      "  --listen ADDRESS:PORT  where the API listens (default [::]:8443); may be repeated, with one "
-	      "port\n"
-	      "  --hypervisor NAME      a name of this host in the inventory (default: its host name); may "
-	      "be repeated\n"
-	      "  --down                 stop, and take all gateways off this host; the state folder stays as "
-	      "it is\n",
-	      stream);
-}
-
-static int set_folder(char *target, const char *option, const char *path)
-{
-	if (path[0] != '/' || strlen(path) >= UP_PATH_SIZE)
-		return up_fail(-EINVAL, "%s \"%s\" is not an absolute path of less than %d bytes", option,
-			       path, UP_PATH_SIZE);
-	snprintf(target, UP_PATH_SIZE, "%s", path);
-	return 0;
-}
-
-static int add_listen(struct up *up, const char *text)
-{
-	const char *colon = strrchr(text, ':');
-	char *end;
-	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
-
-	if (!colon || colon[1] < '0' || colon[1] > '9' || *end || port < 1 || port > 65535)
-		return up_fail(-EINVAL,
-			       "--listen \"%s\" is not ADDRESS:PORT (an IPv6 address in brackets, a port "
-			       "from 1 to 65535)",
-			       text);
-	if (up->n_listen == UP_MAX_LISTEN)
-		return up_fail(-EINVAL, "at most %d times --listen", UP_MAX_LISTEN);
-	if (up->n_listen > 0 && strcmp(strrchr(up->listen[0], ':'), colon) != 0)
-		return up_fail(-EINVAL, "--listen \"%s\" has another port than \"%s\": gateways are told one",
-			       text, up->listen[0]);
-	up->listen[up->n_listen++] = text;
-	return 0;
-}
-
-static int add_hypervisor(struct up *up, const char *name)
-{
-	if (up->n_hypervisors == UP_MAX_HYPERVISORS)
-		return up_fail(-EINVAL, "at most %d times --hypervisor", UP_MAX_HYPERVISORS);
-	up->hypervisors[up->n_hypervisors++] = name;
-	return 0;
-}
-
-enum action { ACTION_UP, ACTION_DOWN, ACTION_HELP };
-
-static int take_option(struct up *up, int option, enum action *action)
-{
-	switch (option) {
-	case 's':
-		return set_folder(up->state, "--state", optarg);
-	case 'r':
-		return set_folder(up->run, "--run", optarg);
-	case 'l':
-		return add_listen(up, optarg);
-	case 'y':
-		return add_hypervisor(up, optarg);
-	case 'd':
-		*action = ACTION_DOWN;
-		return 0;
-	case 'h':
-		*action = ACTION_HELP;
-		return 0;
-	default:
-		return -EINVAL;
-	}
-}
-
-static int parse(int argc, char **argv, struct up *up, enum action *action)
-{
-	int option, r = 0;
-
-	optind = 1;
-	while (r == 0 && (option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
-		r = take_option(up, option, action);
-	if (r == 0 && optind < argc)
-		r = up_fail(-EINVAL, "\"%s\" is not an option", argv[optind]);
-	if (r == 0 && up->n_listen == 0)
-		r = add_listen(up, "[::]:8443");
-	return r;
-}
 
 /* ---- the state folder -----------------------------------------------------------------------------------
  */
@@ -241,30 +104,13 @@ static int find_programs(struct up *up)
 /* ---- bringing it up -------------------------------------------------------------------------------------
  */
 
-static int run_api(const struct up *up, uid_t uid, const char *const *arguments, char **ret_output)
-{
-	up_path program;
-	const char *argv[12] = {up_join(up->programs, "wiretoll-api", program)};
-	struct spawn spawn = {.argv = argv, .uid = uid};
-	_cleanup_free_ char *error = NULL;
-	int r;
-
-	for (size_t i = 0; arguments[i] && i + 2 < ARRAY_SIZE(argv); i++)
-		argv[i + 1] = arguments[i];
-	r = spawn_run(spawn, NULL, ret_output, &error);
-	if (r != 0)
-		return up_fail(r < 0 ? r : -EIO, "wiretoll-api %s failed: %s", arguments[0],
-			       r < 0 ? strerror(-r) : error);
-	return 0;
-}
-
 static int migrate(const struct up *up)
 {
 	up_path database;
 	const char *arguments[] = {"migrate", "--database-file", up_join(up->state, UP_OWNER_FILE, database),
 				   NULL};
 
-	return run_api(up, UP_MIGRATE_UID, arguments, NULL);
+	return up_run_api(up, UP_MIGRATE_UID, arguments, NULL);
 }
 
 static int keep_admin_token(const struct up *up, const char *token)
@@ -303,26 +149,13 @@ static int init_api(const struct up *up)
 
 	up_join(up->state, UP_API_FILE, database);
 	if (r == 0)
-		r = run_api(up, UP_API_UID, arguments, &output);
+		r = up_run_api(up, UP_API_UID, arguments, &output);
 	if (r < 0)
 		return r;
 	r = read_init_answer(up, output);
 	sodium_memzero(output, strlen(output));
 	free(output);
 	return r;
-}
-
-/* An address to ask oneself at: a wildcard's is the loopback. */
-static void own_url(const char *listen, char url[static 128])
-{
-	static const char any6[] = "[::]:", any4[] = "0.0.0.0:";
-
-	if (strncmp(listen, any6, strlen(any6)) == 0)
-		snprintf(url, 128, "https://[::1]:%s", listen + strlen(any6));
-	else if (strncmp(listen, any4, strlen(any4)) == 0)
-		snprintf(url, 128, "https://127.0.0.1:%s", listen + strlen(any4));
-	else
-		snprintf(url, 128, "https://%.100s", listen);
 }
 
 static bool is_healthy(const struct up *up, const char *ca_pem, char problem[static HTTP_PROBLEM_SIZE])
@@ -332,7 +165,7 @@ static bool is_healthy(const struct up *up, const char *ca_pem, char problem[sta
 	char url[128];
 	int r;
 
-	own_url(up->listen[0], url);
+	up_own_url(up, url);
 	if (http_open(url, ca_pem, NULL, &client) < 0)
 		return false;
 	r = http_request(client, "GET", "/v1/health", NULL, &reply, problem);
@@ -380,8 +213,10 @@ static int wait_until_healthy(struct up_processes *processes, int signal_fd)
 static int bring_up(struct up_processes *processes, int signal_fd)
 {
 	const struct up *up = processes->up;
-	int r = up_postgres_prepare(up);
+	int r = up->sample ? up_sample_prepare(up) : 0;
 
+	if (r == 0)
+		r = up_postgres_prepare(up);
 	if (r == 0)
 		r = up_services_start(processes, UP_POSTGRES);
 	if (r == 0)
@@ -396,11 +231,11 @@ static int bring_up(struct up_processes *processes, int signal_fd)
 		r = wait_until_healthy(processes, signal_fd);
 	if (r == 0)
 		r = up_services_start(processes, UP_DEPLOYD);
-	if (r == 0) {
-		puts("ready");
-		fflush(stdout);
-	}
-	return r;
+	if (r < 0)
+		return r;
+	puts("ready");
+	fflush(stdout);
+	return up->sample ? up_services_start(processes, UP_SAMPLE) : 0;
 }
 
 /* A terminal's Ctrl-C, a service manager's stop, and the end of a child, through one descriptor. */
@@ -423,6 +258,72 @@ static int open_signals(int *ret_fd)
 	return 0;
 }
 
+/* Until a signal asks to stop, or the sample gives up. */
+static int serve(struct up_processes *processes, int signal_fd)
+{
+	while (!wait_and_tend(processes, signal_fd, -1))
+		if (processes->up->sample && up_services_gave_up(processes, UP_SAMPLE))
+			return -EIO;
+	return 0;
+}
+
+static int destroy_gateways(const struct up *up)
+{
+	up_path program;
+	const char *argv[] = {up_join(up->programs, "wiretoll-deployd", program),
+			      "--state",
+			      up->state,
+			      "--run",
+			      up->run,
+			      "--destroy-all",
+			      NULL};
+	struct spawn spawn = {.argv = argv};
+	_cleanup_free_ char *error = NULL;
+	int r = spawn_run(spawn, NULL, NULL, &error);
+
+	if (r != 0)
+		return up_fail(-EIO, "could not take all gateways down: %s", r < 0 ? strerror(-r) : error);
+	return 0;
+}
+
+/* ---- the end of a sample --------------------------------------------------------------------------------
+ */
+
+/* Only what is known: the run folder may be anybody's. */
+static int clear_run_folder(const struct up *up)
+{
+	static const char *const names[] = {"gw", "pg"};
+	up_path path;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(names); i++)
+		r = up_remove_folder(up_join(up->run, names[i], path));
+	if (r == 0 && up->remove_run && rmdir(up->run) < 0 && errno != ENOTEMPTY)
+		r = up_fail(-errno, "could not remove %s: %s", up->run, strerror(errno));
+	return r;
+}
+
+static int clear_folders(const struct up *up)
+{
+	int r = clear_run_folder(up);
+
+	return r == 0 && up->remove_state ? up_remove_folder(up->state) : r;
+}
+
+/* A sample that never began, because something of another's was in its way, has touched nothing. */
+static int end_sample(const struct up *up)
+{
+	int r = 0;
+
+	if (up_sample_exists(up)) {
+		sample_say("removing the gateway and the networks");
+		r = destroy_gateways(up);
+		if (r == 0)
+			r = up_sample_remove(up);
+	}
+	return r == 0 ? clear_folders(up) : r;
+}
+
 static int run_up(struct up *up)
 {
 	struct up_processes processes = {.up = up};
@@ -437,11 +338,18 @@ static int run_up(struct up *up)
 		r = open_signals(&signal_fd);
 	if (r == 0)
 		r = bring_up(&processes, signal_fd);
-	while (r == 0 && !wait_and_tend(&processes, signal_fd, -1))
-		;
+	if (r == 0)
+		r = serve(&processes, signal_fd);
 	up_services_stop(&processes);
 	/* Asked to stop before it was ready is no failure. */
-	return r == -EINTR ? 0 : r;
+	if (r == -EINTR)
+		r = 0;
+	if (up->sample) {
+		int ended = end_sample(up);
+
+		r = r == 0 ? ended : r;
+	}
+	return r;
 }
 
 /* ---- taking it down -------------------------------------------------------------------------------------
@@ -453,7 +361,8 @@ static int stop_other(const struct up *up, int *ret_lock)
 	pid_t owner = 0, told = 0;
 	int r;
 
-	while ((r = lock_state(up, ret_lock, &owner)) == -EBUSY) {
+	/* A sample takes the folder along. */
+	while ((r = make_passable(up->state)) == 0 && (r = lock_state(up, ret_lock, &owner)) == -EBUSY) {
 		if (owner > 0 && owner != told && kill(owner, SIGTERM) == 0)
 			told = owner;
 		if (clock_boot_ns() > end)
@@ -463,42 +372,47 @@ static int stop_other(const struct up *up, int *ret_lock)
 	return r;
 }
 
+/* Asking for the lock has made the folders anew, if the other was a sample that took its own along. */
+static void forget_empty_folders(const struct up *up)
+{
+	up_path path;
+
+	if (access(up_join(up->state, "pg", path), F_OK) == 0)
+		return;
+	(void)unlink(up_join(up->state, "lock", path));
+	(void)rmdir(up_join(up->state, "gw", path));
+	(void)rmdir(up->state);
+	(void)rmdir(up->run);
+}
+
 static int run_down(const struct up *up)
 {
-	up_path program;
-	const char *argv[] = {up_join(up->programs, "wiretoll-deployd", program),
-			      "--state",
-			      up->state,
-			      "--run",
-			      up->run,
-			      "--destroy-all",
-			      NULL};
-	struct spawn spawn = {.argv = argv};
-	_cleanup_free_ char *error = NULL;
 	_cleanup_close_ int lock = -1;
 	int r = stop_other(up, &lock);
 
-	if (r < 0)
-		return r;
-	r = spawn_run(spawn, NULL, NULL, &error);
-	if (r != 0)
-		return up_fail(-EIO, "could not take all gateways down: %s", r < 0 ? strerror(-r) : error);
-	return 0;
+	if (r == 0)
+		r = destroy_gateways(up);
+	if (r == 0)
+		r = up_sample_remove(up);
+	if (r == 0 && up->sample)
+		r = clear_folders(up);
+	if (r == 0)
+		forget_empty_folders(up);
+	return r;
 }
 
 int cmd_up(int argc, char **argv)
 {
-	static struct up up = {.state = "/var/lib/wiretoll", .run = "/run/wiretoll"};
-	enum action action = ACTION_UP;
-	char name[HOST_NAME_MAX + 1] = "";
+	static struct up up;
+	enum up_action action = UP_ACTION_UP;
 	int r;
 
-	if (parse(argc, argv, &up, &action) < 0) {
-		usage(stderr);
+	if (up_parse(argc, argv, &up, &action) < 0) {
+		up_usage(stderr);
 		return 2;
 	}
-	if (action == ACTION_HELP) {
-		usage(stdout);
+	if (action == UP_ACTION_HELP) {
+		up_usage(stdout);
 		return 0;
 	}
 	if (geteuid() != 0) {
@@ -506,15 +420,12 @@ int cmd_up(int argc, char **argv)
 				"its own");
 		return 1;
 	}
-	gethostname(name, sizeof(name) - 1);
-	if (up.n_hypervisors == 0)
-		up.hypervisors[up.n_hypervisors++] = name;
 	r = sodium_init() < 0 ? -EIO : find_programs(&up);
 	if (r == 0)
 		r = make_passable(up.state);
 	if (r == 0)
 		r = make_passable(up.run);
 	if (r == 0)
-		r = action == ACTION_DOWN ? run_down(&up) : run_up(&up);
+		r = action == UP_ACTION_DOWN ? run_down(&up) : run_up(&up);
 	return r < 0 ? 1 : 0;
 }

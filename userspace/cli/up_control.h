@@ -24,6 +24,8 @@ struct up {
 	size_t n_listen;
 	const char *hypervisors[UP_MAX_HYPERVISORS];
 	size_t n_hypervisors;
+	bool sample;
+	bool remove_state, remove_run; /* with the sample: the folder is this run's own */
 };
 
 /* A path below one of the folders above. */
@@ -35,5 +37,17 @@ int up_fail(int error, const char *format, ...) WT_PRINTF(2, 3);
 
 /* A folder with this owner and mode, whatever it was before. */
 WT_MUST_CHECK int up_make_folder(const char *path, uid_t uid, mode_t mode);
+
+/* Removes a folder with all in it; mounts in it stay. */
+WT_MUST_CHECK int up_remove_folder(const char *path);
+
+/*
+ * Runs `wiretoll-api ARGUMENTS…` (a list ended by NULL) to its end. The caller frees the output, which may be
+ * secret.
+ */
+WT_MUST_CHECK int up_run_api(const struct up *up, uid_t uid, const char *const *arguments, char **ret_output);
+
+/* The URL to ask oneself at: for a wildcard address the loopback's. */
+void up_own_url(const struct up *up, char url[static 128]);
 
 #endif

@@ -86,14 +86,6 @@ static int write_secret(const struct up *up, const char *name, const char *text,
 	return r < 0 ? up_fail(r, "could not write %s: %s", path, strerror(-r)) : 0;
 }
 
-static int remove_folder(const char *path)
-{
-	const char *argv[] = {"rm", "-rf", "--", path, NULL};
-	struct spawn spawn = {.argv = argv};
-
-	return spawn_run(spawn, NULL, NULL, NULL) == 0 ? 0 : up_fail(-EIO, "could not remove %s", path);
-}
-
 /* Beside its place first: a data folder that initdb could not finish must not be taken for one. */
 static int init_database(const struct up *up, const struct passwd *user)
 {
@@ -122,7 +114,7 @@ static int init_database(const struct up *up, const struct passwd *user)
 	r = write_secret(up, PASSWORD_FILE, password, user->pw_uid);
 	sodium_memzero(password, sizeof(password));
 	if (r == 0)
-		r = remove_folder(fresh);
+		r = up_remove_folder(fresh);
 	if (r == 0)
 		r = up_make_folder(fresh, user->pw_uid, 0700);
 	if (r < 0)

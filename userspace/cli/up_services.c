@@ -2,6 +2,7 @@
 #include "cli/up_services.h"
 #include "base/clock.h"
 #include "cli/up_postgres.h"
+#include "cli/up_sample.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -24,6 +25,7 @@ static const struct {
 	[UP_POSTGRES] = {"PostgreSQL", SIGINT}, /* fast: ends sessions, not the data */
 	[UP_API] = {"wiretoll-api", SIGTERM},
 	[UP_DEPLOYD] = {"wiretoll-deployd", SIGTERM},
+	[UP_SAMPLE] = {"the sample", SIGTERM},
 };
 
 static int start_api(const struct up *up, pid_t *ret_pid)
@@ -82,6 +84,9 @@ static int start(struct up_processes *processes, enum up_service service)
 	case UP_DEPLOYD:
 		r = start_deployd(processes->up, &process->pid);
 		break;
+	case UP_SAMPLE:
+		r = up_sample_start(processes->up, &process->pid);
+		break;
 	default:
 		r = -EINVAL;
 	}
@@ -124,11 +129,18 @@ static void collect(struct up_processes *processes)
 			if (process->pid != pid)
 				continue;
 			plan_restart(process);
+			if (service == UP_SAMPLE && WIFEXITED(status) && WEXITSTATUS(status) == 1)
+				process->wanted = false;
 			if (process->wanted)
 				fprintf(stderr, "wiretoll up: %s ended (%s %d), starting it again\n",
 					services[service].name, WIFSIGNALED(status) ? "signal" : "status",
 					WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 		}
+}
+
+bool up_services_gave_up(const struct up_processes *processes, enum up_service service)
+{
+	return !processes->of[service].wanted && !processes->of[service].pid;
 }
 
 int up_services_tend(struct up_processes *processes)
@@ -177,6 +189,8 @@ static void await_end(struct up_processes *processes, enum up_service service)
 
 void up_services_stop(struct up_processes *processes)
 {
+	stop(processes, UP_SAMPLE);
+	await_end(processes, UP_SAMPLE);
 	stop(processes, UP_API);
 	stop(processes, UP_DEPLOYD);
 	await_end(processes, UP_API);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The three long-running programs of `wiretoll up`, kept running until they are told to stop. */
+/* The long-running programs of `wiretoll up`, kept running until they are told to stop. */
 #ifndef WIRETOLL_CLI_UP_SERVICES_H
 #define WIRETOLL_CLI_UP_SERVICES_H
 
 #include "cli/up_control.h"
 
-enum up_service { UP_POSTGRES, UP_API, UP_DEPLOYD, UP_SERVICES };
+enum up_service { UP_POSTGRES, UP_API, UP_DEPLOYD, UP_SAMPLE, UP_SERVICES };
 
 struct up_process {
 	pid_t pid;          /* 0: not running */
@@ -27,7 +27,11 @@ WT_MUST_CHECK int up_services_start(struct up_processes *processes, enum up_serv
  * again, or -1. */
 int up_services_tend(struct up_processes *processes);
 
-/* Stops them in the order that loses nothing: API and worker, then PostgreSQL. Gateways run on. */
+/* Whether it is not running and will not be started again. Only the sample gives up. */
+bool up_services_gave_up(const struct up_processes *processes, enum up_service service);
+
+/* Stops them in the order that loses nothing: the sample, API and worker, then PostgreSQL. Gateways run on.
+ */
 void up_services_stop(struct up_processes *processes);
 
 #endif

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`wiretoll up --sample`: live traffic that is metered, logins that work, and nothing left of it afterwards."""
+
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from deploy_lab import BIN, Snapshot, processes, run, wait_for
+
+PORT = 8443
+LAST_LINE = "Ctrl-C stops"
+
+
+class Sample:
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.folder.mkdir(mode=0o755)
+        self.state, self.run_folder, self.out = self.folder / "state", self.folder / "run", self.folder / "out"
+        self.out.write_text("")
+        self.process = None
+
+    def command(self, *more):
+        return [str(BIN / "wiretoll"), "up", "--sample", "--state", str(self.state), "--run", str(self.run_folder), *more]
+
+    def launch(self, command=None):
+        self.out.write_text("")
+        with open(self.out, "a", encoding="utf-8") as out:
+            self.process = subprocess.Popen(command or self.command(), stdout=out, stderr=out)
+        return self
+
+    def reach(self, words):
+        wait_for(words, lambda: words in self.text() or self.process.poll() is not None, timeout=60)
+        assert self.process.poll() is None, self.text()
+        return self
+
+    def start(self, command=None):
+        return self.launch(command).reach(LAST_LINE)
+
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        status = self.process.wait(60)
+        self.process = None
+        return status
+
+    def text(self):
+        return self.out.read_text()
+
+    def token(self, user):
+        return re.search(rf'"{user}".*:\n\s+(\S+)\n', self.text())[1]
+
+    def sign_in(self, user):
+        """Pastes the printed command and the printed token."""
+        command = re.search(r"^ +wiretoll (login .*)$", self.text(), re.M)[1].split()
+        environment = dict(os.environ, WIRETOLL_CONFIG=str(self.folder / f"{user}.json"))
+        done = subprocess.run([BIN / "wiretoll", *command], input=self.token(user), env=environment, text=True,
+                              capture_output=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return json.loads((self.folder / f"{user}.json").read_text())["token"]
+
+    def get(self, token, path):
+        context = ssl.create_default_context(cafile=str(self.state / "api/ca.pem"))
+        request = urllib.request.Request(f"https://127.0.0.1:{PORT}/v1{path}", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+            return json.load(answer)
+
+    def counters(self, token):
+        """Of the one peer; asking for the usage makes the agent report each second."""
+        self.get(token, "/gateways/sample/usage")
+        (peer,) = self.get(token, "/gateways/sample/peers")["items"]
+        assert peer["name"] == "laptop"
+        return int(peer["upload_bytes"]), int(peer["download_bytes"])
+
+    def wait_tunnel(self):
+        """The server's answers arrive in the laptop through the tunnel, as WireGuard itself counts them."""
+        def received():
+            return int(run("ip", "netns", "exec", "wtsample-laptop", "wg", "show", "wtsample-wg", "transfer").split()[1])
+
+        before = received()
+        wait_for("answers arrive", lambda: received() > before + 5000, timeout=20)
+
+    def wait_growth(self, token):
+        """Both directions, twice, so that it is not the rest of an earlier run."""
+        for _ in range(2):
+            before = self.counters(token)
+            wait_for("the meter moves", lambda: all(a > b for a, b in zip(self.counters(token), before)), timeout=20, step=0.2)
+
+
+def remnants():
+    return [line for line in processes().values()
+            if re.search(r"postgres|wiretoll|wireguard", line) and "pytest" not in line]
+
+
+def nothing_left(before):
+    wait_for("nothing runs any more", lambda: remnants() == [], timeout=10)
+    assert Snapshot() == before
+    assert list(Path("/run/wireguard").iterdir()) == []
+
+
+@pytest.fixture
+def before():
+    assert remnants() == []
+    return Snapshot()
+
+
+@pytest.fixture
+def sample(before):
+    made = Sample(f"/run/sample-{len(os.listdir('/run'))}")
+    yield made
+    print(made.text())
+    if made.process and made.process.poll() is None:
+        assert made.stop() == 0
+    nothing_left(before)
+
+
+def test_traffic_logins_and_an_end_without_traces(sample, before):
+    sample.start()
+    customer, operator = sample.sign_in("customer"), sample.sign_in("operator")
+    assert sample.get(customer, "/me")["role"] == "user" and sample.get(operator, "/me")["role"] == "admin"
+    said = " ".join(processes().values())
+    assert sample.token("customer") not in said and sample.token("operator") not in said
+    sample.wait_growth(customer)
+    metered = sample.counters(customer)
+    # The laptop's kernel counted what went through its own tunnel device: never less than what was metered before.
+    device = json.loads(run("ip", "netns", "exec", "wtsample-laptop", "ip", "-s", "-j", "link", "show", "wtsample-wg"))[0]["stats64"]
+    assert 0 < metered[0] <= device["tx"]["bytes"] and 0 < metered[1] <= device["rx"]["bytes"] + 65536
+    assert metered[1] > metered[0], "more comes down than goes up"
+    traffic = [pid for pid in processes() if Path(f"/proc/{pid}").stat().st_uid == 999000003]
+    assert len(traffic) == 1 and re.search(r"CapEff:\s+0+\n", Path(f"/proc/{traffic[0]}/status").read_text())
+    (client,) = [pid for pid, line in processes().items() if line == "wireguard-go --foreground wtsample-wg"]
+    sample.out.write_text("")
+    os.kill(client, signal.SIGKILL)
+    sample.reach(LAST_LINE).wait_tunnel()
+    assert sample.stop(signal.SIGINT) == 0
+    nothing_left(before)
+    assert not sample.state.exists() and not sample.run_folder.exists()
+
+
+def test_a_second_start_goes_on(sample):
+    sample.state.mkdir(mode=0o755)
+    sample.start()
+    token = sample.sign_in("operator")
+    first = sample.get(token, "/gateways/sample")
+    assert sample.stop(signal.SIGTERM) == 0
+    assert (sample.state / "pg/PG_VERSION").exists(), "a folder that was there before stays"
+    sample.start()
+    assert sample.get(token, "/gateways/sample")["id"] == first["id"]
+    for noun in ("gateways", "vpcs", "locations", "plans", "hypervisors", "images"):
+        assert len(sample.get(token, f"/{noun}")["items"]) == 1, noun
+    assert sample.sign_in("customer") != token
+    sample.wait_tunnel()
+
+
+@pytest.mark.parametrize("words", ["sample: networks", "fingerprint", "client connects"])
+def test_interrupted_on_the_way(sample, words):
+    sample.launch().reach(words)
+    assert sample.stop(signal.SIGINT) == 0
+    assert not sample.state.exists() and not sample.run_folder.exists()
+
+
+def test_goes_on_after_kill_9(sample, before):
+    sample.start()
+    sample.stop(signal.SIGKILL)
+    wait_for("the traffic ends with it", lambda: not [line for line in remnants() if "up --sample" in line], timeout=10)
+    sample.start()
+    sample.wait_tunnel()
+    sample.stop(signal.SIGKILL)
+    assert subprocess.run(sample.command("--down"), timeout=60).returncode == 0
+    nothing_left(before)
+
+
+def test_down_ends_one_that_runs(sample, before):
+    sample.start()
+    assert subprocess.run(sample.command("--down"), timeout=60).returncode == 0
+    assert sample.process.wait(10) == 0
+    nothing_left(before)
+    assert not sample.state.exists() and not sample.run_folder.exists()
+
+
+def test_default_folders(before):
+    """On an empty /var/lib of its own."""
+    run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/var/lib")
+    try:
+        sample = Sample("/run/sample-default").start([BIN / "wiretoll", "up", "--sample"])
+        assert Path("/var/lib/wiretoll-sample/pg").exists() and Path("/run/wiretoll-sample/gw").exists()
+        assert sample.stop() == 0
+        assert list(Path("/var/lib").iterdir()) == [] and not Path("/run/wiretoll-sample").exists()
+    finally:
+        run("umount", "/var/lib")
+    nothing_left(before)
+
+
+@pytest.mark.parametrize("make, remove, words", [
+    (["link", "add", "wtsample-vpc", "type", "bridge"], ["link", "del", "wtsample-vpc"], ["interface wtsample-vpc"]),
+    (["netns", "add", "wtsample-laptop"], ["netns", "del", "wtsample-laptop"], ["namespace wtsample-laptop"]),
+    (["addr", "add", "198.51.100.7/32", "dev", "lo"], ["addr", "del", "198.51.100.7/32", "dev", "lo"],
+     ["address 198.51.100.7", "lo", "198.51.100.0/24"]),
+    (["route", "add", "10.231.0.128/25", "dev", "lo"], ["route", "del", "10.231.0.128/25"],
+     ["route to 10.231.0.128/25", "lo", "10.231.0.0/24"]),
+])
+def test_what_is_another_s_is_left_alone(sample, make, remove, words):
+    run("ip", *make)
+    try:
+        with_theirs = Snapshot()
+        done = subprocess.run(sample.command(), capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1
+        for word in words:
+            assert word in done.stderr
+        assert Snapshot() == with_theirs and not sample.state.exists() and not sample.run_folder.exists()
+    finally:
+        run("ip", *remove)
+        subprocess.run(["umount", "/run/netns"], capture_output=True)
+
+
+def test_needs_root(sample):
+    done = subprocess.run(["setpriv", "--reuid=nobody", "--clear-groups", *sample.command()], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1 and "needs root" in done.stderr
+    assert not sample.state.exists()
