@@ -193,7 +193,8 @@ def test_gateways_outlive_the_worker_and_are_adopted(host, number):
     assert [worker.pid(gateway, program) for program in ("agent", "wireguard")] == pids
     os.kill(pids[0], signal.SIGKILL)
     wait_for("the adopted agent is started again", lambda: worker.pid(gateway) not in (None, pids[0]), timeout=3)
-    assert (worker.base(gateway) / "starts").read_text().split() == ["started"] * 2
+    starts = worker.base(gateway) / "starts"
+    wait_for("it begins", lambda: starts.read_text().split() == ["started"] * 2)
 
 
 def test_pins_outlive_every_process(host):
