@@ -25,26 +25,9 @@ struct enrolment {
 	char public_key[2 + 2 * KEY_SIZE + 1]; /* as bytea */
 };
 
-static int read_public_key(const json_t *body, struct enrolment *enrolment, struct json_problem *problem)
-{
-	const char *text;
-	struct key key;
-	int r = json_require(json_read_string(body, "public_key", &text, problem), "public_key", problem);
-
-	if (r < 0)
-		return r;
-	if (key_parse(text, &key) < 0) {
-		json_problem_set(problem, "public_key",
-				 "public_key is not a WireGuard key; accepted are 44 characters of base64");
-		return -EINVAL;
-	}
-	memcpy(enrolment->public_key, "\\x", 2);
-	key_format_hex(&key, enrolment->public_key + 2);
-	return 0;
-}
-
 static int read_enrolment(const json_t *body, struct enrolment *enrolment, struct json_problem *problem)
 {
+	struct key key;
 	int r = json_require(read_uuid(body, "gateway", &enrolment->gateway, problem), "gateway", problem);
 
 	if (r == 0)
@@ -54,8 +37,12 @@ static int read_enrolment(const json_t *body, struct enrolment *enrolment, struc
 		r = json_require(json_read_string(body, "one_time_token", &enrolment->token, problem),
 				 "one_time_token", problem);
 	if (r == 0)
-		r = read_public_key(body, enrolment, problem);
-	return r;
+		r = json_require(read_key(body, "public_key", &key, problem), "public_key", problem);
+	if (r < 0)
+		return r;
+	memcpy(enrolment->public_key, "\\x", 2);
+	key_format_hex(&key, enrolment->public_key + 2);
+	return 0;
 }
 
 /* Trades the token in the database: the status of the answer, and the generation for 201. */

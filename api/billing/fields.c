@@ -53,3 +53,17 @@ int read_count(const json_t *object, const char *field, struct json_problem *pro
 	}
 	return 0;
 }
+
+int read_key(const json_t *object, const char *field, struct key *ret_key, struct json_problem *problem)
+{
+	const char *text;
+	int r = json_read_string(object, field, &text, problem);
+
+	if (r < 0)
+		return r;
+	r = key_parse(text, ret_key);
+	if (r < 0)
+		json_problem_set(problem, field,
+				 "%s is not a WireGuard key; accepted are 44 characters of base64", field);
+	return r;
+}

@@ -4,6 +4,7 @@
 #define WIRETOLL_BILLING_FIELDS_H
 
 #include "base/json.h"
+#include "base/key.h"
 
 WT_MUST_CHECK int read_uuid(const json_t *object, const char *field, const char **ret,
 			    struct json_problem *problem);
@@ -12,5 +13,8 @@ WT_MUST_CHECK int read_instant(const json_t *object, const char *field, int64_t 
 			       struct json_problem *problem);
 /* A 64-bit count that fits PostgreSQL's bigint. */
 WT_MUST_CHECK int read_count(const json_t *object, const char *field, struct json_problem *problem);
+/* A WireGuard key. Its text is not quoted in the problem: it might be a private one. */
+WT_MUST_CHECK int read_key(const json_t *object, const char *field, struct key *ret_key,
+			   struct json_problem *problem);
 
 #endif

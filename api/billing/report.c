@@ -33,18 +33,9 @@ static int require_instant(const json_t *object, const char *field, int64_t *ret
 
 static int check_key(const json_t *body, struct json_problem *problem)
 {
-	const char *text;
 	struct key key;
-	int r = json_require(json_read_string(body, "public_key", &text, problem), "public_key", problem);
 
-	if (r < 0)
-		return r;
-	if (key_parse(text, &key) < 0) {
-		json_problem_set(problem, "public_key",
-				 "public_key is not a WireGuard key; accepted are 44 characters of base64");
-		return -EINVAL;
-	}
-	return 0;
+	return json_require(read_key(body, "public_key", &key, problem), "public_key", problem);
 }
 
 static int check_epoch(const json_t *body, struct json_problem *problem)
