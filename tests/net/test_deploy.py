@@ -218,12 +218,15 @@ def test_deploying_twice_is_deploying_once(host):
     gateway = inventory.gateway("gw")
     worker.wait_deployed(inventory, gateway)
     token = (worker.base(gateway) / "bootstrap.json").read_text()
+    routed = "set the routes of done"
+    log = worker.folder / "deployd.log"
+    wait_for("the routes", lambda: routed in log.read_text())  # its child is a process, too
     agent, snapshot = worker.pid(gateway), Snapshot()
     # As after a worker that died between its last step and its report.
     inventory.db.query("UPDATE gateway.job SET finished = false WHERE gateway = %s", gateway)
     inventory.db.query("NOTIFY wiretoll_job")
     wait_for("the job is finished again", lambda: inventory.job(gateway)["finished"])
-    assert Snapshot() == snapshot
+    wait_for("nothing more and nothing less", lambda: Snapshot() == snapshot)
     assert worker.pid(gateway) == agent and (worker.base(gateway) / "bootstrap.json").read_text() == token
 
 

@@ -17,7 +17,7 @@ import pytest
 from packets import (ACK, SYN, UDP, Namespace, Tunnel, Wire, echo, fields, icmp, mss_of, tcp_syn, udp)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / os.environ.get("WIRETOLL_BUILD", "build") / "tests/net/test_net_firewall"
+PROGRAM = pathlib.Path(os.environ.get("WIRETOLL_BIN", ROOT / "build/bin")).resolve().parent / "tests/net/test_net_firewall"
 ARRIVES, NEVER = 2.0, 0.15
 NONE, ROAD_WARRIORS, ALL = 0, 1, 2
 
