@@ -539,8 +539,13 @@ def main():
     arguments = options.parse_args()
     result = Path(arguments.result).resolve()
     scenario = Scenario(arguments.bin)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     try:
         scenario.play()
+    except KeyboardInterrupt:
+        scenario.progress.clear()
+        print("demo: interrupted; what it made goes with its namespaces", file=sys.stderr)
+        return 130
     except (AssertionError, RuntimeError, OSError, subprocess.SubprocessError) as error:
         scenario.progress.clear()
         print(f"demo: FAILED: {error}", file=sys.stderr)
