@@ -82,5 +82,8 @@ def udp(address, port, total, size, rate):
 
 
 if __name__ == "__main__":
-    {"serve": serve, "tcp": tcp, "udp": udp}[sys.argv[1]](
-        *(int(word) if word.isdigit() else word for word in sys.argv[2:]))
+    try:
+        {"serve": serve, "tcp": tcp, "udp": udp}[sys.argv[1]](
+            *(int(word) if word.isdigit() else word for word in sys.argv[2:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
