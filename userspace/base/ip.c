@@ -53,7 +53,8 @@ int ip_batch_run(const struct ip_batch *batch, const char *netns, char *error, s
 {
 	static const char *const argv[] = {"ip", "-batch", "-", NULL};
 	_cleanup_free_ char *words = NULL;
-	struct spawn spawn = {.argv = argv};
+	/* A terminal's Ctrl-C must not leave half of it. */
+	struct spawn spawn = {.argv = argv, .new_session = true};
 	int fd = 0, r;
 
 	if (batch->failed)
@@ -79,7 +80,7 @@ int ip_query(const char *netns, const char *const *arguments, json_t **ret_json)
 {
 	const char *argv[MAX_ARGUMENTS + 3] = {"ip", "-json"};
 	_cleanup_free_ char *output = NULL;
-	struct spawn spawn = {.argv = argv};
+	struct spawn spawn = {.argv = argv, .new_session = true};
 	size_t n = 2;
 	json_t *json;
 	int fd = 0, r;

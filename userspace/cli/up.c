@@ -277,7 +277,7 @@ static int destroy_gateways(const struct up *up)
 			      up->run,
 			      "--destroy-all",
 			      NULL};
-	struct spawn spawn = {.argv = argv};
+	struct spawn spawn = {.argv = argv, .new_session = true};
 	_cleanup_free_ char *error = NULL;
 	int r = spawn_run(spawn, NULL, NULL, &error);
 

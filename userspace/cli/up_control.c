@@ -39,8 +39,9 @@ int up_make_folder(const char *path, uid_t uid, mode_t mode)
 
 int up_remove_folder(const char *path)
 {
+	/* Out of the terminal's reach, as all that this program starts: it ends what it began. */
 	const char *argv[] = {"rm", "-rf", "--one-file-system", "--", path, NULL};
-	struct spawn spawn = {.argv = argv};
+	struct spawn spawn = {.argv = argv, .new_session = true};
 
 	return spawn_run(spawn, NULL, NULL, NULL) == 0 ? 0 : up_fail(-EIO, "could not remove %s", path);
 }
@@ -49,7 +50,7 @@ int up_run_api(const struct up *up, uid_t uid, const char *const *arguments, cha
 {
 	up_path program;
 	const char *argv[12] = {up_join(up->programs, "wiretoll-api", program)};
-	struct spawn spawn = {.argv = argv, .uid = uid};
+	struct spawn spawn = {.argv = argv, .uid = uid, .new_session = true};
 	_cleanup_free_ char *error = NULL;
 	int r;
 

@@ -100,7 +100,7 @@ static int init_database(const struct up *up, const struct passwd *user)
 			      "--pgdata",
 			      fresh,
 			      NULL};
-	struct spawn spawn = {.argv = argv, .uid = user->pw_uid, .gid = user->pw_gid};
+	struct spawn spawn = {.argv = argv, .uid = user->pw_uid, .gid = user->pw_gid, .new_session = true};
 	_cleanup_free_ char *error = NULL;
 	int r = find_program("initdb", program);
 
