@@ -22,6 +22,7 @@ static const struct {
 	{"/proc/sys/net/ipv6/conf/all/forwarding", "1"},
 	{"/proc/sys/net/ipv6/conf/all/accept_ra", "0"},
 	{"/proc/sys/net/ipv6/conf/default/accept_ra", "0"},
+	{"/proc/sys/net/ipv6/conf/default/accept_dad", "0"},
 	{"/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1"},
 };
 
@@ -91,6 +92,8 @@ static void add_address(struct ip_batch *batch, const struct cidr *address, cons
 {
 	char text[CIDR_TEXT_SIZE];
 
+	/* For what it forwards, the gateway asks its neighbours from a link-local address. */
+	ip_batch_add(batch, "link set %s addrgenmode eui64", interface);
 	/* Handed out once: no need to wait for the detection of duplicates. */
 	ip_batch_add(batch, "address replace %s dev %s%s", cidr_format(address, text), interface,
 		     address->family == AF_INET6 ? " nodad" : "");

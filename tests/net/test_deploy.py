@@ -77,8 +77,11 @@ def test_deploy_makes_what_the_contract_says(host):
     wait_for("wireguard-go has made its device", lambda: "wg0" in run("ip", "-n", netns, "link"))
     assert "DOWN" in run("ip", "-n", netns, "-o", "link", "show", "wg0"), "the agent brings it up"
 
-    addresses = {link["ifname"]: [a["local"] for a in link["addr_info"]]
-                 for link in json.loads(run("ip", "-n", netns, "-j", "addr"))}
+    found = {link["ifname"]: link["addr_info"] for link in json.loads(run("ip", "-n", netns, "-j", "addr"))}
+    addresses = {name: [a["local"] for a in items if a["scope"] == "global"] for name, items in found.items()}
+    for name in ("pub0", "vpc0"):  # neighbours are asked from it, at once, for what is forwarded over IPv6
+        assert [a.get("tentative") for a in found[name] if a["scope"] == "link"] == [None], name
+    assert not [a for a in found["wg0"] if a["family"] == "inet6"]
     assert addresses["pub0"] == ["198.51.100.10"] and addresses["vpc0"] == ["10.1.0.2"]
     assert "default via 198.51.100.1" in run("ip", "-n", netns, "route")
     run("ip", "netns", "exec", netns, "ping", "-c", "1", "-W", "2", "198.51.100.1")
