@@ -124,7 +124,31 @@ $(OUT)/bpf/%.bpf.o: bpf/%.bpf.c
 $(OUT)/gen/%.skel.h: $(OUT)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
 	@mkdir -p $(@D)
-	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+	$(Q)$(BPFTOOL) gen skeleton $< name $(notdir $*)_bpf > $@
+
+# ---- the benchmark --------------------------------------------------------------------------------------
+BENCH_OBJ   := $(filter-out %.bpf.o,$(call objects,bench))
+BENCH_SKELS := $(patsubst %.bpf.c,$(OUT)/gen/%.skel.h,$(wildcard bench/*.bpf.c))
+
+$(OUT)/bpf/bench/%.bpf.o: bench/%.bpf.c
+	$(call say,BPF,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPFFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)llvm-strip -g $@
+.PRECIOUS: $(OUT)/bpf/bench/%.bpf.o
+
+$(BENCH_OBJ): CPPFLAGS += -I$(OUT)/gen/bench
+$(BENCH_OBJ): | $(BENCH_SKELS)
+$(OUT)/bench/bench: $(BENCH_OBJ) $(call lib,meter) $(call lib,base)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(METER_LIBS) -lsodium -lm -pthread
+
+.PHONY: bench
+bench: deps ## measure the meter beside others (QUICK=1, UPDATE_DOCS=1); writes build/bench.json; needs root
+	@$(MAKE) --no-print-directory $(OUT)/bench/bench
+	@$(PYTHON) bench/run.py --program $(OUT)/bench/bench --json build/bench.json \
+		$(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(UPDATE_DOCS)),--docs docs/performance)
 
 # ---- the migrations, embedded in the API ----------------------------------------------------------------
 $(OUT)/gen/migrations.h: $(MIGRATIONS) api/store/embed.sh
@@ -180,4 +204,4 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 	@echo "  variables: V=1 (show commands), SANITIZE=1 (ASan and UBSan), DESTDIR, PREFIX"
 
--include $(EVERY_OBJ:.o=.d) $(patsubst $(OUT)/tests/%,$(OUT)/obj/tests/%.d,$(UNIT_TESTS)) $(wildcard $(OUT)/bpf/*.d)
+-include $(EVERY_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(OUT)/bpf/bench/*.d) $(patsubst $(OUT)/tests/%,$(OUT)/obj/tests/%.d,$(UNIT_TESTS)) $(wildcard $(OUT)/bpf/*.d)

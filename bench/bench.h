@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The benchmark's harness. Each part prints its samples as lines of JSON, one series a line, and run.py makes
+ * ratios of them. A step that fails, or a count that is wrong, ends the program with a message and status 1.
+ */
+#ifndef WIRETOLL_BENCH_BENCH_H
+#define WIRETOLL_BENCH_BENCH_H
+
+#include "base/cidr.h"
+#include "meter/meter.h"
+
+#include "abi.h"
+
+struct driver_bpf;
+struct naive_bpf;
+
+struct bench_options {
+	int family;
+	bool dense;
+	uint32_t peers;
+	uint32_t rounds;
+	double seconds;
+};
+
+/* The parts, as the command line names them. */
+void bench_cost(const struct bench_options *options);
+void bench_contend(const struct bench_options *options);
+void bench_forward(const struct bench_options *options);
+void bench_scrape(const struct bench_options *options);
+void bench_credit(const struct bench_options *options);
+void bench_tunnel(const struct bench_options *options);
+
+/* tools.c */
+_Noreturn void fail(const char *format, ...) WT_PRINTF(1, 2);
+/* Runs a shell command; it must succeed. */
+void shell(const char *format, ...) WT_PRINTF(1, 2);
+void use_cpu(int cpu);
+/* Nanoseconds that this thread has run. */
+double thread_time(void);
+double wall_time(void);
+uint64_t random_number(void);
+
+/* A series of samples: filled round by round, printed at the end. */
+struct series {
+	char name[96];
+	const char *unit;
+	double *values;
+	size_t count, room;
+};
+void series_add(struct series *series, double value);
+/* Prints the samples and frees them. */
+void series_print(struct series *series);
+
+/* peers.c: peers with one prefix each, in slots 1 .. count, and addresses in their prefixes. */
+struct bench_peers {
+	int family;
+	uint32_t count;
+	struct cidr *prefixes; /* sorted; the peer of prefixes[i] has slot i + 1 */
+	uint32_t *expected;    /* [slot]: packets that the addresses send to it, each taken once */
+};
+/* Fills in the driver's addresses, too. `dense`: one subnet; otherwise networks of many lengths, overlapping.
+ */
+void peers_make(struct bench_peers *ret_peers, const struct bench_options *options,
+		struct driver_bpf *driver);
+void peers_free(struct bench_peers *peers);
+/* Every peer was counted `runs` times what the addresses send to it, in packets of `size` bytes, and nothing
+ * was counted for nobody. */
+void peers_check(const struct bench_peers *peers, const struct meter *meter, uint64_t runs, uint64_t size);
+
+/* rig.c: programs under test. */
+struct driver_bpf *rig_driver(void);
+/* Loads the designs to compare with and gives them the peers. */
+struct naive_bpf *rig_naive(const struct bench_peers *peers, uint32_t l3_offset);
+/* A meter on the interface, with the peers. */
+struct meter *rig_meter(const char *interface, const struct bench_peers *peers);
+void rig_remove(struct meter *meter);
+/* The first program on a hook of the interface: 46 is tcx ingress, 47 egress. */
+int rig_attached(const char *interface, unsigned hook);
+/* Attaches a program; closing the result detaches it. */
+int rig_attach(int program, const char *interface, unsigned hook);
+/* Limits downloads with so much credit that it never ends, or leaves them unlimited. */
+void rig_limit(struct meter *meter, bool limited);
+/* Puts a program behind the drivers. */
+void rig_aim(const struct driver_bpf *driver, int program);
+/* Sends BENCH_KEYS packets times `times` through a program; returns nanoseconds a packet. */
+double rig_run(int program, int family, uint32_t times);
+
+#define TCX_INGRESS 46
+#define TCX_EGRESS  47
+
+/* Bytes of the packets that rig_run() sends, from the IP header on. */
+#define RIG_PACKET 100
+
+#endif

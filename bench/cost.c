@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* What the program costs, by BPF_PROG_TEST_RUN, with a random address in each packet. */
+#include "bench.h"
+
+#include "driver.skel.h"
+#include "naive.skel.h"
+
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum variant { BARE, EMPTY, METER, LIMITED, TRIE, NAIVE, VARIANTS };
+
+static const char *const names[VARIANTS] = {"bare", "empty", "meter", "limited", "trie", "naive"};
+
+static double sample(const struct driver_bpf *driver, struct meter *meter,
+		     const int programs[static VARIANTS], enum variant variant, int family)
+{
+	int drive = bpf_program__fd(family == AF_INET ? driver->progs.drive4 : driver->progs.drive6);
+
+	if (variant == BARE)
+		return rig_run(programs[BARE], family, 1);
+	if (variant == METER || variant == LIMITED)
+		rig_limit(meter, variant == LIMITED);
+	rig_aim(driver, programs[variant]);
+	return rig_run(drive, family, 1);
+}
+
+void bench_cost(const struct bench_options *options)
+{
+	struct driver_bpf *driver = rig_driver();
+	struct series series[VARIANTS] = {0};
+	struct bench_peers peers;
+	struct naive_bpf *naive;
+	struct meter *meter;
+	int program;
+
+	use_cpu(0);
+	/* Never up: nothing but the test runs is counted. */
+	shell("ip link add parked type veth peer name parked-end");
+	peers_make(&peers, options, driver);
+	naive = rig_naive(&peers, 14);
+	meter = rig_meter("parked", &peers);
+	program = rig_attached("parked", TCX_EGRESS);
+
+	const int empty = bpf_program__fd(driver->progs.empty);
+	const int programs[VARIANTS] = {
+		[BARE] = empty,
+		[EMPTY] = empty,
+		[METER] = program,
+		[LIMITED] = program,
+		[TRIE] = bpf_program__fd(naive->progs.trie),
+		[NAIVE] = bpf_program__fd(naive->progs.naive),
+	};
+
+	/* The first round warms up and is not kept. */
+	for (uint32_t round = 0; round <= options->rounds; round++)
+		for (enum variant v = 0; v < VARIANTS; v++) {
+			double value = sample(driver, meter, programs, v, options->family);
+
+			if (round > 0)
+				series_add(&series[v], value);
+		}
+	peers_check(&peers, meter, 2 * (options->rounds + 1ULL), RIG_PACKET);
+	for (enum variant v = 0; v < VARIANTS; v++) {
+		snprintf(series[v].name, sizeof(series[v].name), "cost/%s/%s/%u/%s",
+			 options->family == AF_INET ? "v4" : "v6", options->dense ? "dense" : "scattered",
+			 options->peers, names[v]);
+		series[v].unit = "ns";
+		series_print(&series[v]);
+	}
+	close(program);
+	rig_remove(meter);
+	naive_bpf__destroy(naive);
+	driver_bpf__destroy(driver);
+	peers_free(&peers);
+}

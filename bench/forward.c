@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * What forwarding costs with and without each way to count. Live frames enter at a veth, are routed and leave
+ * through a layer 3 TUN that nobody reads, so that no more than the network stack is measured. Programs are
+ * taken from a meter on idle devices of the same kinds and attached in turn.
+ */
+#include "bench.h"
+
+#include "driver.skel.h"
+#include "naive.skel.h"
+
+#include <bpf/bpf.h>
+#include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ETHERNET   14
+#define FEW        8192 /* packets, where each takes microseconds */
+#define MOST_RULES 1000
+#define RING       1024 /* packets that the TUN may hold before it drops */
+
+enum variant { NOTHING, EMPTY, EMPTY_BOTH, METER, METER_BOTH, NAIVE, SET, RULES, VARIANTS };
+
+static const char *const names[VARIANTS] = {"nothing",    "empty", "empty-both", "meter",
+					    "meter-both", "naive", "nft-set",    "nft-rules"};
+
+struct road {
+	struct driver_bpf *driver;
+	int ingress[VARIANTS], egress[VARIANTS]; /* programs; 0: none */
+	uint8_t frame[ETHERNET + RIG_PACKET];
+	uint64_t sent;
+};
+
+static int make_tun(const char *name)
+{
+	struct ifreq request = {.ifr_flags = IFF_TUN | IFF_NO_PI};
+	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+
+	strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
+	if (fd < 0 || ioctl(fd, TUNSETIFF, &request))
+		fail("cannot make the TUN device %s", name);
+	return fd;
+}
+
+/* Frames can only be sent in by a veth that polls, which it does with GRO on. Reads its address, too. */
+static void prepare_veth(const char *name, uint8_t ret_address[static 6])
+{
+	struct ethtool_value gro = {.cmd = ETHTOOL_SGRO, .data = 1};
+	struct ifreq request = {0};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
+	request.ifr_data = (char *)&gro;
+	if (fd < 0 || ioctl(fd, SIOCETHTOOL, &request))
+		fail("cannot switch GRO on");
+	if (ioctl(fd, SIOCGIFHWADDR, &request))
+		fail("cannot read the address of %s", name);
+	memcpy(ret_address, request.ifr_hwaddr.sa_data, 6);
+	close(fd);
+}
+
+static void make_network(struct road *road)
+{
+	shell("sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 "
+	      "net.ipv4.conf.default.rp_filter=0 "
+	      "net.ipv6.conf.default.disable_ipv6=1");
+	shell("ip link add in type veth peer name far && ip link set in up && ip link set far up && "
+	      "ip addr add 192.0.2.1/24 dev in && ip link add idle-in type veth peer name idle-far");
+	/* The devices stay until the process ends. */
+	make_tun("out");
+	make_tun("idle-out");
+	shell("ip link set out up && ip route add 10.64.0.0/12 dev out");
+	prepare_veth("in", road->frame);
+	road->frame[12] = 0x08;
+	road->frame[ETHERNET] = 0x45;
+	road->frame[ETHERNET + 3] = RIG_PACKET;
+	road->frame[ETHERNET + 9] = 17;
+	road->frame[ETHERNET + 21] = 9;
+	road->frame[ETHERNET + 23] = 9;
+	road->frame[ETHERNET + 25] = RIG_PACKET - 20;
+}
+
+static void make_tables(const struct bench_peers *peers)
+{
+	FILE *file = popen("nft -f -", "w");
+	char text[CIDR_TEXT_SIZE];
+
+	if (!file)
+		fail("cannot run nft");
+	fputs("table ip bench { set peers { type ipv4_addr; counter; elements = {", file);
+	for (uint32_t i = 0; i < peers->count; i++)
+		fprintf(file, "%s%s", i ? ", " : "", cidr_format_address(&peers->prefixes[i], text));
+	fputs("}; }\nchain by_set { ip daddr @peers; }\nchain by_rule {\n", file);
+	for (uint32_t i = 0; i < peers->count && peers->count <= MOST_RULES; i++)
+		fprintf(file, "ip daddr %s counter\n", cidr_format_address(&peers->prefixes[i], text));
+	fputs("}\n}\n", file);
+	if (pclose(file))
+		fail("nft does not take the tables");
+}
+
+static double send_frames(struct road *road, uint32_t packets)
+{
+	struct xdp_md context = {.data_end = sizeof(road->frame), .ingress_ifindex = if_nametoindex("in")};
+	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = road->frame, .data_size_in = sizeof(road->frame),
+		    .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = (int)packets,
+		    .flags = BPF_F_TEST_XDP_LIVE_FRAMES, .batch_size = 64);
+	double begun = thread_time();
+	int r = bpf_prog_test_run_opts(bpf_program__fd(road->driver->progs.live4), &run);
+
+	if (r < 0)
+		fail("live frames are not sent: %s", strerror(-r));
+	road->sent += packets;
+	return (thread_time() - begun) / packets;
+}
+
+static double sample(struct road *road, enum variant variant)
+{
+	int ingress = -1, egress = -1;
+	double value;
+
+	if (variant == SET || variant == RULES)
+		shell("nft 'add chain ip bench counting { type filter hook forward priority 0; }; "
+		      "add rule ip bench counting jump %s'",
+		      variant == SET ? "by_set" : "by_rule");
+	if (road->ingress[variant])
+		ingress = rig_attach(road->ingress[variant], "in", TCX_INGRESS);
+	if (road->egress[variant])
+		egress = rig_attach(road->egress[variant], "out", TCX_EGRESS);
+	send_frames(road, FEW); /* warms up what has just been attached */
+	value = send_frames(road, variant == RULES ? FEW : BENCH_KEYS - FEW);
+	cleanup_close(&ingress);
+	cleanup_close(&egress);
+	if (variant == SET || variant == RULES)
+		shell("nft 'flush chain ip bench counting; delete chain ip bench counting'");
+	return value;
+}
+
+/* What left through the TUN, by its own count: it drops what nobody reads. */
+static uint64_t left(void)
+{
+	unsigned long long dropped = 0;
+	FILE *file = fopen("/sys/class/net/out/statistics/tx_dropped", "r");
+
+	if (!file || fscanf(file, "%llu", &dropped) != 1)
+		fail("cannot read what has left");
+	fclose(file);
+	return dropped;
+}
+
+static void check(const struct road *road, const struct bench_peers *peers, const struct meter *out,
+		  const struct meter *in, uint64_t runs)
+{
+	uint64_t uploads = 0;
+
+	if (left() > road->sent || left() + RING < road->sent)
+		fail("%llu packets sent, %llu forwarded", (unsigned long long)road->sent,
+		     (unsigned long long)left());
+	peers_check(peers, out, 2 * runs, RIG_PACKET);
+	for (uint32_t slot = 1; slot <= peers->count; slot++) {
+		struct meter_totals totals;
+
+		meter_read(in, slot, &totals);
+		uploads += totals.upload_packets;
+	}
+	if (uploads != runs * BENCH_KEYS)
+		fail("%llu uploads counted", (unsigned long long)uploads);
+}
+
+void bench_forward(const struct bench_options *options)
+{
+	struct road road = {.driver = rig_driver()};
+	struct series series[VARIANTS] = {0};
+	struct bench_peers peers;
+	struct naive_bpf *naive;
+	struct meter *out, *in;
+	const int empty = bpf_program__fd(road.driver->progs.empty);
+
+	use_cpu(0);
+	peers_make(&peers, options, road.driver);
+	make_network(&road);
+	make_tables(&peers);
+	naive = rig_naive(&peers, 0);
+	out = rig_meter("idle-out", &peers);
+	in = rig_meter("idle-in", &peers);
+	rig_limit(out, true);
+	road.egress[EMPTY] = road.egress[EMPTY_BOTH] = road.ingress[EMPTY_BOTH] = empty;
+	road.egress[METER] = road.egress[METER_BOTH] = rig_attached("idle-out", TCX_EGRESS);
+	road.ingress[METER_BOTH] = rig_attached("idle-in", TCX_INGRESS);
+	road.egress[NAIVE] = bpf_program__fd(naive->progs.naive);
+
+	for (uint32_t round = 0; round <= options->rounds; round++)
+		for (enum variant v = 0; v < VARIANTS; v++) {
+			double value;
+
+			if (v == RULES && peers.count > MOST_RULES)
+				continue;
+			value = sample(&road, v);
+			if (round > 0)
+				series_add(&series[v], value);
+		}
+	check(&road, &peers, out, in, options->rounds + 1ULL);
+	for (enum variant v = 0; v < VARIANTS; v++) {
+		snprintf(series[v].name, sizeof(series[v].name), "forward/%u/%s", peers.count, names[v]);
+		series[v].unit = "ns";
+		if (series[v].count)
+			series_print(&series[v]);
+	}
+	rig_remove(out);
+	rig_remove(in);
+	naive_bpf__destroy(naive);
+	driver_bpf__destroy(road.driver);
+	peers_free(&peers);
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* The programs under test: the real meter's, taken from the hooks where it has attached them, and others. */
+#include "bench.h"
+
+#include "driver.skel.h"
+#include "naive.skel.h"
+
+#include <bpf/bpf.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ETHERNET 14
+#define NEXT     ((uint32_t)-1)
+#define PINS     "/sys/fs/bpf/bench-%s"
+#define MUCH     (1ULL << 60)
+
+struct driver_bpf *rig_driver(void)
+{
+	struct driver_bpf *driver = driver_bpf__open_and_load();
+
+	if (!driver)
+		fail("the driver programs do not load (root is needed)");
+	return driver;
+}
+
+static void fill_tries(const struct naive_bpf *naive, const struct bench_peers *peers)
+{
+	for (uint32_t slot = 1; slot <= peers->count; slot++) {
+		const struct cidr *prefix = &peers->prefixes[slot - 1];
+		struct naive_key4 key4 = {.prefix_length = prefix->prefix_length};
+		struct naive_key6 key6 = {.prefix_length = prefix->prefix_length};
+		bool v4 = peers->family == AF_INET;
+
+		memcpy(key4.address, prefix->bytes, 4);
+		memcpy(key6.address, prefix->bytes, 16);
+		if (bpf_map_update_elem(bpf_map__fd(v4 ? naive->maps.trie4 : naive->maps.trie6),
+					v4 ? (void *)&key4 : (void *)&key6, &slot, BPF_ANY))
+			fail("a trie does not take prefix %u", slot);
+	}
+}
+
+static void fill_hash(const struct naive_bpf *naive, const struct bench_peers *peers)
+{
+	struct naive_count zeroes[BENCH_CPUS] = {0};
+
+	for (uint32_t slot = 0; slot <= peers->count; slot++)
+		if (bpf_map_update_elem(bpf_map__fd(naive->maps.hash), &slot, zeroes, BPF_ANY))
+			fail("the hash does not take slot %u", slot);
+}
+
+struct naive_bpf *rig_naive(const struct bench_peers *peers, uint32_t l3_offset)
+{
+	struct naive_bpf *naive = naive_bpf__open();
+	const uint32_t entries = peers->count + 1;
+
+	if (!naive)
+		fail("the programs to compare with do not open");
+	naive->rodata->l3_offset = l3_offset;
+	if (bpf_map__set_max_entries(naive->maps.trie4, entries) ||
+	    bpf_map__set_max_entries(naive->maps.trie6, entries) ||
+	    bpf_map__set_max_entries(naive->maps.hash, entries) ||
+	    bpf_map__set_max_entries(naive->maps.array, entries) || naive_bpf__load(naive))
+		fail("the programs to compare with do not load");
+	fill_tries(naive, peers);
+	fill_hash(naive, peers);
+	return naive;
+}
+
+struct meter *rig_meter(const char *interface, const struct bench_peers *peers)
+{
+	char folder[64];
+	const struct meter_options options = {
+		.pin_folder = folder,
+		.interface = interface,
+		.capacity = peers->count + 1 > 64 ? peers->count + 1 : 64,
+	};
+	struct meter *meter = NULL;
+	int r;
+
+	snprintf(folder, sizeof(folder), PINS, interface);
+	r = meter_attach(&options, &meter);
+	if (r < 0)
+		fail("no meter on %s: %s", interface, strerror(-r));
+	for (uint32_t slot = 1; slot <= peers->count; slot++) {
+		r = meter_set_prefix(meter, &peers->prefixes[slot - 1], slot, 1);
+		if (r < 0)
+			fail("the meter does not take prefix %u of %u: %s", slot, peers->count, strerror(-r));
+	}
+	return meter;
+}
+
+void rig_remove(struct meter *meter)
+{
+	int r = meter_remove(meter);
+
+	if (r < 0)
+		fail("the meter is not removed: %s", strerror(-r));
+}
+
+int rig_attached(const char *interface, unsigned hook)
+{
+	uint32_t ids[4] = {0}, count = 4, flags = 0;
+	int fd = -1;
+
+	if (bpf_prog_query((int)if_nametoindex(interface), (enum bpf_attach_type)hook, 0, &flags, ids,
+			   &count) == 0 &&
+	    count > 0)
+		fd = bpf_prog_get_fd_by_id(ids[0]);
+	if (fd < 0)
+		fail("no program is attached to %s", interface);
+	return fd;
+}
+
+int rig_attach(int program, const char *interface, unsigned hook)
+{
+	int link = bpf_link_create(program, (int)if_nametoindex(interface), (enum bpf_attach_type)hook, NULL);
+
+	if (link < 0)
+		fail("cannot attach to %s: %s", interface, strerror(-link));
+	return link;
+}
+
+void rig_limit(struct meter *meter, bool limited)
+{
+	static uint64_t sequence;
+	const struct meter_grant grant = {
+		.cycle = 1,
+		.grant_seq = ++sequence,
+		.ceiling = MUCH,
+		.mask = limited ? WT_DOWNLOADS : WT_UPLOADS,
+	};
+	int r = meter_grant(meter, &grant);
+
+	if (r < 0)
+		fail("the grant is not taken: %s", strerror(-r));
+}
+
+void rig_aim(const struct driver_bpf *driver, int program)
+{
+	uint32_t zero = 0;
+	int r = bpf_map_update_elem(bpf_map__fd(driver->maps.target), &zero, &program, BPF_ANY);
+
+	if (r < 0)
+		fail("the driver cannot call the program: %s", strerror(-r));
+}
+
+double rig_run(int program, int family, uint32_t times)
+{
+	uint8_t frame[ETHERNET + RIG_PACKET] = {0};
+	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = sizeof(frame),
+		    .repeat = (int)(times * BENCH_KEYS));
+	double begun;
+
+	frame[12] = family == AF_INET ? 0x08 : 0x86;
+	frame[13] = family == AF_INET ? 0x00 : 0xdd;
+	frame[ETHERNET] = family == AF_INET ? 0x45 : 0x60;
+	frame[ETHERNET + (family == AF_INET ? 9 : 6)] = IPPROTO_UDP;
+	begun = thread_time();
+	if (bpf_prog_test_run_opts(program, &run))
+		fail("a test run failed");
+	begun = thread_time() - begun;
+	if (run.retval != NEXT)
+		fail("a packet did not pass (%u)", run.retval);
+	return begun / (double)(times * BENCH_KEYS);
+}

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Runs every part of the benchmark, makes ratios of its samples, and writes them with their targets.
+
+The parts measure what they compare in turns (A B C, A B C …), so a round's samples belong together: ratios and
+differences are made round by round, and what is shown is their median and the distance between their quartiles. A
+target that is missed is a result; a count that is wrong ends the part, and this program, with an error.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import draw
+
+HERE = Path(__file__).resolve().parent
+ENVELOPE = HERE.parent / "tests" / "envelope.sh"
+SIZES = (1, 100, 1000, 10000, 100000)
+LIMITS = (10**6, 10**7, 10**8, 10**9)
+SHAPES = (("v4", "dense"), ("v6", "dense"), ("v4", "scattered"), ("v6", "scattered"))
+NOTE = "<!-- written by make bench UPDATE_DOCS=1 -->"
+TIMEOUT = 900
+
+
+def plan(quick):
+    """The command lines of all parts."""
+    steps = []
+    for family, shape in SHAPES:
+        for peers in SIZES:
+            if quick and shape == "scattered" and peers not in (1000, 10000):
+                continue
+            rounds = (3 if peers == 100000 else 7) if quick else 21
+            steps.append(["cost", "--family", family[1], "--peers", peers, "--rounds", rounds]
+                         + (["--scattered"] if shape == "scattered" else []))
+    steps.append(["contend", "--rounds", 5 if quick else 21])
+    for peers in (1000, 10000) if quick else SIZES:
+        steps.append(["forward", "--peers", peers, "--rounds", 5 if quick else 15])
+    for peers in (10000, 100000):
+        steps.append(["scrape", "--peers", peers, "--rounds", 5 if quick else 11])
+    steps.append(["credit", "--rounds", 3 if quick else 10])
+    steps.append(["tunnel", "--rounds", 10 if quick else 30, "--seconds", 0.3 if quick else 0.5])
+    return steps
+
+
+def measure(program, quick):
+    """Name of a series -> its samples, of all parts."""
+    series = {}
+    for step in plan(quick):
+        command = [str(word) for word in step]
+        begun = time.monotonic()
+        done = subprocess.run([ENVELOPE, program, *command], stdout=subprocess.PIPE, text=True, timeout=TIMEOUT)
+        if done.returncode != 0:
+            sys.exit(f"bench: {' '.join(command)}: status {done.returncode}")
+        print(f"  {' '.join(command)}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+        for line in done.stdout.splitlines():
+            record = json.loads(line)
+            series[record["series"]] = record["values"]
+    return series
+
+
+def quartiles_apart(values):
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return high - low
+
+
+def each(function, *samples):
+    """Round by round; all parts of one comparison have as many."""
+    return [function(*values) for values in zip(*samples)]
+
+
+def thousands(number):
+    return f"{number:,}"
+
+
+def some(peers):
+    return f"{thousands(peers)} peer{'' if peers == 1 else 's'}"
+
+
+class Results:
+    """What has been measured, held against its targets."""
+
+    def __init__(self, series):
+        self.series = series
+        self.rows = []
+
+    def of(self, *parts):
+        return self.series["/".join(map(str, parts))]
+
+    def has(self, *parts):
+        return "/".join(map(str, parts)) in self.series
+
+    def add(self, name, unit, values, baseline=None, target=None):
+        """target: ("<=" or ">=" or "<" or "==", number), or None for what is only shown. baseline: samples."""
+        median = statistics.median(values)
+        met = None
+        if target:
+            sign, bound = target
+            met = {"<=": median <= bound, ">=": median >= bound, "<": median < bound, "==": median == bound}[sign]
+        self.rows.append({
+            "name": name,
+            "unit": unit,
+            "median": round(median, 4),
+            "spread": round(quartiles_apart(values), 4),
+            "baseline": None if baseline is None else round(statistics.median(baseline), 4),
+            "target": f"{target[0]} {target[1]:g}" if target else None,
+            "met": met,
+        })
+
+    def added(self, *place):
+        """Nanoseconds that a program adds to the same driver in front of an empty one."""
+        *where, what = place
+        return each(lambda program, empty: program - empty, self.of("cost", *where, what),
+                    self.of("cost", *where, "empty"))
+
+
+def quotient(above, below):
+    """A cost lost in noise, at or below nothing, is taken for a tenth of a nanosecond."""
+    return above / max(below, 0.1)
+
+
+def program_cost(results):
+    bounds = {1: 8, 100: 8, 1000: 8, 10000: 10, 100000: 25}
+    for family in ("v4", "v6"):
+        for peers in SIZES:
+            place = (family, "dense", peers)
+            results.add(f"program, IP{family} dense, {some(peers)}: added to an empty program", "ns",
+                        results.added(*place, "meter"), results.of("cost", *place, "bare"), ("<=", bounds[peers]))
+        for peers in SIZES[:4]:
+            place = (family, "dense", peers)
+            bare = results.of("cost", *place, "bare")
+            results.add(f"program, IP{family} dense, {some(peers)}: whole program ÷ an empty one", "ratio",
+                        each(lambda add, alone: (alone + add) / alone, results.added(*place, "meter"), bare), bare,
+                        ("<=", 2.0))
+        one = results.added(family, "dense", 1, "meter")
+        for peers, bound in ((10000, 2), (100000, 5)):
+            results.add(f"program, IP{family} dense: added at {some(peers)} ÷ at 1", "ratio",
+                        each(quotient, results.added(family, "dense", peers, "meter"), one), one, ("<=", bound))
+
+
+def against_naive(results):
+    for family in ("v4", "v6"):
+        for peers, bound in ((1000, 12), (10000, 30), (100000, 50)):
+            naive = results.added(family, "dense", peers, "naive")
+            results.add(f"program, IP{family} dense, {some(peers)}: naive design's added ÷ ours", "ratio",
+                        each(quotient, naive, results.added(family, "dense", peers, "meter")), naive, (">=", bound))
+
+
+def scattered_cost(results):
+    for family, peers, bound in (("v4", 1000, 35), ("v4", 10000, 65), ("v6", 1000, None), ("v6", 10000, 40)):
+        place = (family, "scattered", peers)
+        results.add(f"program, IP{family} sites, {some(peers)}: added to an empty program", "ns",
+                    results.added(*place, "meter"), results.of("cost", *place, "bare"),
+                    ("<=", bound) if bound else None)
+    for family in ("v4", "v6"):
+        trie = results.added(family, "scattered", 1000, "trie")
+        results.add(f"program, IP{family} sites, 1,000 peers: the kernel's trie's added ÷ ours", "ratio",
+                    each(quotient, trie, results.added(family, "scattered", 1000, "meter")), trie, (">=", 3))
+
+
+def quota(results):
+    for family in ("v4", "v6"):
+        for peers in SIZES[:4]:
+            place = ("cost", family, "dense", peers)
+            free = results.of(*place, "meter")
+            results.add(f"limit, IP{family} dense, {some(peers)}: added to the meter without", "ns",
+                        each(lambda limited, unlimited: limited - unlimited, results.of(*place, "limited"), free), free,
+                        ("<=", 2))
+
+
+def contention(results):
+    def added(cores, what):
+        return each(lambda program, empty: program - empty, results.of("contend", cores, what),
+                    results.of("contend", cores, "empty"))
+
+    def growth(what):
+        return each(quotient, added(2, what), added(1, what))
+
+    results.add("two cores on one peer: added to each ÷ on one core (baseline: one shared atomic counter)", "ratio",
+                growth("limited"), growth("shared"), ("<=", 1.2))
+    results.add("two cores on one peer: counts lost", "packets", [0], None, ("==", 0))
+
+
+def forwarding(results):
+    def percent(a, b):
+        return (a - b) / b * 100
+
+    bounds = {1000: (4, 8, 2.5), 10000: (7, None, 2.5)}
+    for peers in SIZES:
+        if not results.has("forward", peers, "nothing"):
+            continue
+        sample = {name: results.of("forward", peers, name)
+                  for name in ("nothing", "empty", "empty-both", "meter", "meter-both", "naive", "nft-set")}
+        one, both, nft = bounds.get(peers, (None, None, None))
+        label = f"forwarding, {some(peers)}: "
+        results.add(label + "time added to an empty program, one hook", "%",
+                    each(percent, sample["meter"], sample["empty"]), sample["empty"], ("<=", one) if one else None)
+        results.add(label + "time added to empty programs, both hooks", "%",
+                    each(percent, sample["meter-both"], sample["empty-both"]), sample["empty-both"],
+                    ("<=", both) if both else None)
+        results.add(label + "time added to nothing attached, one hook", "%",
+                    each(percent, sample["meter"], sample["nothing"]), sample["nothing"])
+        nft_added = each(lambda a, b: a - b, sample["nft-set"], sample["nothing"])
+        results.add(label + "nft set with counters' added ÷ ours", "ratio",
+                    [quotient(statistics.median(nft_added),
+                              statistics.median(sample["meter"]) - statistics.median(sample["nothing"]))],
+                    nft_added, (">=", nft) if nft else None)
+        if results.has("forward", peers, "nft-rules"):
+            results.add(label + "one nft rule a peer, whole time ÷ nothing attached", "ratio",
+                        each(quotient, results.of("forward", peers, "nft-rules"), sample["nothing"]), sample["nothing"])
+
+
+def scraping(results):
+    for peers in (10000, 100000):
+        mapping = results.of("scrape", peers, "mapping")
+        label = f"scrape, {some(peers)}: "
+        results.add(label + "a peer and direction", "ns", mapping, None, ("<=", 5))
+        batch = results.of("scrape", peers, "array-batch")
+        results.add(label + "lookup_batch of a per-CPU array ÷ ours", "ratio", each(quotient, batch, mapping), batch,
+                    (">=", 40))
+    mapping = results.of("scrape", 10000, "mapping")
+    for other, label in (("nft", "nft list"), ("wg", "wg show transfer")):
+        values = results.of("scrape", 10000, other)
+        results.add(f"scrape, 10,000 peers: {label} ÷ ours", "ratio", each(quotient, values, mapping), values,
+                    (">=", 500))
+
+
+def tunnel(results):
+    for protocol, label in (("tcp", "TCP"), ("udp", "UDP in packets of 100 bytes")):
+        plain = results.of("tunnel", protocol, "plain")
+        results.add(f"tunnel, {label}: throughput with the meter ÷ without", "ratio",
+                    each(quotient, results.of("tunnel", protocol, "metered"), plain), plain, (">=", 0.99))
+    total = results.of("accuracy", "total")
+    results.add("accuracy, TCP with GSO: meter − interface", "bytes", results.of("accuracy", "bytes"), total, ("==", 0))
+    results.add("accuracy, TCP with GSO: meter − interface", "packets", results.of("accuracy", "packets"), None,
+                ("==", 0))
+
+
+def credit(results):
+    for limit in LIMITS:
+        results.add(f"limit of {thousands(limit)} bytes, two cores: unused credit at the first refusal", "bytes",
+                    results.of("credit", limit), [limit], ("<", max(10**6, limit // 1000)))
+    results.add("limits, two cores: bytes admitted beyond one", "bytes", [0], None, ("==", 0))
+
+
+def judge(series):
+    results = Results(series)
+    for part in (program_cost, against_naive, scattered_cost, quota, contention, forwarding, scraping, tunnel, credit):
+        part(results)
+    return results.rows
+
+
+def machine():
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {"cpu": model.group(1) if model else platform.machine(), "cpus": os.cpu_count(),
+            "kernel": platform.release(), "load": round(os.getloadavg()[0], 2),
+            "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
+
+
+def shown(number):
+    if number is None:
+        return ""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}" if abs(number) < 10 else f"{number:.1f}"
+
+
+def table(rows):
+    lines = ["| what | median | spread | baseline | target | met |", "| --- | ---: | ---: | ---: | --- | --- |"]
+    for row in rows:
+        met = {True: "yes", False: "**no**", None: ""}[row["met"]]
+        target = (row["target"] or "").replace("<=", "≤").replace(">=", "≥").replace("==", "=")
+        unit = "" if row["unit"] == "ratio" else " " + row["unit"]
+        lines.append(f"| {row['name']} | {shown(row['median'])}{unit} | {shown(row['spread'])} "
+                     f"| {shown(row['baseline'])} | {target} | {met} |")
+    return "\n".join(lines)
+
+
+def write_docs(folder, report):
+    """The pictures, and the table between the two notes of the page beside the folder."""
+    draw.write_all(folder, report["series"])
+    page = folder.with_suffix(".md")
+    before, _, after = page.read_text().split(NOTE)
+    where = report["machine"]
+    held = [row for row in report["results"] if row["met"] is not None]
+    intro = (f"{where['cpus']} CPUs ({where['cpu']}), Linux {where['kernel']}, {where['when']}, load {where['load']} "
+             f"at the start; {sum(row['met'] for row in held)} of {len(held)} targets met.")
+    page.write_text(f"{before}{NOTE}\n{intro}\n\n{table(report['results'])}\n{NOTE}{after}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--program", type=Path, required=True)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--docs", type=Path, help="also write pictures into this folder and the table beside it")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("make bench: needs root, for BPF and network namespaces: run 'sudo make bench'")
+    where = machine()
+    series = measure(arguments.program.resolve(), arguments.quick)
+    report = {"results": judge(series), "machine": where, "series": series}
+    arguments.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    if arguments.docs:
+        write_docs(arguments.docs, report)
+    print(table(report["results"]))
+
+
+if __name__ == "__main__":
+    main()
