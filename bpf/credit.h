@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * Credit: may these bytes pass? Each CPU spends a lease, drawn from the interface's pool, and touches the
- * shared line only when the lease is used up.
+ * Credit: may these bytes pass? Each CPU spends a lease, drawn from the pool of the interface (and of the
+ * peer, if that has a limit of its own), and touches what is shared only when the lease is used up.
  *
- * Never above the ceiling: bytes are counted only out of a lease or a draw, and drawn is raised only by a
- * compare-and-swap (or an add that is checked and undone) that leaves it at or below the ceiling.
- * Unlimited is the highest ceiling there is and takes the same path, so that drawn == counted + leases
- * stays true when a limit comes later.
+ * Never above the ceiling: bytes are counted only out of a lease, and drawn is raised only by a
+ * compare-and-swap (or an add that is checked and undone) that leaves it at or below the ceiling of the grant
+ * in force. No ceiling is the highest ceiling there is and takes the same path, so that drawn == counted +
+ * leases stays true when a limit comes later.
  *
- * Order of reading: generation first, ceiling after it. User space stores them the other way round, so a
- * packet may see a newer ceiling under an older generation, which only voids its lease early and latches
- * nothing, but never an older ceiling under a newer generation. x86 keeps this order of loads and stores.
+ * Whatever is decided here is decided for the state that the packet read first. A grant stands still while
+ * that state holds, so what was read of it is believed only if the state is the same afterwards; and the
+ * state is changed only from the very value that was read. x86 keeps the order of loads and of stores that
+ * this needs.
  */
 #ifndef WIRETOLL_BPF_CREDIT_H
 #define WIRETOLL_BPF_CREDIT_H
@@ -22,103 +23,312 @@
 #define READ_ONCE(word) (*(const volatile __typeof__(word) *)&(word))
 #endif
 
+/* For what most packets do not need. */
+#define WT_SELDOM static __attribute__((noinline))
+
 /* A failed compare-and-swap means that another CPU has drawn; so many in a row need as many CPUs. */
 #define DRAW_TRIES 16
+/* How often a packet is judged anew because the grant changed under it; more changes than that refuse it. */
+#define JUDGE_TRIES 6
+
+enum draw_result {
+	DRAW_DONE,
+	DRAW_EXHAUSTED,
+	DRAW_IN_DOUBT, /* too little is left, but it may be because of what others are about to give back */
+	DRAW_CHANGED,  /* another grant is in force now */
+};
+
+enum judgement {
+	REFUSED,
+	RESERVED, /* the lease has enough */
+	UNLIMITED,
+};
+
+/* What a packet needs of one pool, and what it has drawn for that. */
+struct wt_claim {
+	struct wt_pool *pool;
+	struct wt_purse *purse;
+	__u64 bytes;
+	__u64 drawn;
+	__u64 in_doubt; /* 1: drawn for a peer, and the interface has not agreed yet */
+	__u32 slot;     /* 0: the interface's */
+	__u32 direction;
+};
+
+WT_INLINE __u32 state_field(__u64 state, __u32 shift)
+{
+	return state >> shift & WT_STATE_FIELD;
+}
+
+/* The directions that draw credit; the others and strangers (direction 0) only stop with the rest. */
+WT_INLINE int is_charged(__u64 state, __u32 direction)
+{
+	return (state_field(state, WT_STATE_MASK_SHIFT) & direction) != 0;
+}
+
+WT_INLINE int is_hopeless(__u64 state)
+{
+	return (state & WT_STATE_REASONS) ||
+	       ((state & WT_STATE_REFUSES) && !state_field(state, WT_STATE_NEXT_SHIFT));
+}
+
+WT_INLINE __u32 sequence_of(__u64 state)
+{
+	return (__u32)(state >> WT_STATE_SEQUENCE_SHIFT);
+}
 
 WT_INLINE int enough(__u64 drawn, __u64 need, __u64 ceiling)
 {
 	return drawn <= ceiling && need <= ceiling - drawn;
 }
 
-/*
- * Latches the refusal for the generation that the packet was judged by, so that a late packet never latches
- * a newer grant. Never lowered. Whoever moves it sends the one event.
- */
-WT_INLINE void latch(struct wt_pool *p, __u64 generation)
+WT_INLINE void tell(__u32 kind, __u32 slot, __u64 state)
 {
-	struct wt_event event = {.kind = WT_EVENT_EXHAUSTED, .generation = generation};
+	struct wt_event event = {.kind = kind, .slot = slot, .sequence = state >> WT_STATE_SEQUENCE_SHIFT};
 
-	for (int i = 0; i < DRAW_TRIES; i++) {
-		__u64 held = READ_ONCE(p->exhausted_generation);
-
-		if (held >= generation)
-			return;
-		if (__sync_val_compare_and_swap(&p->exhausted_generation, held, generation) == held) {
-			bpf_ringbuf_output(&events, &event, sizeof(event), 0);
-			return;
-		}
-	}
+	bpf_ringbuf_output(&events, &event, sizeof(event), 0);
 }
 
-/* A lease of an older grant is void: its bytes go back to the pool. */
-WT_INLINE void renew(struct wt_pool *p, struct wt_interface_cell *iface, __u64 generation)
+/* The line of counted: monotonic, so what is read while others add is a position that it passed. */
+WT_INLINE __u64 position(__u32 slot)
 {
-	if (iface->lease_generation == generation)
-		return;
-	if (iface->lease)
-		__sync_fetch_and_add(&p->drawn, -iface->lease);
-	iface->lease = 0;
-	iface->lease_generation = generation;
+	__u64 sum = 0;
+
+	for (__u32 cpu = 0; cpu < cpus; cpu++) {
+		__u32 index = slot ? cpu * stride + slot : cpu;
+		struct wt_interface_cell *iface = slot ? NULL : bpf_map_lookup_elem(&iface_cells, &index);
+		struct wt_cell *cell = slot ? bpf_map_lookup_elem(&cells, &index) : NULL;
+
+		if (iface)
+			sum += READ_ONCE(iface->purse.counted);
+		if (cell)
+			sum += READ_ONCE(cell->purse.counted);
+	}
+	return sum;
+}
+
+/*
+ * Puts the next cycle's grant in force, if its time has come, so that resuming needs no process. Who claims
+ * it is alone until it clears TAKING_UP: everybody else refuses, user space waits, and so the cycle's base
+ * is one position. Called only for packets that are refused otherwise: no other reads a clock.
+ */
+WT_SELDOM int take_up(struct wt_pool *p, __u32 slot, __u64 state)
+{
+	__u32 next = state_field(state, WT_STATE_NEXT_SHIFT) - 1;
+	__u64 claimed;
+
+	if ((state & WT_STATE_TAKING_UP) || next >= 3 ||
+	    READ_ONCE(p->grants[next].not_before) > bpf_ktime_get_boot_ns())
+		return 0;
+	claimed = state & (WT_STATE_REASONS | WT_STATE_PEERS);
+	claimed |= ((state >> WT_STATE_SEQUENCE_SHIFT) + 1) << WT_STATE_SEQUENCE_SHIFT;
+	claimed |= (__u64)(READ_ONCE(p->grants[next].mask) & WT_STATE_FIELD) << WT_STATE_MASK_SHIFT;
+	claimed |= (__u64)next << WT_STATE_LIVE_SHIFT | WT_STATE_TAKING_UP;
+	if (__sync_val_compare_and_swap(&p->state, state, claimed) != state)
+		return 1;
+	p->grants[next].base = position(slot);
+	__sync_fetch_and_add(&p->state, -WT_STATE_TAKING_UP);
+	tell(WT_EVENT_TAKEN_UP, slot, claimed);
+	return 1;
 }
 
 /*
  * Takes `need` and a new lease from the pool. Near the ceiling leases shrink with what is left, so that
- * little is stranded on other CPUs when it is reached. Returns 0 when the pool has not enough.
+ * little is stranded on other CPUs when it is reached.
  *
  * The last resort adds first and asks afterwards. That is exact, too: an add that passes the ceiling is
  * undone and admits nothing. Meanwhile others may find the pool too full, but only after this first add has
  * found it too full for its own bytes, and so has exhausted the grant for all.
+ *
+ * Draws in doubt are those of peers, which the interface's refusal will undo: `own` of them are the caller's.
+ * When all others that had begun after the pool was looked at had ended before, none was in what was seen.
  */
-WT_INLINE int draw(struct wt_pool *p, struct wt_interface_cell *iface, __u64 need)
+WT_SELDOM int draw(struct wt_pool *p, struct wt_purse *purse, __u64 state, __u64 need, __u64 own)
 {
-	__u64 ceiling = READ_ONCE(p->ceiling), max_lease = READ_ONCE(p->max_lease);
+	__u32 live = state_field(state, WT_STATE_LIVE_SHIFT);
+	__u64 base, ceiling, ended, drawn, lease;
 
+	if (live >= 3)
+		return DRAW_CHANGED;
+	base = READ_ONCE(p->grants[live].base);
+	ceiling = READ_ONCE(p->grants[live].ceiling);
+	if (READ_ONCE(p->state) != state)
+		return DRAW_CHANGED;
+	ceiling = ceiling < WT_NO_CEILING - base ? base + ceiling : WT_NO_CEILING;
 	for (int i = 0; i < DRAW_TRIES; i++) {
-		__u64 drawn = READ_ONCE(p->drawn), lease;
-
+		ended = READ_ONCE(p->doubts_ended);
+		drawn = READ_ONCE(p->drawn);
 		if (!enough(drawn, need, ceiling))
-			return 0;
+			goto too_little;
 		lease = (ceiling - drawn - need) / (4 * (__u64)cpus);
-		if (lease > max_lease)
-			lease = max_lease;
+		if (lease > p->max_lease)
+			lease = p->max_lease;
 		if (__sync_val_compare_and_swap(&p->drawn, drawn, drawn + need + lease) == drawn) {
-			iface->lease = lease;
-			return 1;
+			purse->lease += need + lease;
+			return DRAW_DONE;
 		}
 	}
-	if (!enough(__sync_fetch_and_add(&p->drawn, need), need, ceiling)) {
-		__sync_fetch_and_add(&p->drawn, -need);
-		return 0;
+	ended = READ_ONCE(p->doubts_ended);
+	if (enough(__sync_fetch_and_add(&p->drawn, need), need, ceiling)) {
+		purse->lease += need;
+		return DRAW_DONE;
 	}
-	iface->lease = 0;
-	return 1;
+	__sync_fetch_and_add(&p->drawn, -need);
+too_little:
+	return READ_ONCE(p->doubts_begun) == ended + own ? DRAW_EXHAUSTED : DRAW_IN_DOUBT;
 }
 
-WT_INLINE int spend(struct wt_pool *p, struct wt_interface_cell *iface, __u64 generation, __u64 bytes)
+/* A lease of an older grant is void: its bytes go back to the pool. */
+WT_INLINE void renew(struct wt_pool *p, struct wt_purse *purse, __u64 state)
 {
-	renew(p, iface, generation);
-	if (iface->lease >= bytes)
-		iface->lease -= bytes;
-	else if (!draw(p, iface, bytes - iface->lease))
+	if (purse->lease_sequence == sequence_of(state))
+		return;
+	if (purse->lease)
+		__sync_fetch_and_add(&p->drawn, -(__u64)purse->lease);
+	purse->lease = 0;
+	purse->lease_sequence = sequence_of(state);
+}
+
+/*
+ * Refusal latches for the grant that the packet was judged by, or not at all when another has come since.
+ * Who latches it sends the one event.
+ */
+WT_INLINE void latch(struct wt_pool *p, __u32 slot, __u64 state)
+{
+	if (__sync_val_compare_and_swap(&p->state, state, state | WT_STATE_EXHAUSTED) == state)
+		tell(WT_EVENT_EXHAUSTED, slot, state);
+}
+
+/* Sees to it that the purse's lease has enough, and counts nothing yet. */
+WT_INLINE int reserve(struct wt_claim *claim)
+{
+	struct wt_pool *p = claim->pool;
+	struct wt_purse *purse = claim->purse;
+
+	for (int i = 0; i < JUDGE_TRIES; i++) {
+		__u64 state = READ_ONCE(p->state), need, before;
+		int result;
+
+		if (is_hopeless(state))
+			return REFUSED;
+		if (state & WT_STATE_REFUSES) {
+			if (!take_up(p, claim->slot, state))
+				return REFUSED;
+			continue;
+		}
+		if (!is_charged(state, claim->direction))
+			return UNLIMITED;
+		renew(p, purse, state);
+		if (purse->lease >= claim->bytes)
+			return RESERVED;
+		if (claim->slot && !claim->in_doubt) {
+			claim->in_doubt = 1;
+			__sync_fetch_and_add(&p->doubts_begun, 1);
+		}
+		before = purse->lease;
+		need = claim->bytes - before;
+		result = draw(p, purse, state, need, claim->in_doubt);
+		if (result == DRAW_DONE) {
+			claim->drawn = purse->lease - before;
+			return RESERVED;
+		}
+		if (result == DRAW_IN_DOUBT)
+			return REFUSED;
+		if (result == DRAW_EXHAUSTED)
+			latch(p, claim->slot, state);
+	}
+	return REFUSED;
+}
+
+WT_INLINE void spend(struct wt_purse *purse, __u64 bytes)
+{
+	purse->lease -= bytes;
+	purse->counted += bytes;
+}
+
+/* Whether the lease at hand is good for it, with nothing shared written and one shared word read. */
+WT_INLINE int has_lease(const struct wt_purse *purse, __u64 state, __u64 bytes)
+{
+	return !(state & WT_STATE_REFUSES) && purse->lease_sequence == sequence_of(state) &&
+	       purse->lease >= bytes;
+}
+
+WT_SELDOM int admit_slowly(struct wt_pool *p, struct wt_purse *purse, __u32 direction, __u64 bytes)
+{
+	struct wt_claim claim = {.pool = p, .purse = purse, .bytes = bytes, .direction = direction};
+	int judgement = reserve(&claim);
+
+	if (judgement == RESERVED)
+		spend(purse, bytes);
+	return judgement != REFUSED;
+}
+
+/* By the interface alone. */
+WT_INLINE int admit_by_interface(struct wt_pool *p, struct wt_purse *purse, __u64 state, __u32 direction,
+				 __u64 bytes)
+{
+	if (!(state & WT_STATE_REFUSES) && !is_charged(state, direction))
+		return 1;
+	if (has_lease(purse, state, bytes)) {
+		spend(purse, bytes);
+		return 1;
+	}
+	return admit_slowly(p, purse, direction, bytes);
+}
+
+/* What was drawn for the peer is spent, or goes back to its pool: all of it, and nothing else. */
+WT_INLINE void settle(struct wt_claim *peer, int judgement, int passed)
+{
+	if (judgement == RESERVED && passed) {
+		spend(peer->purse, peer->bytes);
+	} else if (peer->drawn) {
+		__sync_fetch_and_add(&peer->pool->drawn, -peer->drawn);
+		peer->purse->lease -= peer->drawn;
+	}
+	if (peer->in_doubt)
+		__sync_fetch_and_add(&peer->pool->doubts_ended, 1);
+}
+
+/*
+ * By the peer's limit first, then by the interface. While the outcome is open, what was drawn for the peer is
+ * in doubt: another CPU may find the peer's pool too full because of it, and then refuses, but does not
+ * latch.
+ */
+WT_INLINE int admit_by_both(struct wt_claim *peer, struct wt_pool *p, struct wt_purse *purse, __u64 state)
+{
+	int judgement, passed = 0;
+
+	if (is_hopeless(state))
 		return 0;
-	iface->counted += bytes;
-	return 1;
+	judgement = reserve(peer);
+	if (judgement != REFUSED)
+		passed = admit_by_interface(p, purse, state, peer->direction, peer->bytes);
+	settle(peer, judgement, passed);
+	return passed;
+}
+
+WT_INLINE int is_flagged(__u32 slot)
+{
+	__u32 word = slot / WT_FLAGS_PER_WORD;
+	__u64 *flags = bpf_map_lookup_elem(&flagged_peers, &word);
+
+	return flags && READ_ONCE(*flags) >> slot % WT_FLAGS_PER_WORD & 1;
 }
 
 /* Whether the packet may pass. What belongs to no peer draws nothing, but stops with the rest. */
-WT_INLINE int admit(struct wt_pool *p, struct wt_interface_cell *iface, __u32 slot, __u32 direction,
-		    __u64 bytes)
+WT_INLINE int admit(struct wt_pool *p, struct wt_interface_cell *iface, struct wt_cell *cell, __u32 slot,
+		    __u32 direction, __u64 bytes)
 {
-	__u64 generation = READ_ONCE(p->generation);
+	__u64 state = READ_ONCE(p->state);
+	struct wt_claim peer = {.purse = &cell->purse, .bytes = bytes, .slot = slot, .direction = direction};
 
-	if (READ_ONCE(p->refuse) || READ_ONCE(p->exhausted_generation) == generation)
-		return 0;
-	if (slot == WT_SLOT_UNATTRIBUTED || !(READ_ONCE(p->mask) & direction))
-		return 1;
-	if (spend(p, iface, generation, bytes))
-		return 1;
-	latch(p, generation);
-	return 0;
+	if (slot == WT_SLOT_UNATTRIBUTED)
+		direction = 0;
+	else if ((state & WT_STATE_PEERS) && is_flagged(slot))
+		peer.pool = bpf_map_lookup_elem(&peer_pools, &slot);
+	if (peer.pool)
+		return admit_by_both(&peer, p, &iface->purse, state);
+	return admit_by_interface(p, &iface->purse, state, direction, bytes);
 }
 
 #endif

@@ -57,6 +57,23 @@ struct {
 	__type(value, struct wt_pool);
 } pool SEC(".maps");
 
+/* By slot; slot 0 has none. Not looked at unless the slot's bit is set below. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* at load: capacity */
+	__type(key, __u32);
+	__type(value, struct wt_pool);
+} peer_pools SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* at load: a bit for each slot */
+	__type(key, __u32);
+	__type(value, __u64);
+} flagged_peers SEC(".maps");
+
 /* Not touched by the programs: they stand here so that they are made, pinned and adopted with the rest. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -32,7 +32,7 @@ static __always_inline int meter(struct __sk_buff *skb, __u32 direction)
 	if (!iface || !p || !cell)
 		return TC_ACT_SHOT;
 	iface->unparsed_packets += weight.unparsed;
-	if (!admit(p, iface, slot, direction, weight.bytes)) {
+	if (!admit(p, iface, cell, slot, direction, weight.bytes)) {
 		count_refused(cell, iface, &weight);
 		return TC_ACT_SHOT;
 	}

@@ -9,8 +9,8 @@
 
 #include <linux/types.h>
 
-#define WT_METER_ABI 1
-#define WT_POOL_ABI  1
+#define WT_METER_ABI 2
+#define WT_POOL_ABI  2
 
 /* Peers have slots 1 .. capacity - 1. Slot 0 counts what belongs to no peer. */
 #define WT_SLOT_UNATTRIBUTED 0
@@ -22,9 +22,10 @@
 #define WT_UPLOADS   1
 #define WT_DOWNLOADS 2
 
-/* Reasons, set by user space, for which every packet of the interface is refused. */
-#define WT_REFUSE_ADMIN   1
-#define WT_REFUSE_BILLING 2
+/* Reasons, set by user space, for which every packet of the interface, or of one peer, is refused. */
+#define WT_REFUSE_ADMIN    1
+#define WT_REFUSE_BILLING  2
+#define WT_REFUSE_DISABLED 4
 
 #define WT_NO_CEILING (~0ULL)
 
@@ -46,6 +47,16 @@ struct wt_attribution {
 };
 
 /*
+ * A CPU's side of a limit: what it has counted against it, in the directions of the mask in force, and its
+ * lease: credit drawn from the pool and not yet used. Written by that CPU alone; counted only ever grows.
+ */
+struct wt_purse {
+	__u64 counted;
+	__u32 lease;
+	__u32 lease_sequence; /* the lower half of the pool's sequence that the lease was drawn under */
+};
+
+/*
  * One peer's counts on one CPU: a cache line of its own, written by that CPU alone and only ever grown. The
  * array is laid out [possible CPU][capacity rounded up to 64], so each CPU's block starts on a page.
  */
@@ -56,56 +67,71 @@ struct wt_cell {
 	__u64 download_packets;
 	__u64 refused_bytes;
 	__u64 refused_packets;
-	__u64 reserved[2]; /* a peer's own lease, with per-peer limits */
+	struct wt_purse purse; /* only moves while the peer has a limit of its own */
 };
 
-/*
- * The interface's counts on one CPU, with the CPU's lease: credit drawn from the pool and not yet used.
- * counted covers the directions of the mask in force. Two lines, so that neighbours do not prefetch each
- * other.
- */
+/* The interface's counts on one CPU. Two lines, so that neighbours do not prefetch each other. */
 struct wt_interface_cell {
-	__u64 counted;
-	__u64 lease;
-	__u64 lease_generation;
+	struct wt_purse purse;
 	__u64 refused_bytes;
 	__u64 refused_packets;
 	__u64 unparsed_packets; /* counted by their length, as their headers could not be followed */
-	__u64 reserved[10];
+	__u64 reserved[11];
 };
 
 /*
- * The credit of an interface. Positions are absolute, on the line of `counted` summed over all CPUs since
- * the epoch began: user space stores a ceiling and then raises `generation`, programs move `drawn`, and
- * drawn == counted + all leases always. Each word has one kind of writer, so nothing is ever lost, and
- * applying a grant twice changes nothing. With mask 0, before the first grant, nothing draws credit.
+ * A grant. Written by user space while it is neither in force nor next; from then on it stands still, but for
+ * the base of a next grant, which is stored by the program that takes it up.
+ */
+struct wt_grant {
+	__u64 ceiling;    /* in bytes of its cycle, or WT_NO_CEILING */
+	__u64 base;       /* where its cycle begins on the line of counted */
+	__u64 not_before; /* a next grant is not taken up before; boot time in ns */
+	__u64 cycle;
+	__u64 grant_seq;
+	__u32 mask; /* WT_UPLOADS | WT_DOWNLOADS: the directions that draw credit */
+	__u32 reserved;
+};
+
+/*
+ * The credit of the interface, or of a peer. Positions are absolute, on the line of `counted` summed over all
+ * CPUs since the epoch began: programs move `drawn` towards base + ceiling of the grant in force, and drawn
+ * == counted + all leases always. `state` says which grant that is: one compare and swap changes it, so a
+ * grant is wholly in force or not at all, whoever crashes. All zero is no limit and nothing refused.
  */
 struct wt_pool {
-	/* The line that every packet reads. By user space but for exhausted_generation. */
-	__u64 generation; /* from 1, raised after every change; a lease of an older one is given back */
-	__u64 exhausted_generation; /* by the programs, only upwards: refusal latches while it equals
-				       generation */
-	__u32 mask;                 /* WT_UPLOADS | WT_DOWNLOADS: the directions that draw credit */
-	__u32 refuse;               /* WT_REFUSE_* */
-	__u64 ceiling;              /* drawn may not pass it; WT_NO_CEILING: no limit */
-	__u64 max_lease;            /* bytes that one CPU may hold */
-	__u64 base;                 /* where the grant's cycle begins on the line of counted */
-	__u64 cycle;                /* the grant's cycle and number: for user space only */
-	__u64 grant_seq;
-	/* For user space only: the grant being stored, so that a crash half way is finished by the next
-	 * process. */
-	__u32 abi; /* WT_POOL_ABI */
-	__u32 pending_mask;
-	__u64 pending_generation; /* 0: none; the last to be stored and the last to be cleared */
-	__u64 pending_ceiling;
-	__u64 pending_base;
-	__u64 pending_cycle;
-	__u64 pending_grant_seq;
-	__u64 reserved0[2];
+	/* What every packet reads: WT_STATE_*. */
+	__u64 state;
+	__u32 max_lease; /* bytes that one CPU may hold */
+	__u32 abi;       /* WT_POOL_ABI, once it is used */
+	struct wt_grant grants[3];
+	__u64 reserved0[4];
 	/* By the programs, when a lease is drawn or given back: a line of its own. */
 	__u64 drawn;
-	__u64 reserved1[15];
+	__u64 doubts_begun; /* draws that are given back if the interface refuses, and those that are settled
+			     */
+	__u64 doubts_ended;
+	__u64 reserved1[5];
 };
+
+/*
+ * Bits of a pool's state. The sequence above them is raised by every change but the latch (EXHAUSTED), so
+ * that no value comes twice: a program that read it may change it, if it is still the same.
+ */
+#define WT_STATE_REASONS   0x07ULL /* WT_REFUSE_* */
+#define WT_STATE_EXHAUSTED 0x08ULL /* latched by a program, cleared by a newer grant */
+#define WT_STATE_TAKING_UP 0x10ULL /* a program is putting the next grant in force; no one else changes it   \
+				    */
+#define WT_STATE_REFUSES        0x1fULL /* any of these: no packet passes */
+#define WT_STATE_PEERS          0x20ULL /* of the interface: there are flagged peers */
+#define WT_STATE_MASK_SHIFT     8       /* two bits: the mask of the grant in force */
+#define WT_STATE_LIVE_SHIFT     10      /* two bits: the grant in force */
+#define WT_STATE_NEXT_SHIFT     12      /* two bits: the next grant and one; 0: there is none */
+#define WT_STATE_FIELD          3ULL    /* each of the three, when shifted down */
+#define WT_STATE_SEQUENCE_SHIFT 16
+
+/* Peers whose pool must be asked, a bit for each slot: the others' packets cost a look here and no more. */
+#define WT_FLAGS_PER_WORD 64
 
 /*
  * The largest aggregate that the bound on unspent credit allows for: 64 KiB with a segment size of 48 and 60
@@ -145,18 +171,21 @@ struct wt_owner {
 /* The ring buffer's only record: something wants user space's attention; the maps hold the truth. */
 struct wt_event {
 	__u32 kind; /* WT_EVENT_* */
-	__u32 reserved;
-	__u64 generation;
+	__u32 slot; /* whose pool; 0: the interface's */
+	__u64 sequence;
 };
 
 #define WT_EVENT_EXHAUSTED 1
+#define WT_EVENT_TAKEN_UP  2 /* the next cycle's grant has come into force */
 
 _Static_assert(sizeof(struct wt_prefix4) == 8, "layout");
 _Static_assert(sizeof(struct wt_prefix6) == 20, "layout");
 _Static_assert(sizeof(struct wt_attribution) == 8, "layout");
 _Static_assert(sizeof(struct wt_cell) == 64, "a cell is one cache line");
 _Static_assert(sizeof(struct wt_interface_cell) == 128, "layout");
-_Static_assert(sizeof(struct wt_pool) == 256 && __builtin_offsetof(struct wt_pool, drawn) == 128, "layout");
+_Static_assert(sizeof(struct wt_purse) == 16, "layout");
+_Static_assert(sizeof(struct wt_grant) == 48, "layout");
+_Static_assert(sizeof(struct wt_pool) == 256 && __builtin_offsetof(struct wt_pool, drawn) == 192, "layout");
 _Static_assert(sizeof(struct wt_meta) == 80, "layout");
 _Static_assert(sizeof(struct wt_owner) == 32, "layout");
 _Static_assert(sizeof(struct wt_event) == 16, "layout");

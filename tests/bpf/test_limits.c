@@ -3,6 +3,8 @@
 #include "fixture.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 static uint64_t counted(const struct fixture *fixture)
 {
@@ -18,7 +20,7 @@ static void assert_conserved(const struct fixture *fixture)
 	uint64_t held = 0;
 
 	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++)
-		held += fixture->cells[cpu].lease;
+		held += fixture->cells[cpu].purse.lease;
 	assert_int_equal(fixture->pool->drawn, counted(fixture) + held);
 }
 
@@ -231,44 +233,67 @@ static void tells_of_exhaustion_once(void **state)
 	}
 }
 
-/* Whatever part of a grant was stored when its process died, the next one finds it wholly in force. */
-static void finishes_a_grant_after_a_crash(void **state)
+static struct meter_grant numbered_grant(uint64_t number)
+{
+	return (struct meter_grant){number / 7 + 1, number, 1000 * number + 1, 1 + number % 3};
+}
+
+static void assert_numbered(const struct meter_grant *grant)
+{
+	struct meter_grant expected = numbered_grant(grant->grant_seq);
+
+	assert_int_equal(grant->cycle, expected.cycle);
+	assert_int_equal(grant->ceiling, expected.ceiling);
+	assert_int_equal(grant->mask, expected.mask);
+}
+
+/* Adopts the meter and grants, one number after the other, until it is killed. */
+static void grant_for_ever(void)
+{
+	struct meter_limit_state limit;
+	struct meter *meter;
+
+	if (meter_adopt(&options, &meter))
+		_exit(1);
+	meter_read_limit(meter, &limit);
+	for (uint64_t number = limit.grant.grant_seq + 1;; number++) {
+		const struct meter_grant next = numbered_grant(number + 7), now = numbered_grant(number);
+
+		if (meter_grant_next(meter, &next, UINT64_MAX) || meter_grant(meter, &now))
+			_exit(2);
+	}
+}
+
+/* Wherever the process that grants is killed, a grant is wholly in force, and the next process goes on. */
+static void grants_are_whole_after_a_crash(void **state)
 {
 	struct fixture *fixture = *state;
-	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
+	const struct meter_grant first = numbered_grant(1);
 	struct meter_limit_state limit;
-	struct wt_pool *pool = fixture->pool;
+	uint64_t before = 0;
+	int status;
 
-	grant(fixture, 1, 1, 10000, WT_UPLOADS);
-	run(fixture->ingress, &frame);
-	for (uint64_t seq = 2; seq < 9; seq++) {
-		pool->pending_mask = WT_DOWNLOADS;
-		pool->pending_base = 1000;
-		pool->pending_cycle = 2;
-		pool->pending_grant_seq = seq;
-		pool->pending_ceiling = 1000 + seq;
-		pool->pending_generation = pool->generation + 1;
-		if (seq > 2)
-			pool->mask = WT_DOWNLOADS;
-		if (seq > 3)
-			pool->cycle = 2;
-		if (seq > 4)
-			pool->grant_seq = seq;
-		if (seq > 5)
-			pool->ceiling = pool->pending_ceiling;
-		if (seq > 6)
-			pool->generation = pool->pending_generation;
+	assert_int_equal(meter_grant(fixture->meter, &first), 0);
+	for (int round = 0; round < 100; round++) {
+		pid_t child;
+
 		meter_close(fixture->meter);
+		child = fork();
+		if (child == 0)
+			grant_for_ever();
+		usleep(3000 + (round * 37) % 1000);
+		kill(child, SIGKILL);
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFSIGNALED(status));
 		assert_int_equal(meter_adopt(&options, &fixture->meter), 0);
 		meter_read_limit(fixture->meter, &limit);
-		assert_int_equal(limit.grant.cycle, 2);
-		assert_int_equal(limit.grant.grant_seq, seq);
-		assert_int_equal(limit.grant.ceiling, seq);
-		assert_int_equal(limit.grant.mask, WT_DOWNLOADS);
-		assert_int_equal(limit.cycle_counted, 0);
-		assert_int_equal(pool->generation, seq + 1);
-		assert_int_equal(pool->pending_generation, 0);
+		assert_numbered(&limit.grant);
+		assert_true(limit.grant.grant_seq >= before);
+		before = limit.grant.grant_seq;
+		if (limit.next.cycle)
+			assert_numbered(&limit.next);
 	}
+	assert_true(before > 100);
 }
 
 struct sender {
@@ -339,7 +364,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(counts_by_the_mask, setup, teardown),
 		cmocka_unit_test_setup_teardown(refuses_for_other_reasons, setup, teardown),
 		cmocka_unit_test_setup_teardown(tells_of_exhaustion_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(finishes_a_grant_after_a_crash, setup, teardown),
+		cmocka_unit_test_setup_teardown(grants_are_whole_after_a_crash, setup, teardown),
 		cmocka_unit_test_setup_teardown(stays_exact_under_every_transition, setup, teardown),
 	};
 	int r = make_laboratory();

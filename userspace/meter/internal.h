@@ -14,6 +14,8 @@ enum meter_object {
 	OBJECT_CELLS,
 	OBJECT_INTERFACE_CELLS,
 	OBJECT_POOL,
+	OBJECT_PEER_POOLS,
+	OBJECT_FLAGGED_PEERS,
 	OBJECT_META,
 	OBJECT_OWNERS,
 	OBJECT_EVENTS,
@@ -33,6 +35,8 @@ struct meter {
 	struct wt_cell *cells;
 	struct wt_interface_cell *interface_cells;
 	struct wt_pool *pool;
+	struct wt_pool *peer_pools;
+	uint64_t *flagged_peers;
 	const struct wt_meta *meta;
 	struct wt_owner *owners;
 	size_t sizes[OBJECT_MAPS]; /* of the mappings above */
@@ -73,8 +77,7 @@ bool attach_verify(const struct wt_meta *meta, const int fds[static OBJECTS]);
 /* Removes our clsact filters, if these programs are what runs in their places. */
 WT_MUST_CHECK int detach_tc(uint32_t ifindex, const int fds[static OBJECTS]);
 
-/* limit.c. Brings the pool to its first state; finishes a grant that a crash has left half way. */
+/* limit.c. The interface's pool as it is before the first grant. */
 void pool_init(struct wt_pool *ret_pool, uint32_t cpus);
-void pool_recover(struct wt_pool *pool);
 
 #endif

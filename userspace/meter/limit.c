@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* Grants, refusal and their events: user space's side of bpf/credit.h. */
+/* Grants, refusal and their events: user space's side of bpf/credit.h, for the interface and for peers. */
 #include "meter/internal.h"
 
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <sched.h>
 
 #define STORE(word, value) __atomic_store_n(&(word), (value), __ATOMIC_RELEASE)
-#define LOAD(word)         __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
+#ifndef LOAD /* the tests put the programs' steps in between */
+#define LOAD(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
+#endif
+
+#define SEQUENCE (1ULL << WT_STATE_SEQUENCE_SHIFT)
+#define GRANTS   3
 
 /*
  * The same small lease under every grant, large limits and none included: a CPU that falls idle keeps its
  * lease into the next grant, and that may be a small one. All leases together with the one packet that is
  * refused stay under the bound.
  */
-static uint64_t lease_bound(uint32_t cpus)
+static uint32_t lease_bound(uint32_t cpus)
 {
 	return (WT_UNSPENT_BOUND - WT_LARGEST_AGGREGATE) / cpus;
 }
@@ -21,96 +27,340 @@ static uint64_t lease_bound(uint32_t cpus)
 void pool_init(struct wt_pool *ret_pool, uint32_t cpus)
 {
 	*ret_pool = (struct wt_pool){
-		.generation = 1,
-		.ceiling = WT_NO_CEILING,
 		.max_lease = lease_bound(cpus),
 		.abi = WT_POOL_ABI,
 	};
 }
 
-/* A grant is first written down as pending. From then on it is certain, and finished by whoever comes. */
-void pool_recover(struct wt_pool *pool)
+static uint32_t field(uint64_t state, unsigned shift)
 {
-	uint64_t generation = LOAD(pool->pending_generation);
-
-	if (!generation)
-		return;
-	STORE(pool->mask, pool->pending_mask);
-	STORE(pool->base, pool->pending_base);
-	STORE(pool->cycle, pool->pending_cycle);
-	STORE(pool->grant_seq, pool->pending_grant_seq);
-	STORE(pool->ceiling, pool->pending_ceiling);
-	STORE(pool->generation, generation);
-	STORE(pool->pending_generation, 0);
+	return (uint32_t)(state >> shift & WT_STATE_FIELD);
 }
 
-/* The ceiling as a position on the line of counted; one that is out of reach is not "no limit" yet. */
-static uint64_t absolute_ceiling(uint64_t base, uint64_t ceiling)
+static uint64_t with_field(uint64_t state, unsigned shift, uint32_t value)
 {
-	if (ceiling == WT_NO_CEILING)
-		return WT_NO_CEILING;
-	return ceiling < WT_NO_CEILING - 1 - base ? base + ceiling : WT_NO_CEILING - 1;
+	return (state & ~(WT_STATE_FIELD << shift)) | (uint64_t)value << shift;
 }
 
-static bool is_newer(const struct wt_pool *pool, const struct meter_grant *grant)
+/* A program that is taking the next grant up is done in a moment: it does not sleep, and cannot die. */
+static uint64_t read_state(const struct wt_pool *pool)
 {
-	if (grant->cycle != pool->cycle)
-		return grant->cycle > pool->cycle;
-	return grant->grant_seq > pool->grant_seq;
+	uint64_t state;
+
+	while ((state = LOAD(pool->state)) & WT_STATE_TAKING_UP)
+		sched_yield();
+	return state;
 }
 
-static uint64_t counted(const struct meter *meter)
+/* Fails when a program has latched the pool or taken the next grant up since `state` was read. */
+static bool change_state(struct wt_pool *pool, uint64_t state, uint64_t changed)
 {
-	struct meter_interface_totals totals;
-
-	meter_read_interface(meter, &totals);
-	return totals.counted;
+	return __atomic_compare_exchange_n(&pool->state, &state, changed + SEQUENCE, false, __ATOMIC_ACQ_REL,
+					   __ATOMIC_ACQUIRE);
 }
 
-int meter_grant(struct meter *meter, const struct meter_grant *grant)
+static const struct wt_grant *live_grant(const struct wt_pool *pool, uint64_t state)
 {
-	struct wt_pool *pool = meter->pool;
-	uint64_t base;
+	return &pool->grants[field(state, WT_STATE_LIVE_SHIFT)];
+}
 
+/* NULL when there is none. */
+static const struct wt_grant *next_grant(const struct wt_pool *pool, uint64_t state)
+{
+	uint32_t next = field(state, WT_STATE_NEXT_SHIFT);
+
+	return next ? &pool->grants[next - 1] : NULL;
+}
+
+/* The first of the three that is neither in force nor next: no program believes what it reads there. */
+static uint32_t free_grant(uint64_t state)
+{
+	uint32_t live = field(state, WT_STATE_LIVE_SHIFT), next = field(state, WT_STATE_NEXT_SHIFT);
+	uint32_t i = 0;
+
+	while (i == live || i + 1 == next)
+		i++;
+	return i;
+}
+
+static void store_grant(struct wt_grant *to, const struct wt_grant *from)
+{
+	STORE(to->ceiling, from->ceiling);
+	STORE(to->base, from->base);
+	STORE(to->not_before, from->not_before);
+	STORE(to->cycle, from->cycle);
+	STORE(to->grant_seq, from->grant_seq);
+	STORE(to->mask, from->mask);
+}
+
+static bool is_newer(const struct meter_grant *grant, const struct wt_grant *than)
+{
+	if (grant->cycle != than->cycle)
+		return grant->cycle > than->cycle;
+	return grant->grant_seq > than->grant_seq;
+}
+
+static int check(const struct meter *meter, const struct meter_grant *grant)
+{
 	if (meter->stale)
 		return -ESTALE;
 	if (!grant->cycle || !grant->mask || grant->mask & ~(uint32_t)(WT_UPLOADS | WT_DOWNLOADS))
 		return -EINVAL;
-	if (!is_newer(pool, grant))
-		return -EALREADY;
-	base = grant->cycle == pool->cycle ? pool->base : counted(meter);
-	STORE(pool->pending_mask, grant->mask);
-	STORE(pool->pending_base, base);
-	STORE(pool->pending_cycle, grant->cycle);
-	STORE(pool->pending_grant_seq, grant->grant_seq);
-	STORE(pool->pending_ceiling, absolute_ceiling(base, grant->ceiling));
-	STORE(pool->pending_generation, pool->generation + 1);
-	pool_recover(pool);
 	return 0;
+}
+
+/* The interface's pool, for slot 0, or a peer's. */
+static struct wt_pool *pool_of(const struct meter *meter, uint32_t slot)
+{
+	return slot ? &meter->peer_pools[slot] : meter->pool;
+}
+
+static uint64_t counted(const struct meter *meter, uint32_t slot)
+{
+	const struct wt_meta *meta = meter->meta;
+	uint64_t sum = 0;
+
+	for (size_t cpu = 0; cpu < meta->cpus; cpu++) {
+		const struct wt_purse *purse = slot ? &meter->cells[cpu * meta->stride + slot].purse
+						    : &meter->interface_cells[cpu].purse;
+
+		sum += LOAD(purse->counted);
+	}
+	return sum;
+}
+
+static int grant_now(const struct meter *meter, uint32_t slot, const struct meter_grant *grant)
+{
+	struct wt_pool *pool = pool_of(meter, slot);
+	uint64_t state, changed;
+
+	do {
+		const struct wt_grant *live, *next;
+		struct wt_grant stored = {.ceiling = grant->ceiling,
+					  .cycle = grant->cycle,
+					  .grant_seq = grant->grant_seq,
+					  .mask = grant->mask};
+		uint32_t place;
+
+		state = read_state(pool);
+		live = live_grant(pool, state);
+		next = next_grant(pool, state);
+		place = free_grant(state);
+		if (!is_newer(grant, live))
+			return -EALREADY;
+		stored.base = grant->cycle == live->cycle ? live->base : counted(meter, slot);
+		store_grant(&pool->grants[place], &stored);
+		changed = with_field(state & ~WT_STATE_EXHAUSTED, WT_STATE_LIVE_SHIFT, place);
+		changed = with_field(changed, WT_STATE_MASK_SHIFT, grant->mask);
+		/* What this grant overtakes is not to come. */
+		if (next && next->cycle <= grant->cycle)
+			changed = with_field(changed, WT_STATE_NEXT_SHIFT, 0);
+	} while (!change_state(pool, state, changed));
+	return 0;
+}
+
+static int grant_next(const struct meter *meter, uint32_t slot, const struct meter_grant *grant,
+		      uint64_t not_before)
+{
+	struct wt_pool *pool = pool_of(meter, slot);
+	uint64_t state, changed;
+
+	do {
+		const struct wt_grant stored = {.ceiling = grant->ceiling,
+						.not_before = not_before,
+						.cycle = grant->cycle,
+						.grant_seq = grant->grant_seq,
+						.mask = grant->mask};
+		uint32_t place;
+
+		state = read_state(pool);
+		place = free_grant(state);
+		if (grant->cycle <= live_grant(pool, state)->cycle)
+			return -EALREADY;
+		store_grant(&pool->grants[place], &stored);
+		changed = with_field(state, WT_STATE_NEXT_SHIFT, place + 1);
+	} while (!change_state(pool, state, changed));
+	return 0;
+}
+
+static void set_reasons(struct wt_pool *pool, uint32_t reasons)
+{
+	uint64_t state;
+
+	do {
+		state = read_state(pool);
+		if ((state & WT_STATE_REASONS) == reasons)
+			return;
+	} while (!change_state(pool, state, (state & ~WT_STATE_REASONS) | (reasons & WT_STATE_REASONS)));
+}
+
+/* Read until nothing changed meanwhile. counted comes after the base, so it is never below. */
+static void read_limit(const struct meter *meter, uint32_t slot, struct meter_limit_state *ret_state)
+{
+	const struct wt_pool *pool = pool_of(meter, slot);
+	struct meter_limit_state limit;
+	uint64_t state;
+
+	do {
+		const struct wt_grant *live, *next;
+
+		state = read_state(pool);
+		live = live_grant(pool, state);
+		next = next_grant(pool, state);
+		limit = (struct meter_limit_state){
+			.grant = {LOAD(live->cycle), LOAD(live->grant_seq), LOAD(live->ceiling),
+				  field(state, WT_STATE_MASK_SHIFT)},
+			.began = LOAD(live->base),
+			.exhausted = state & WT_STATE_EXHAUSTED,
+			.refuse = state & WT_STATE_REASONS,
+		};
+		if (!limit.grant.cycle)
+			limit.grant.ceiling = WT_NO_CEILING;
+		if (next) {
+			limit.next = (struct meter_grant){LOAD(next->cycle), LOAD(next->grant_seq),
+							  LOAD(next->ceiling), LOAD(next->mask)};
+			limit.next_not_before = LOAD(next->not_before);
+		}
+		limit.cycle_counted = counted(meter, slot) - limit.began;
+	} while (LOAD(pool->state) >> WT_STATE_SEQUENCE_SHIFT != state >> WT_STATE_SEQUENCE_SHIFT);
+	*ret_state = limit;
+}
+
+int meter_grant(struct meter *meter, const struct meter_grant *grant)
+{
+	int r = check(meter, grant);
+
+	return r < 0 ? r : grant_now(meter, 0, grant);
+}
+
+int meter_grant_next(struct meter *meter, const struct meter_grant *grant, uint64_t not_before)
+{
+	int r = check(meter, grant);
+
+	return r < 0 ? r : grant_next(meter, 0, grant, not_before);
 }
 
 void meter_set_refuse(struct meter *meter, uint32_t reasons)
 {
-	STORE(meter->pool->refuse, reasons);
+	set_reasons(meter->pool, reasons);
 }
 
 void meter_read_limit(const struct meter *meter, struct meter_limit_state *ret_state)
 {
-	const struct wt_pool *pool = meter->pool;
-	bool limited = pool->ceiling != WT_NO_CEILING;
+	read_limit(meter, 0, ret_state);
+}
 
-	*ret_state = (struct meter_limit_state){
-		.grant =
-			{
-				.cycle = pool->cycle,
-				.grant_seq = pool->grant_seq,
-				.ceiling = limited ? pool->ceiling - pool->base : WT_NO_CEILING,
-				.mask = pool->mask,
-			},
-		.cycle_counted = counted(meter) - pool->base,
-		.exhausted = LOAD(pool->exhausted_generation) == pool->generation,
-		.refuse = pool->refuse,
-	};
+static int check_slot(const struct meter *meter, uint32_t slot)
+{
+	if (meter->stale)
+		return -ESTALE;
+	return slot == WT_SLOT_UNATTRIBUTED || slot >= meter->meta->capacity ? -ERANGE : 0;
+}
+
+/* Tells the programs to look at flagged peers, or that there are none. */
+static void set_peers_bit(struct wt_pool *pool, bool there_are)
+{
+	uint64_t bit = there_are ? WT_STATE_PEERS : 0, state;
+
+	do {
+		state = read_state(pool);
+		if ((state & WT_STATE_PEERS) == bit)
+			return;
+	} while (!change_state(pool, state, (state & ~WT_STATE_PEERS) | bit));
+}
+
+/*
+ * The flags only say where to look, and the peer's pool is the truth. So they are set before it changes: a
+ * crash in between costs a look, not a limit.
+ */
+static void flag_peer(struct meter *meter, uint32_t slot)
+{
+	struct wt_pool *pool = &meter->peer_pools[slot];
+
+	STORE(pool->max_lease, lease_bound(meter->meta->cpus));
+	STORE(pool->abi, WT_POOL_ABI);
+	__atomic_fetch_or(&meter->flagged_peers[slot / WT_FLAGS_PER_WORD], 1ULL << slot % WT_FLAGS_PER_WORD,
+			  __ATOMIC_ACQ_REL);
+	set_peers_bit(meter->pool, true);
+}
+
+static void unflag_peer(struct meter *meter, uint32_t slot)
+{
+	uint64_t flags = 0;
+
+	__atomic_fetch_and(&meter->flagged_peers[slot / WT_FLAGS_PER_WORD],
+			   ~(1ULL << slot % WT_FLAGS_PER_WORD), __ATOMIC_ACQ_REL);
+	for (uint32_t i = 0; i * WT_FLAGS_PER_WORD < meter->meta->capacity; i++)
+		flags |= LOAD(meter->flagged_peers[i]);
+	if (!flags)
+		set_peers_bit(meter->pool, false);
+}
+
+int meter_grant_peer(struct meter *meter, uint32_t slot, const struct meter_grant *grant)
+{
+	int r = check_slot(meter, slot);
+
+	if (r == 0)
+		r = check(meter, grant);
+	if (r < 0)
+		return r;
+	flag_peer(meter, slot);
+	return grant_now(meter, slot, grant);
+}
+
+int meter_grant_peer_next(struct meter *meter, uint32_t slot, const struct meter_grant *grant,
+			  uint64_t not_before)
+{
+	int r = check_slot(meter, slot);
+
+	if (r == 0)
+		r = check(meter, grant);
+	return r < 0 ? r : grant_next(meter, slot, grant, not_before);
+}
+
+int meter_set_peer_refuse(struct meter *meter, uint32_t slot, uint32_t reasons)
+{
+	int r = check_slot(meter, slot);
+
+	if (r < 0)
+		return r;
+	if (reasons)
+		flag_peer(meter, slot);
+	set_reasons(&meter->peer_pools[slot], reasons);
+	return 0;
+}
+
+/* What was drawn and counted stays: credit is conserved into the slot's next limit. */
+int meter_clear_peer_limit(struct meter *meter, uint32_t slot)
+{
+	static const struct wt_grant none = {0};
+	struct wt_pool *pool;
+	uint64_t state, changed;
+	int r = check_slot(meter, slot);
+
+	if (r < 0)
+		return r;
+	pool = &meter->peer_pools[slot];
+	do {
+		uint32_t place;
+
+		state = read_state(pool);
+		place = free_grant(state);
+		store_grant(&pool->grants[place], &none);
+		changed = with_field(state & ~(WT_STATE_REFUSES | WT_STATE_FIELD << WT_STATE_MASK_SHIFT),
+				     WT_STATE_LIVE_SHIFT, place);
+		changed = with_field(changed, WT_STATE_NEXT_SHIFT, 0);
+	} while (!change_state(pool, state, changed));
+	unflag_peer(meter, slot);
+	return 0;
+}
+
+int meter_read_peer_limit(const struct meter *meter, uint32_t slot, struct meter_limit_state *ret_state)
+{
+	if (slot == WT_SLOT_UNATTRIBUTED || slot >= meter->meta->capacity)
+		return -ERANGE;
+	read_limit(meter, slot, ret_state);
+	return 0;
 }
 
 int meter_event_fd(const struct meter *meter)

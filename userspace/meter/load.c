@@ -110,8 +110,6 @@ int meter_adopt(const struct meter_options *options, struct meter **ret_meter)
 	if (r < 0)
 		return r;
 	meter->stale = !is_current(meter, options->interface);
-	if (!meter->stale)
-		pool_recover(meter->pool);
 	r = meter->stale ? -ESTALE : 0;
 	*ret_meter = TAKE_PTR(meter);
 	return r;
@@ -140,6 +138,8 @@ static int set_sizes(struct meter_bpf *bpf, const struct wt_meta *meta)
 		{bpf->maps.prefixes6, meta->capacity * PREFIXES_PER_PEER},
 		{bpf->maps.cells, meta->cpus * meta->stride},
 		{bpf->maps.iface_cells, meta->cpus},
+		{bpf->maps.peer_pools, meta->capacity},
+		{bpf->maps.flagged_peers, meta->stride / WT_FLAGS_PER_WORD},
 		{bpf->maps.owners, meta->capacity},
 		{bpf->maps.events, (uint32_t)sysconf(_SC_PAGESIZE)},
 	};
@@ -176,6 +176,8 @@ static int take_descriptors(const struct meter_bpf *bpf, int fds[static OBJECTS]
 		[OBJECT_CELLS] = bpf_map__fd(bpf->maps.cells),
 		[OBJECT_INTERFACE_CELLS] = bpf_map__fd(bpf->maps.iface_cells),
 		[OBJECT_POOL] = bpf_map__fd(bpf->maps.pool),
+		[OBJECT_PEER_POOLS] = bpf_map__fd(bpf->maps.peer_pools),
+		[OBJECT_FLAGGED_PEERS] = bpf_map__fd(bpf->maps.flagged_peers),
 		[OBJECT_META] = bpf_map__fd(bpf->maps.meta),
 		[OBJECT_OWNERS] = bpf_map__fd(bpf->maps.owners),
 		[OBJECT_EVENTS] = bpf_map__fd(bpf->maps.events),

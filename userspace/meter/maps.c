@@ -56,7 +56,7 @@ static void fill_identity(struct meter *meter)
 static bool layout_known(const struct wt_meta *meta)
 {
 	return meta->abi == WT_METER_ABI && meta->cpus > 0 && meta->capacity > 0 &&
-	       meta->stride >= meta->capacity;
+	       meta->stride >= meta->capacity && meta->stride % WT_FLAGS_PER_WORD == 0;
 }
 
 int maps_open(struct meter *meter)
@@ -79,6 +79,12 @@ int maps_open(struct meter *meter)
 		r = map_array(meter, OBJECT_POOL, sizeof(struct wt_pool), 1, PROT_READ | PROT_WRITE,
 			      &meter->pool);
 	if (r == 0)
+		r = map_array(meter, OBJECT_PEER_POOLS, sizeof(struct wt_pool), meta->capacity,
+			      PROT_READ | PROT_WRITE, &meter->peer_pools);
+	if (r == 0)
+		r = map_array(meter, OBJECT_FLAGGED_PEERS, sizeof(uint64_t), meta->stride / WT_FLAGS_PER_WORD,
+			      PROT_READ | PROT_WRITE, &meter->flagged_peers);
+	if (r == 0)
 		r = map_array(meter, OBJECT_OWNERS, sizeof(struct wt_owner), meta->capacity,
 			      PROT_READ | PROT_WRITE, &meter->owners);
 	if (r < 0)
@@ -95,6 +101,8 @@ void maps_close(struct meter *meter)
 	unmap_array(meter, OBJECT_CELLS, meter->cells);
 	unmap_array(meter, OBJECT_INTERFACE_CELLS, meter->interface_cells);
 	unmap_array(meter, OBJECT_POOL, meter->pool);
+	unmap_array(meter, OBJECT_PEER_POOLS, meter->peer_pools);
+	unmap_array(meter, OBJECT_FLAGGED_PEERS, meter->flagged_peers);
 	unmap_array(meter, OBJECT_OWNERS, meter->owners);
 }
 
@@ -135,7 +143,7 @@ void meter_read_interface(const struct meter *meter, struct meter_interface_tota
 	for (uint32_t cpu = 0; cpu < meter->meta->cpus; cpu++) {
 		const struct wt_interface_cell *cell = &meter->interface_cells[cpu];
 
-		totals.counted += LOAD(cell->counted);
+		totals.counted += LOAD(cell->purse.counted);
 		totals.refused_bytes += LOAD(cell->refused_bytes);
 		totals.refused_packets += LOAD(cell->refused_packets);
 		totals.unparsed_packets += LOAD(cell->unparsed_packets);

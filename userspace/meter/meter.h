@@ -52,11 +52,18 @@ struct meter_grant {
 	uint32_t mask;
 };
 
+/*
+ * `counted` is a line that only grows; `began` is the position on it where the grant's cycle began. So when a
+ * later cycle is found in force, the earlier one counted exactly the difference of their two beginnings.
+ */
 struct meter_limit_state {
 	struct meter_grant grant; /* as it is in force; cycle 0: none yet */
-	uint64_t cycle_counted;   /* counted since the grant's cycle began */
-	bool exhausted;           /* refusal is latched for this grant */
-	uint32_t refuse;          /* WT_REFUSE_* */
+	uint64_t began;
+	uint64_t cycle_counted;  /* counted since the grant's cycle began */
+	bool exhausted;          /* refusal is latched for this grant */
+	uint32_t refuse;         /* WT_REFUSE_* */
+	struct meter_grant next; /* cycle 0: none is set */
+	uint64_t next_not_before;
 };
 
 /*
@@ -109,11 +116,40 @@ void meter_read_interface(const struct meter *meter, struct meter_interface_tota
 /*
  * Puts a grant in force: 0, or -EALREADY when (cycle, grant_seq) is not above the one in force. A new cycle
  * begins at the bytes counted at this moment; before the first grant nothing is counted against a limit.
- * After a crash at any point it is wholly in force or not at all once the meter is adopted.
+ * Whatever crashes, it is wholly in force or not at all. A next grant of its cycle or an older one is
+ * dropped.
  */
 WT_MUST_CHECK int meter_grant(struct meter *meter, const struct meter_grant *grant);
+
+/*
+ * Lays the next cycle's grant down beforehand; not_before is in nanoseconds of CLOCK_BOOTTIME. A later call
+ * replaces it (as after a step of the clock), also with one of the same numbers. -EALREADY when its cycle is
+ * not above the one in force.
+ *
+ * A period's turn: from not_before on, the first packet that would be refused for lack of credit puts the
+ * grant in force and passes, with no process alive. While the old grant still has credit it stays in force,
+ * and what it admits belongs to its cycle. A process that is there at the turn therefore gives the same grant
+ * to meter_grant(), whose answer -EALREADY says that a packet was first.
+ */
+WT_MUST_CHECK int meter_grant_next(struct meter *meter, const struct meter_grant *grant, uint64_t not_before);
+
+/* WT_REFUSE_*: every packet of the interface, in both directions, until they are taken back. */
 void meter_set_refuse(struct meter *meter, uint32_t reasons);
 void meter_read_limit(const struct meter *meter, struct meter_limit_state *ret_state);
+
+/*
+ * The same for one peer: a packet needs the credit of its peer and of the interface, and what one of them
+ * refuses draws nothing from the other. A peer without a limit costs no packet anything. 0 < slot < capacity,
+ * else -ERANGE. A grant without a ceiling keeps `counted`; meter_clear_peer_limit() ends that, too, lifts
+ * refusal, and forgets cycle and number, as is due before the slot gets another peer.
+ */
+WT_MUST_CHECK int meter_grant_peer(struct meter *meter, uint32_t slot, const struct meter_grant *grant);
+WT_MUST_CHECK int meter_grant_peer_next(struct meter *meter, uint32_t slot, const struct meter_grant *grant,
+					uint64_t not_before);
+WT_MUST_CHECK int meter_set_peer_refuse(struct meter *meter, uint32_t slot, uint32_t reasons);
+WT_MUST_CHECK int meter_clear_peer_limit(struct meter *meter, uint32_t slot);
+WT_MUST_CHECK int meter_read_peer_limit(const struct meter *meter, uint32_t slot,
+					struct meter_limit_state *ret_state);
 
 /* A descriptor that polls readable when a program has sent an event, and what takes the events off it:
  * returns how many there were, or -errno. */
