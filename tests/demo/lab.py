@@ -78,7 +78,8 @@ class Host:
         run("ip", "link", "set", outer, "master", bridge, "up")
         for address in addresses:
             self.run("ip", "addr", "add", address, "dev", interface)
-        self.run("ip", "link", "set", interface, "up")
+        # A router asks its neighbours, for what it forwards over IPv6, from a link-local address.
+        self.run("ip", "link", "set", interface, "addrgenmode", "eui64", "up")
 
     def link(self, interface):
         """The kernel's statistics of an interface."""
@@ -161,7 +162,7 @@ class Sink:
         assert self.process.stdout.readline() == "ready\n"
 
 
-def tcp(host, address, upload=0, download=0, rate=5_000_000, port=9000):
+def tcp(host, address, upload=0, download=0, rate=3_000_000, port=9000):
     """Moves bytes over one TCP connection, paced by the kernel at `rate` bytes per second."""
     host.run(sys.executable, HERE / "traffic.py", "tcp", address, port, upload, download, rate, timeout=120)
 
