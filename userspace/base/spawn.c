@@ -24,13 +24,19 @@
 
 extern char **environ;
 
-/* Signal dispositions and mask survive exec: the program begins with the defaults. */
-static void reset_signals(void)
+/*
+ * Signal dispositions and mask survive exec: the program begins with the defaults. What came for the session
+ * that it has left, like a terminal's Ctrl-C, is not for it: ignoring discards what is pending.
+ */
+static void reset_signals(bool discard)
 {
 	sigset_t none;
 
-	for (int number = 1; number < NSIG; number++)
+	for (int number = 1; number < NSIG; number++) {
+		if (discard)
+			signal(number, SIG_IGN);
 		signal(number, SIG_DFL);
+	}
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -116,9 +122,7 @@ static int enter(const struct spawn *spawn)
 		return -errno;
 	if (spawn->net_namespace > 0 && setns(spawn->net_namespace, CLONE_NEWNET) < 0)
 		return -errno;
-	if (spawn->new_session && (setsid() < 0 || chdir("/") < 0))
-		return -errno;
-	return 0;
+	return spawn->new_session && chdir("/") < 0 ? -errno : 0;
 }
 
 /*
@@ -195,7 +199,9 @@ static int prepare_and_execute(const struct spawn *spawn, pid_t parent)
 	int program_fd = -1;
 	int r;
 
-	reset_signals();
+	if (spawn->new_session && setsid() < 0)
+		return -errno;
+	reset_signals(spawn->new_session);
 	umask(077);
 	if (strchr(spawn->argv[0], '/')) {
 		program_fd = open(spawn->argv[0], O_PATH | O_CLOEXEC);
