@@ -32,7 +32,7 @@ class Sample:
     def launch(self, command=None):
         self.out.write_text("")
         with open(self.out, "a", encoding="utf-8") as out:
-            self.process = subprocess.Popen(command or self.command(), stdout=out, stderr=out)
+            self.process = subprocess.Popen(command or self.command(), stdout=out, stderr=out, start_new_session=True)
         return self
 
     def reach(self, words):
@@ -159,8 +159,12 @@ def test_a_second_start_goes_on(sample):
 
 @pytest.mark.parametrize("words", ["sample: networks", "fingerprint", "client connects"])
 def test_interrupted_on_the_way(sample, words):
+    """As a terminal does it, twice: every process of the group gets the signal."""
     sample.launch().reach(words)
-    assert sample.stop(signal.SIGINT) == 0
+    os.killpg(sample.process.pid, signal.SIGINT)
+    wait_for("it stops", lambda: "sample: removing" in sample.text())
+    os.killpg(sample.process.pid, signal.SIGINT)
+    assert sample.process.wait(60) == 0
     assert not sample.state.exists() and not sample.run_folder.exists()
 
 
