@@ -19,7 +19,7 @@ struct bench_options {
 	bool dense;
 	uint32_t peers;
 	uint32_t rounds;
-	double seconds;
+	uint32_t milliseconds; /* of one sample of throughput */
 };
 
 /* The parts, as the command line names them. */
@@ -80,6 +80,8 @@ int rig_attached(const char *interface, unsigned hook);
 int rig_attach(int program, const char *interface, unsigned hook);
 /* Limits downloads with so much credit that it never ends, or leaves them unlimited. */
 void rig_limit(struct meter *meter, bool limited);
+/* The same for every peer. */
+void rig_limit_peers(struct meter *meter, const struct bench_peers *peers, bool limited);
 /* Puts a program behind the drivers. */
 void rig_aim(const struct driver_bpf *driver, int program);
 /* Sends BENCH_KEYS packets times `times` through a program; returns nanoseconds a packet. */

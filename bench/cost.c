@@ -9,21 +9,36 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum variant { BARE, EMPTY, METER, LIMITED, TRIE, NAIVE, VARIANTS };
+enum variant { BARE, EMPTY, METER, LIMITED, TRIE, NAIVE, PEERS_LIMITED, VARIANTS };
 
-static const char *const names[VARIANTS] = {"bare", "empty", "meter", "limited", "trie", "naive"};
+static const char *const names[VARIANTS] = {"bare", "empty", "meter",        "limited",
+					    "trie", "naive", "peers-limited"};
 
-static double sample(const struct driver_bpf *driver, struct meter *meter,
-		     const int programs[static VARIANTS], enum variant variant, int family)
+struct place {
+	const struct driver_bpf *driver;
+	struct meter *meter;
+	const struct bench_peers *peers;
+	int programs[VARIANTS];
+};
+
+static double sample(const struct place *place, enum variant variant)
 {
-	int drive = bpf_program__fd(family == AF_INET ? driver->progs.drive4 : driver->progs.drive6);
+	const struct driver_bpf *driver = place->driver;
+	bool v4 = place->peers->family == AF_INET;
+	double value;
 
 	if (variant == BARE)
-		return rig_run(programs[BARE], family, 1);
-	if (variant == METER || variant == LIMITED)
-		rig_limit(meter, variant == LIMITED);
-	rig_aim(driver, programs[variant]);
-	return rig_run(drive, family, 1);
+		return rig_run(place->programs[BARE], place->peers->family, 1);
+	if (variant == METER || variant == LIMITED || variant == PEERS_LIMITED)
+		rig_limit(place->meter, variant != METER);
+	if (variant == PEERS_LIMITED)
+		rig_limit_peers(place->meter, place->peers, true);
+	rig_aim(driver, place->programs[variant]);
+	value = rig_run(bpf_program__fd(v4 ? driver->progs.drive4 : driver->progs.drive6),
+			place->peers->family, 1);
+	if (variant == PEERS_LIMITED)
+		rig_limit_peers(place->meter, place->peers, false);
+	return value;
 }
 
 void bench_cost(const struct bench_options *options)
@@ -44,24 +59,31 @@ void bench_cost(const struct bench_options *options)
 	program = rig_attached("parked", TCX_EGRESS);
 
 	const int empty = bpf_program__fd(driver->progs.empty);
-	const int programs[VARIANTS] = {
-		[BARE] = empty,
-		[EMPTY] = empty,
-		[METER] = program,
-		[LIMITED] = program,
-		[TRIE] = bpf_program__fd(naive->progs.trie),
-		[NAIVE] = bpf_program__fd(naive->progs.naive),
+	const struct place place = {
+		.driver = driver,
+		.meter = meter,
+		.peers = &peers,
+		.programs =
+			{
+				[BARE] = empty,
+				[EMPTY] = empty,
+				[METER] = program,
+				[LIMITED] = program,
+				[TRIE] = bpf_program__fd(naive->progs.trie),
+				[NAIVE] = bpf_program__fd(naive->progs.naive),
+				[PEERS_LIMITED] = program,
+			},
 	};
 
 	/* The first round warms up and is not kept. */
 	for (uint32_t round = 0; round <= options->rounds; round++)
 		for (enum variant v = 0; v < VARIANTS; v++) {
-			double value = sample(driver, meter, programs, v, options->family);
+			double value = sample(&place, v);
 
 			if (round > 0)
 				series_add(&series[v], value);
 		}
-	peers_check(&peers, meter, 2 * (options->rounds + 1ULL), RIG_PACKET);
+	peers_check(&peers, meter, 3 * (options->rounds + 1ULL), RIG_PACKET);
 	for (enum variant v = 0; v < VARIANTS; v++) {
 		snprintf(series[v].name, sizeof(series[v].name), "cost/%s/%s/%u/%s",
 			 options->family == AF_INET ? "v4" : "v6", options->dense ? "dense" : "scattered",

@@ -7,9 +7,10 @@ from html import escape
 
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 70, 170, 40, 50
-COLOURS = {"naive": "#c0392b", "trie": "#d68910", "limited": "#1f618d", "meter": "#2e86c1"}
-LABELS = {"naive": "trie + per-CPU hash", "trie": "trie + per-CPU array", "limited": "meter with a limit",
-          "meter": "meter"}
+COLOURS = {"naive": "#c0392b", "trie": "#d68910", "peers-limited": "#7d3c98", "limited": "#1f618d",
+           "meter": "#2e86c1"}
+LABELS = {"naive": "trie + per-CPU hash", "trie": "trie + per-CPU array", "peers-limited": "meter, all peers limited",
+          "limited": "meter with a limit", "meter": "meter"}
 
 
 def document(title, body, height=HEIGHT):
@@ -89,17 +90,18 @@ def draw_cost(series, family, shape):
     return document(f"What the program costs: {'IPv4' if family == 'v4' else 'IPv6'}, {kind}", body)
 
 
-def bars(title, rows, unit):
-    """Horizontal bars on a logarithmic scale: (label, value)."""
-    left, height = 220, 60 + 28 * len(rows)
-    across = Logarithmic(min(value for _, value in rows) / 2, max(value for _, value in rows), left, WIDTH - 110)
+def bars(title, rows, across, left):
+    """Horizontal bars: (label, value). One that is too long for the scale is cut, and says so."""
+    height = 60 + 28 * len(rows)
     body = []
     for i, (label, value) in enumerate(rows):
         y = 44 + 28 * i
+        end = min(across(value), WIDTH - 100)
+        said = (f"{value:,.0f} ns" if value >= 10 else f"{value:.1f} ns") + (" (cut)" if end < across(value) else "")
         colour = COLOURS["meter"] if label.startswith("meter") else "#aab7b8"
         body += [text(left - 8, y + 14, label, "end"),
-                 f'<rect x="{left}" y="{y}" width="{max(across(value) - left, 1):.1f}" height="20" fill="{colour}"/>',
-                 text(across(value) + 6, y + 14, f"{value:,.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}")]
+                 f'<rect x="{left}" y="{y}" width="{max(end - left, 1):.1f}" height="20" fill="{colour}"/>',
+                 text(end + 6, y + 14, said)]
     return document(title, body, height)
 
 
@@ -109,14 +111,18 @@ def draw_forward(series, peers):
               "naive": "trie + per-CPU hash", "nft-set": "nft set with counters", "nft-rules": "nft, one rule a peer"}
     rows = [(label, statistics.median(series[f"forward/{peers}/{name}"])) for name, label in labels.items()
             if f"forward/{peers}/{name}" in series]
-    return bars(f"Forwarding a packet, {peers:,} peers (logarithmic)", rows, "ns")
+    left, longest = 220, max(value for label, value in rows if label != labels["nft-rules"])
+    return bars(f"Forwarding a packet, {peers:,} peers", rows,
+                lambda value: left + value / longest * (WIDTH - 140 - left), left)
 
 
 def draw_scrape(series, peers):
     labels = {"mapping": "meter, through its mapping", "array-batch": "lookup_batch, per-CPU array",
               "hash-batch": "lookup_batch, per-CPU hash", "wg": "wg show transfer", "nft": "nft list set"}
     rows = [(label, statistics.median(series[f"scrape/{peers}/{name}"])) for name, label in labels.items()]
-    return bars(f"Reading one peer's counter in one direction, {peers:,} peers (logarithmic)", rows, "ns")
+    left = 220
+    across = Logarithmic(min(value for _, value in rows) / 2, max(value for _, value in rows), left, WIDTH - 110)
+    return bars(f"Reading one peer's counter in one direction, {peers:,} peers (logarithmic)", rows, across, left)
 
 
 def write_all(folder, series):

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* bench PART [--family 4|6] [--scattered] [--peers N] [--rounds N] [--seconds S]: run.py calls it. */
+/* bench PART [--family 4|6] [--scattered] [--peers N] [--rounds N] [--milliseconds N]: run.py calls it. */
 #include "bench.h"
 
 #include <getopt.h>
@@ -17,9 +17,9 @@ static const struct {
 };
 
 static const struct option known[] = {
-	{"family", required_argument, NULL, 'f'},  {"scattered", no_argument, NULL, 's'},
-	{"peers", required_argument, NULL, 'p'},   {"rounds", required_argument, NULL, 'r'},
-	{"seconds", required_argument, NULL, 't'}, {NULL, 0, NULL, 0},
+	{"family", required_argument, NULL, 'f'},       {"scattered", no_argument, NULL, 's'},
+	{"peers", required_argument, NULL, 'p'},        {"rounds", required_argument, NULL, 'r'},
+	{"milliseconds", required_argument, NULL, 'm'}, {NULL, 0, NULL, 0},
 };
 
 static uint32_t number(const char *text, uint32_t highest)
@@ -35,7 +35,7 @@ static uint32_t number(const char *text, uint32_t highest)
 static struct bench_options parse(int argc, char **argv)
 {
 	struct bench_options options = {
-		.family = AF_INET, .dense = true, .peers = 1000, .rounds = 5, .seconds = 1};
+		.family = AF_INET, .dense = true, .peers = 1000, .rounds = 5, .milliseconds = 500};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -52,8 +52,8 @@ static struct bench_options parse(int argc, char **argv)
 		case 'r':
 			options.rounds = number(optarg, 10000);
 			break;
-		case 't':
-			options.seconds = atof(optarg);
+		case 'm':
+			options.milliseconds = number(optarg, 60000);
 			break;
 		default:
 			exit(2);

@@ -8,11 +8,12 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* Lengths of networks behind sites. */
+/* Networks behind sites: any length for IPv4; IPv6 is assigned by whole hexadecimal digits. */
 #define SITE4_SHORTEST 18
-#define SITE4_LONGEST  30
-#define SITE6_SHORTEST 44
-#define SITE6_LONGEST  64
+#define SITE4_LENGTHS  13
+#define SITE6_SHORTEST 48
+#define SITE6_LENGTHS  5
+#define SITE6_STEP     4
 
 static struct cidr dense_prefix(int family, uint32_t index)
 {
@@ -32,14 +33,14 @@ static struct cidr dense_prefix(int family, uint32_t index)
 static struct cidr site_prefix(int family)
 {
 	struct cidr prefix = {.family = family};
-	unsigned shortest = family == AF_INET ? SITE4_SHORTEST : SITE6_SHORTEST;
-	unsigned longest = family == AF_INET ? SITE4_LONGEST : SITE6_LONGEST;
+	unsigned choice = (unsigned)(random_number() >> 32);
 
 	for (size_t i = 0; i < (family == AF_INET ? 4 : 16); i++)
 		prefix.bytes[i] = (uint8_t)(random_number() >> 24);
 	/* Unicast, and not 127.0.0.0/8; global for IPv6. */
 	prefix.bytes[0] = family == AF_INET ? (uint8_t)(128 + prefix.bytes[0] % 64) : 0x20;
-	prefix.prefix_length = shortest + (unsigned)(random_number() >> 32) % (longest - shortest + 1);
+	prefix.prefix_length = family == AF_INET ? SITE4_SHORTEST + choice % SITE4_LENGTHS
+						 : SITE6_SHORTEST + choice % SITE6_LENGTHS * SITE6_STEP;
 	return cidr_network(&prefix);
 }
 

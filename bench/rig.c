@@ -139,6 +139,24 @@ void rig_limit(struct meter *meter, bool limited)
 		fail("the grant is not taken: %s", strerror(-r));
 }
 
+void rig_limit_peers(struct meter *meter, const struct bench_peers *peers, bool limited)
+{
+	static uint64_t sequence;
+	const struct meter_grant grant = {
+		.cycle = 1,
+		.grant_seq = ++sequence,
+		.ceiling = MUCH,
+		.mask = WT_DOWNLOADS,
+	};
+
+	for (uint32_t slot = 1; slot <= peers->count; slot++) {
+		int r = limited ? meter_grant_peer(meter, slot, &grant) : meter_clear_peer_limit(meter, slot);
+
+		if (r < 0)
+			fail("the grant of slot %u is not taken: %s", slot, strerror(-r));
+	}
+}
+
 void rig_aim(const struct driver_bpf *driver, int program)
 {
 	uint32_t zero = 0;

@@ -44,7 +44,7 @@ def plan(quick):
     for peers in (10000, 100000):
         steps.append(["scrape", "--peers", peers, "--rounds", 5 if quick else 11])
     steps.append(["credit", "--rounds", 3 if quick else 10])
-    steps.append(["tunnel", "--rounds", 10 if quick else 30, "--seconds", 0.3 if quick else 0.5])
+    steps.append(["tunnel", "--rounds", 10 if quick else 30, "--milliseconds", 300 if quick else 500])
     return steps
 
 
@@ -166,13 +166,14 @@ def scattered_cost(results):
 
 
 def quota(results):
-    for family in ("v4", "v6"):
-        for peers in SIZES[:4]:
-            place = ("cost", family, "dense", peers)
-            free = results.of(*place, "meter")
-            results.add(f"limit, IP{family} dense, {some(peers)}: added to the meter without", "ns",
-                        each(lambda limited, unlimited: limited - unlimited, results.of(*place, "limited"), free), free,
-                        ("<=", 2))
+    for kind, what in (("limit", "limited"), ("a limit for every peer, too", "peers-limited")):
+        for family in ("v4", "v6"):
+            for peers in SIZES[:4]:
+                place = ("cost", family, "dense", peers)
+                free = results.of(*place, "meter")
+                results.add(f"{kind}, IP{family} dense, {some(peers)}: added to the meter without", "ns",
+                            each(lambda limited, unlimited: limited - unlimited, results.of(*place, what), free), free,
+                            ("<=", 2))
 
 
 def contention(results):

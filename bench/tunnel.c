@@ -175,7 +175,7 @@ static void stop_sender(struct sender *sender)
 }
 
 /* Bytes or packets a second that arrive. */
-static double sample(struct tunnel *tunnel, bool metered, double seconds)
+static double sample(struct tunnel *tunnel, bool metered, uint32_t milliseconds)
 {
 	int ingress = -1, egress = -1;
 	uint64_t before;
@@ -188,7 +188,7 @@ static double sample(struct tunnel *tunnel, bool metered, double seconds)
 	usleep(SETTLE);
 	begun = wall_time();
 	before = atomic_load(tunnel->arrived);
-	usleep((useconds_t)(seconds * 1e6));
+	usleep(milliseconds * 1000);
 	value = (double)(atomic_load(tunnel->arrived) - before) * 1e9 / (wall_time() - begun);
 	cleanup_close(&ingress);
 	cleanup_close(&egress);
@@ -209,7 +209,7 @@ static void measure(struct tunnel *tunnel, enum protocol protocol, const struct 
 		for (int i = 0; i < 2; i++) {
 			bool metered = (round + (uint32_t)i) & 1;
 
-			series_add(&series[metered], sample(tunnel, metered, options->seconds));
+			series_add(&series[metered], sample(tunnel, metered, options->milliseconds));
 		}
 	stop_sender(&sender);
 	kill(receiver, SIGKILL);
@@ -280,7 +280,7 @@ static void compare(const struct meter *meter)
 		     (unsigned long long)statistic("tx_bytes"));
 }
 
-static void check_accuracy(struct tunnel *tunnel, double seconds)
+static void check_accuracy(struct tunnel *tunnel, uint32_t milliseconds)
 {
 	int ingress = rig_attach(tunnel->ingress, GATEWAY, TCX_INGRESS);
 	int egress = rig_attach(tunnel->egress, GATEWAY, TCX_EGRESS);
@@ -288,7 +288,7 @@ static void check_accuracy(struct tunnel *tunnel, double seconds)
 	struct sender sender;
 
 	start_sender(&sender, tunnel, TCP);
-	usleep((useconds_t)(seconds * 1e6));
+	usleep(milliseconds * 1000);
 	stop_sender(&sender);
 	waitpid(receiver, NULL, 0);
 	wait_quiet();
@@ -315,7 +315,7 @@ void bench_tunnel(const struct bench_options *options)
 	tunnel.meter = rig_meter("idle", &peers);
 	tunnel.ingress = rig_attached("idle", TCX_INGRESS);
 	tunnel.egress = rig_attached("idle", TCX_EGRESS);
-	check_accuracy(&tunnel, options->seconds);
+	check_accuracy(&tunnel, options->milliseconds);
 	for (enum protocol p = 0; p < PROTOCOLS; p++)
 		measure(&tunnel, p, options);
 	close(tunnel.ingress);
