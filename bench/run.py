@@ -40,7 +40,8 @@ def plan(quick):
                          + (["--scattered"] if shape == "scattered" else []))
     steps.append(["contend", "--rounds", 5 if quick else 21])
     for peers in (1000, 10000) if quick else SIZES:
-        steps.append(["forward", "--peers", peers, "--rounds", 5 if quick else 15])
+        rounds = (5 if peers == 1000 else 3) if quick else 31 if peers in (1000, 10000) else 11
+        steps.append(["forward", "--peers", peers, "--rounds", rounds])
     for peers in (10000, 100000):
         steps.append(["scrape", "--peers", peers, "--rounds", 5 if quick else 11])
     steps.append(["credit", "--rounds", 3 if quick else 10])
@@ -210,8 +211,8 @@ def forwarding(results):
                     each(percent, sample["meter"], sample["nothing"]), sample["nothing"])
         nft_added = each(lambda a, b: a - b, sample["nft-set"], sample["nothing"])
         results.add(label + "nft set with counters' added ÷ ours", "ratio",
-                    [quotient(statistics.median(nft_added),
-                              statistics.median(sample["meter"]) - statistics.median(sample["nothing"]))],
+                    [statistics.median(nft_added)
+                     / max(statistics.median(sample["meter"]) - statistics.median(sample["nothing"]), 1)],
                     nft_added, (">=", nft) if nft else None)
         if results.has("forward", peers, "nft-rules"):
             results.add(label + "one nft rule a peer, whole time ÷ nothing attached", "ratio",
@@ -282,15 +283,19 @@ def table(rows):
     return "\n".join(lines)
 
 
+def summary(rows):
+    held = [row["met"] for row in rows if row["met"] is not None]
+    return f"{sum(held)} of {len(held)} targets met"
+
+
 def write_docs(folder, report):
     """The pictures, and the table between the two notes of the page beside the folder."""
     draw.write_all(folder, report["series"])
     page = folder.with_suffix(".md")
     before, _, after = page.read_text().split(NOTE)
     where = report["machine"]
-    held = [row for row in report["results"] if row["met"] is not None]
     intro = (f"{where['cpus']} CPUs ({where['cpu']}), Linux {where['kernel']}, {where['when']}, load {where['load']} "
-             f"at the start; {sum(row['met'] for row in held)} of {len(held)} targets met.")
+             f"at the start; {summary(report['results'])}.")
     page.write_text(f"{before}{NOTE}\n{intro}\n\n{table(report['results'])}\n{NOTE}{after}")
 
 
@@ -310,6 +315,7 @@ def main():
     if arguments.docs:
         write_docs(arguments.docs, report)
     print(table(report["results"]))
+    print(summary(report["results"]))
 
 
 if __name__ == "__main__":
