@@ -173,6 +173,11 @@ static bool has_json_type(CURL *curl)
 			strncmp(type, "application/problem+json", 24) == 0);
 }
 
+void http_set_patience(struct http_client *client, unsigned seconds)
+{
+	curl_easy_setopt(client->curl, CURLOPT_TIMEOUT, (long)seconds);
+}
+
 int http_request(struct http_client *client, const char *method, const char *path, const char *body,
 		 struct http_reply *ret_reply, char problem[static HTTP_PROBLEM_SIZE])
 {

@@ -26,6 +26,9 @@ WT_MUST_CHECK int http_open(const char *url, const char *ca_pem, const char *tok
 /* Closes and wipes; takes NULL. */
 void http_close(struct http_client *client);
 
+/* How long a request may take from now on, instead of a minute. */
+void http_set_patience(struct http_client *client, unsigned seconds);
+
 /*
  * Sends one request and waits for its answer, a minute at most. `body` is JSON, or NULL for none. Any status
  * is success here. Returns -EIO with the reason in `problem`, -EFBIG for an answer over 64 MB, -ENOMEM.

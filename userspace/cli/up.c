@@ -168,6 +168,8 @@ static bool is_healthy(const struct up *up, const char *ca_pem, char problem[sta
 	up_own_url(up, url);
 	if (http_open(url, ca_pem, NULL, &client) < 0)
 		return false;
+	/* Short: signals wait meanwhile. */
+	http_set_patience(client, 1);
 	r = http_request(client, "GET", "/v1/health", NULL, &reply, problem);
 	http_close(client);
 	if (r == 0 && reply.status != 200)
