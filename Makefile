@@ -10,6 +10,7 @@ DESTDIR    ?=
 BINDIR     ?= $(PREFIX)/bin
 SANITIZE   ?= 0
 V          ?= 0
+FULL       ?= 0
 
 CC         := gcc
 CLANG      := clang
@@ -73,8 +74,14 @@ MIGRATIONS  := $(sort $(wildcard api/store/migrations/*.sql))
 GENERATED   := $(SKELETONS) $(OUT)/gen/migrations.h
 UNIT_TESTS  := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/unit/test_*.c tests/bpf/test_*.c tests/net/test_*.c))
 
-.PHONY: all deps test demo lint check-headers install clean help format
+.PHONY: all deps test test-vm demo lint check-headers install clean help format
 all: $(PROGRAMS) ## build everything
+
+# What runs in the virtual machine: the meter, its device and its network on another kernel. The tests of the wire formats
+# need no kernel, and test_meter is about a userspace WireGuard.
+VM_TESTS    := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/vm/test_*.c))
+VM_ELSEWHERE := $(foreach t,test_meter test_wg_messages test_wg_uapi,$(OUT)/tests/net/$t)
+VM_PROGRAMS := $(filter-out $(VM_ELSEWHERE),$(filter $(OUT)/tests/bpf/% $(OUT)/tests/net/%,$(UNIT_TESTS))) $(VM_TESTS)
 
 # ---- programs -------------------------------------------------------------------------------------------
 $(OUT)/bin/wiretoll-agent: $(AGENT_OBJ) $(LIBS_AGENT)
@@ -158,19 +165,26 @@ $(OUT)/gen/migrations.h: $(MIGRATIONS) api/store/embed.sh
 
 # ---- tests ----------------------------------------------------------------------------------------------
 TEST_LIBS := $(foreach l,agent api cli deploy store journal meter wg net base,$(call lib,$l))
-$(UNIT_TESTS): $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(TEST_LIBS)
+$(UNIT_TESTS) $(VM_TESTS): $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(TEST_LIBS)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_LIBS) -Wl,--end-group $(ALL_LIBS) -lcmocka
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(ALL_LIBS) -lcmocka
+$(VM_TESTS): $(call lib,vm)
+$(call lib,vm): $(filter-out $(OUT)/obj/tests/vm/test_%,$(call objects,tests/vm))
 
-.PHONY: test-programs
+.PHONY: test-programs vm-programs
 test-programs: $(UNIT_TESTS)
+vm-programs: $(VM_PROGRAMS)
 
 deps: ## install every package that building, testing and running need (apt-get)
 	@bash tests/deps.sh
 
 test: deps ## install what is missing, build, and run every test; needs root
 	@bash tests/run.sh
+
+test-vm: deps ## the meter on Debian's kernel with the real WireGuard, in qemu; FULL=1: longer
+	@$(MAKE) --no-print-directory vm-programs
+	@FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh $(VM_PROGRAMS)
 
 demo: deps ## the main job, end to end, on real packets; needs root
 	@$(MAKE) --no-print-directory all
@@ -204,4 +218,4 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 	@echo "  variables: V=1 (show commands), SANITIZE=1 (ASan and UBSan), DESTDIR, PREFIX"
 
--include $(EVERY_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(OUT)/bpf/bench/*.d) $(patsubst $(OUT)/tests/%,$(OUT)/obj/tests/%.d,$(UNIT_TESTS)) $(wildcard $(OUT)/bpf/*.d)
+-include $(EVERY_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(OUT)/bpf/bench/*.d) $(patsubst $(OUT)/tests/%,$(OUT)/obj/tests/%.d,$(UNIT_TESTS)) $(wildcard $(OUT)/obj/tests/vm/*.d) $(wildcard $(OUT)/bpf/*.d)

@@ -13,6 +13,8 @@ packages=(
 	wireguard-go wireguard-tools nftables iproute2 procps util-linux postgresql postgresql-contrib
 	# tests and the demo
 	libcmocka-dev libasan8 libubsan1 python3 python3-pytest python3-psycopg2 iputils-ping openssl
+	# the virtual machine, whose kernel is downloaded and not installed
+	qemu-system-x86 busybox-static kmod cpio zstd dash ethtool
 )
 
 missing=()

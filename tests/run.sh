@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # Builds with ASan and UBSan and runs every test; ends with a line "N passed, N failed" and status 1 if one failed.
-#   tests/run.sh [SUITE…]    suites: unit bpf net api demo (all of them, in this order, when none is named)
+#   tests/run.sh [SUITE…]    suites: unit bpf net api vm demo (all of them, in this order, when none is named)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -52,6 +52,19 @@ run_pytest() {
 		"$(grep -oE '[0-9]+ (failed|error)' <<< "$summary" | awk '{n += $1} END {print n + 0}')"
 }
 
+# The virtual machine counts its own tests; its last line but one is the verdict.
+run_machine() {
+	local log=$logs/vm.log status=0 verdict
+	if [ "$(uname -m)" != x86_64 ] || ! command -v qemu-system-x86_64 > /dev/null; then
+		echo "  --    vm                           left out: it needs qemu-system-x86_64 on such a machine"
+		return
+	fi
+	timeout 1200 make --no-print-directory test-vm > "$log" 2>&1 || status=$?
+	verdict=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1)
+	report vm "$status" "$log" "$(grep -oE '^[0-9]+' <<< "$verdict" || echo 0)" \
+		"$(grep -oE '[0-9]+ failed' <<< "$verdict" | grep -oE '^[0-9]+' || echo 0)"
+}
+
 run_suite() {
 	local suite=$1 file
 	case $suite in
@@ -67,13 +80,16 @@ run_suite() {
 			fi
 		done
 		;;
+	vm)
+		run_machine
+		;;
 	demo)
 		local status=0
 		timeout 600 bash tests/demo/run.sh "$PWD/$logs/demo.json" > "$logs/demo.log" 2>&1 || status=$?
 		report demo "$status" "$logs/demo.log" $((status == 0)) 0
 		;;
 	*)
-		echo "tests/run.sh: unknown suite $suite; there are unit, bpf, net, api, demo" >&2
+		echo "tests/run.sh: unknown suite $suite; there are unit, bpf, net, api, vm, demo" >&2
 		exit 2
 		;;
 	esac
@@ -93,7 +109,7 @@ if ! build > "$logs/build.log" 2>&1; then
 fi
 
 suites=("$@")
-[ ${#suites[@]} -gt 0 ] || suites=(unit bpf net api demo)
+[ ${#suites[@]} -gt 0 ] || suites=(unit bpf net api vm demo)
 for suite in "${suites[@]}"; do
 	echo "$suite"
 	begun=$SECONDS

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* The network of the virtual machine's tests. See lab.h. */
+#include "lab.h"
+
+#include "../net/namespace.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <sys/socket.h>
+
+static int home = -1;
+static int places[CUSTOMERS + 1];
+
+static int make_customer(int number)
+{
+	return run("set -e; ip netns add c%1$d; ip link add o%1$d type veth peer name uplink netns c%1$d; "
+		   "ip addr add 192.168.%1$d.1/24 dev o%1$d; ip link set o%1$d up; "
+		   "ip -n c%1$d link set lo up; ip -n c%1$d addr add 192.168.%1$d.2/24 dev uplink; "
+		   "ip -n c%1$d link set uplink up; ip -n c%1$d link add wgc type wireguard; "
+		   "ip -n c%1$d link set wgc addrgenmode none; "
+		   "ip netns exec c%1$d ethtool -K wgc tso off gso off gro off tx-udp-segmentation off; "
+		   "wg genkey >c%1$d; ip netns exec c%1$d wg set wgc private-key c%1$d "
+		   "peer $(wg pubkey <s) endpoint 192.168.%1$d.1:51820 allowed-ips 0.0.0.0/0,::/0",
+		   number);
+}
+
+static int start_customer(int number)
+{
+	return run("set -e; wg set wg0 peer $(wg pubkey <c%1$d) allowed-ips 10.8.0.%2$d/32,fd08::%2$d/128; "
+		   "ip -n c%1$d addr add 10.8.0.%2$d/24 dev wgc; ip -n c%1$d addr add fd08::%2$d/64 dev wgc "
+		   "nodad; ip -n c%1$d link set wgc up txqueuelen 20000; "
+		   "ip netns exec c%1$d ping -q -n -c 2 -i 0.1 10.8.0.1 >/dev/null",
+		   number, number + 1);
+}
+
+static int make_gateway(void)
+{
+	return run("set -e; cd /run; sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1; "
+		   "wg genkey >s; ip link add wg0 type wireguard; ip link set wg0 addrgenmode none; "
+		   "wg set wg0 private-key s listen-port 51820; ip addr add 10.8.0.1/24 dev wg0; "
+		   "ip addr add fd08::1/64 dev wg0 nodad; ip link set wg0 up txqueuelen 20000");
+}
+
+static int open_place(int place)
+{
+	char path[64] = "/proc/self/ns/net";
+
+	if (place != GATEWAY)
+		snprintf(path, sizeof(path), "/run/netns/c%d", place);
+	places[place] = open(path, O_RDONLY | O_CLOEXEC);
+	return places[place] < 0 ? -1 : 0;
+}
+
+int lab_make(void)
+{
+	if (namespace_enter() || chdir("/run") || mkdir("/run/bpf", 0700) ||
+	    mount("bpf", "/run/bpf", "bpf", 0, "mode=0700") || make_gateway())
+		return -1;
+	for (int i = 1; i <= CUSTOMERS; i++)
+		if (make_customer(i) || start_customer(i) || open_place(i))
+			return -1;
+	if (open_place(GATEWAY))
+		return -1;
+	home = places[GATEWAY];
+	return 0;
+}
+
+int lab_run(int place, const char *format, ...)
+{
+	char command[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	return place == GATEWAY ? run("%s", command) : run("ip netns exec c%d %s", place, command);
+}
+
+void lab_offloads(bool on)
+{
+	const char *state = on ? "on" : "off";
+
+	assert_int_equal(
+		run("ethtool -K " LAB_DEVICE " tso %1$s gso %1$s gro %1$s tx-udp-segmentation %1$s", state),
+		0);
+}
+
+int lab_socket(int place, int family, int type, int protocol)
+{
+	int fd;
+
+	assert_int_equal(setns(places[place], CLONE_NEWNET), 0);
+	fd = socket(family, type | SOCK_CLOEXEC, protocol);
+	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+FILE *lab_open(int place, const char *path)
+{
+	FILE *file;
+
+	assert_int_equal(setns(places[place], CLONE_NEWNET), 0);
+	file = fopen(path, "re");
+	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	assert_non_null(file);
+	return file;
+}
+
+int lab_ifindex(int place, const char *interface)
+{
+	int ifindex;
+
+	assert_int_equal(setns(places[place], CLONE_NEWNET), 0);
+	ifindex = (int)if_nametoindex(interface);
+	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	assert_true(ifindex > 0);
+	return ifindex;
+}
+
+struct meter_options lab_options(void)
+{
+	return (struct meter_options){.pin_folder = LAB_PINS, .interface = LAB_DEVICE};
+}
+
+void lab_set_prefix(struct meter *meter, const char *text, uint32_t slot)
+{
+	struct cidr prefix;
+
+	assert_int_equal(cidr_parse(text, &prefix), 0);
+	assert_int_equal(meter_set_prefix(meter, &prefix, slot, 1), 0);
+}
+
+struct meter *lab_attach(void)
+{
+	const struct meter_options options = lab_options();
+	struct meter *meter = NULL;
+
+	assert_int_equal(meter_attach(&options, &meter), 0);
+	assert_string_equal(meter_attachment(meter), "tc");
+	lab_set_prefix(meter, "10.8.0.2/32", 1);
+	lab_set_prefix(meter, "fd08::2/128", 1);
+	lab_set_prefix(meter, "10.8.0.3/32", 2);
+	lab_set_prefix(meter, "fd08::3/128", 2);
+	return meter;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A gateway with the kernel's WireGuard and two customers, each in a network namespace of its own behind a
+ * cable. The gateway is where the test itself runs. The customers' devices take no aggregates, so that what
+ * is captured there is what went through the tunnel, packet by packet.
+ */
+#ifndef WIRETOLL_TESTS_VM_LAB_H
+#define WIRETOLL_TESTS_VM_LAB_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "base/base.h"
+#include "meter/meter.h"
+#include "wg/wg.h"
+
+#include <sys/types.h>
+
+#define GATEWAY   0
+#define CUSTOMERS 2 /* numbered from 1; a customer's slot is its number */
+
+#define LAB_DEVICE "wg0" /* of the gateway; a customer's is wgc */
+#define LAB_PINS   "/run/bpf/meter"
+#define LAB_MTU    1420
+
+/* Addresses in the tunnel, as an IPv6 socket takes them. */
+#define GATEWAY4 "::ffff:10.8.0.1"
+#define GATEWAY6 "fd08::1"
+#define FIRST4   "::ffff:10.8.0.2"
+#define FIRST6   "fd08::2"
+#define SECOND4  "::ffff:10.8.0.3"
+#define SECOND6  "fd08::3"
+
+/* Goes on in a child with namespaces of its own, makes the network and brings the tunnels up: 0 or -1. */
+int lab_make(void);
+
+/* Runs a shell command at a place (GATEWAY, or a customer's number); its exit status. */
+int lab_run(int place, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Whether TSO, GSO and GRO work on the gateway's device. */
+void lab_offloads(bool on);
+
+/* A socket of that place; the caller closes it. */
+int lab_socket(int place, int family, int type, int protocol);
+/* A file of /proc or /sys as that place sees it; the caller closes it. */
+FILE *lab_open(int place, const char *path);
+/* The index of an interface of that place. */
+int lab_ifindex(int place, const char *interface);
+
+/* Loads, attaches and tells the meter both customers' addresses. */
+struct meter *lab_attach(void);
+struct meter_options lab_options(void);
+void lab_set_prefix(struct meter *meter, const char *prefix, uint32_t slot);
+
+/* TCP until all has arrived; how many segments had to be sent again, at any place. */
+uint64_t lab_tcp(int from, int to, const char *address, size_t bytes);
+/* TCP that gives up when nothing has moved for half a second. Returns the bytes that have arrived. */
+size_t lab_tcp_until_stalled(int from, int to, const char *address);
+
+/*
+ * `count` datagrams, of sizes that start at `size` and go up by `step`; `segment` is UDP_SEGMENT or 0.
+ * Returns how many bytes of them did not arrive.
+ */
+struct lab_datagrams {
+	int from, to;
+	const char *address;
+	int count;
+	size_t size, step;
+	uint16_t segment;
+};
+size_t lab_udp(const struct lab_datagrams *datagrams);
+
+#endif
