@@ -39,17 +39,18 @@ void use_cpu(int cpu);
 double thread_time(void);
 double wall_time(void);
 uint64_t random_number(void);
+/* Which of `count` variants comes as number i of a round: A B C, C B A, …, so that a drift falls on all
+ * alike. */
+uint32_t in_turn(uint32_t round, uint32_t i, uint32_t count);
 
 /* A series of samples: filled round by round, printed at the end. */
 struct series {
-	char name[96];
-	const char *unit;
 	double *values;
 	size_t count, room;
 };
 void series_add(struct series *series, double value);
-/* Prints the samples and frees them. */
-void series_print(struct series *series);
+/* Prints the samples under this name, and frees them. */
+void series_print(struct series *series, const char *unit, const char *name, ...) WT_PRINTF(3, 4);
 
 /* peers.c: peers with one prefix each, in slots 1 .. count, and addresses in their prefixes. */
 struct bench_peers {

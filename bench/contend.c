@@ -7,7 +7,6 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -78,13 +77,6 @@ static double sample(int program, int cores, uint64_t *runs)
 	return sum / cores;
 }
 
-static void print(struct series *series, enum variant variant, int cores)
-{
-	snprintf(series->name, sizeof(series->name), "contend/%d/%s", cores, names[variant]);
-	series->unit = "ns";
-	series_print(series);
-}
-
 void bench_contend(const struct bench_options *options)
 {
 	const struct bench_options one = {.family = AF_INET, .dense = true, .peers = 1};
@@ -123,7 +115,7 @@ void bench_contend(const struct bench_options *options)
 		     (long long)(runs[SHARED] * BENCH_KEYS - naive->bss->together.packets));
 	for (enum variant v = 0; v < VARIANTS; v++)
 		for (int cores = 1; cores <= CORES; cores++)
-			print(&series[v][cores - 1], v, cores);
+			series_print(&series[v][cores - 1], "ns", "contend/%d/%s", cores, names[v]);
 	close(program);
 	rig_remove(meter);
 	naive_bpf__destroy(naive);

@@ -5,7 +5,6 @@
 #include "driver.skel.h"
 #include "naive.skel.h"
 
-#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -46,58 +45,46 @@ static double sample(const struct place *place, enum variant variant)
 	return value;
 }
 
+static void measure(const struct place *place, const struct bench_options *options)
+{
+	struct series series[VARIANTS] = {0};
+
+	/* The first round warms up and is not kept. */
+	for (uint32_t round = 0; round <= options->rounds; round++)
+		for (uint32_t i = 0; i < VARIANTS; i++) {
+			uint32_t v = in_turn(round, i, VARIANTS);
+			double value = sample(place, v);
+
+			if (round > 0)
+				series_add(&series[v], value);
+		}
+	peers_check(place->peers, place->meter, METERED * RUNS * (options->rounds + 1ULL), RIG_PACKET);
+	for (enum variant v = 0; v < VARIANTS; v++)
+		series_print(&series[v], "ns", "cost/%s/%s/%u/%s", options->family == AF_INET ? "v4" : "v6",
+			     options->dense ? "dense" : "scattered", options->peers, names[v]);
+}
+
 void bench_cost(const struct bench_options *options)
 {
 	struct driver_bpf *driver = rig_driver();
-	struct series series[VARIANTS] = {0};
 	struct bench_peers peers;
 	struct naive_bpf *naive;
-	struct meter *meter;
-	int program;
+	struct place place = {.driver = driver, .peers = &peers};
 
 	use_cpu(0);
 	/* Never up: nothing but the test runs is counted. */
 	shell("ip link add parked type veth peer name parked-end");
 	peers_make(&peers, options, driver);
 	naive = rig_naive(&peers, 14);
-	meter = rig_meter("parked", &peers);
-	program = rig_attached("parked", TCX_EGRESS);
-
-	const int empty = bpf_program__fd(driver->progs.empty);
-	const struct place place = {
-		.driver = driver,
-		.meter = meter,
-		.peers = &peers,
-		.programs =
-			{
-				[BARE] = empty,
-				[EMPTY] = empty,
-				[METER] = program,
-				[LIMITED] = program,
-				[TRIE] = bpf_program__fd(naive->progs.trie),
-				[NAIVE] = bpf_program__fd(naive->progs.naive),
-				[PEERS_LIMITED] = program,
-			},
-	};
-
-	/* The first round warms up and is not kept. */
-	for (uint32_t round = 0; round <= options->rounds; round++)
-		for (enum variant v = 0; v < VARIANTS; v++) {
-			double value = sample(&place, v);
-
-			if (round > 0)
-				series_add(&series[v], value);
-		}
-	peers_check(&peers, meter, METERED * RUNS * (options->rounds + 1ULL), RIG_PACKET);
-	for (enum variant v = 0; v < VARIANTS; v++) {
-		snprintf(series[v].name, sizeof(series[v].name), "cost/%s/%s/%u/%s",
-			 options->family == AF_INET ? "v4" : "v6", options->dense ? "dense" : "scattered",
-			 options->peers, names[v]);
-		series[v].unit = "ns";
-		series_print(&series[v]);
-	}
-	close(program);
-	rig_remove(meter);
+	place.meter = rig_meter("parked", &peers);
+	place.programs[BARE] = place.programs[EMPTY] = bpf_program__fd(driver->progs.empty);
+	place.programs[METER] = rig_attached("parked", TCX_EGRESS);
+	place.programs[LIMITED] = place.programs[PEERS_LIMITED] = place.programs[METER];
+	place.programs[TRIE] = bpf_program__fd(naive->progs.trie);
+	place.programs[NAIVE] = bpf_program__fd(naive->progs.naive);
+	measure(&place, options);
+	close(place.programs[METER]);
+	rig_remove(place.meter);
 	naive_bpf__destroy(naive);
 	driver_bpf__destroy(driver);
 	peers_free(&peers);

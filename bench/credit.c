@@ -4,7 +4,6 @@
 
 #include <bpf/bpf.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #define ETHERNET 14
@@ -77,12 +76,11 @@ void bench_credit(const struct bench_options *options)
 	meter = rig_meter("parked", &peers);
 	program = rig_attached("parked", TCX_EGRESS);
 	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
-		struct series series = {.unit = "bytes"};
+		struct series series = {0};
 
-		snprintf(series.name, sizeof(series.name), "credit/%llu", (unsigned long long)limits[i]);
 		for (uint32_t round = 0; round < options->rounds; round++)
 			series_add(&series, unspent(meter, program, limits[i]));
-		series_print(&series);
+		series_print(&series, "bytes", "credit/%llu", (unsigned long long)limits[i]);
 	}
 	close(program);
 	rig_remove(meter);

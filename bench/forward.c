@@ -173,14 +173,32 @@ static void check(const struct road *road, const struct bench_peers *peers, cons
 		fail("%llu uploads counted", (unsigned long long)uploads);
 }
 
+static void measure(struct road *road, const struct bench_peers *peers, uint32_t rounds)
+{
+	struct series series[VARIANTS] = {0};
+
+	for (uint32_t round = 0; round <= rounds; round++)
+		for (uint32_t i = 0; i < VARIANTS; i++) {
+			uint32_t v = in_turn(round, i, VARIANTS);
+			double value;
+
+			if (v == RULES && peers->count > MOST_RULES)
+				continue;
+			value = sample(road, v);
+			if (round > 0)
+				series_add(&series[v], value);
+		}
+	for (enum variant v = 0; v < VARIANTS; v++)
+		if (series[v].count)
+			series_print(&series[v], "ns", "forward/%u/%s", peers->count, names[v]);
+}
+
 void bench_forward(const struct bench_options *options)
 {
 	struct road road = {.driver = rig_driver()};
-	struct series series[VARIANTS] = {0};
 	struct bench_peers peers;
 	struct naive_bpf *naive;
 	struct meter *out, *in;
-	const int empty = bpf_program__fd(road.driver->progs.empty);
 
 	use_cpu(0);
 	peers_make(&peers, options, road.driver);
@@ -190,28 +208,13 @@ void bench_forward(const struct bench_options *options)
 	out = rig_meter("idle-out", &peers);
 	in = rig_meter("idle-in", &peers);
 	rig_limit(out, true);
-	road.egress[EMPTY] = road.egress[EMPTY_BOTH] = road.ingress[EMPTY_BOTH] = empty;
+	road.egress[EMPTY] = bpf_program__fd(road.driver->progs.empty);
+	road.egress[EMPTY_BOTH] = road.ingress[EMPTY_BOTH] = road.egress[EMPTY];
 	road.egress[METER] = road.egress[METER_BOTH] = rig_attached("idle-out", TCX_EGRESS);
 	road.ingress[METER_BOTH] = rig_attached("idle-in", TCX_INGRESS);
 	road.egress[NAIVE] = bpf_program__fd(naive->progs.naive);
-
-	for (uint32_t round = 0; round <= options->rounds; round++)
-		for (enum variant v = 0; v < VARIANTS; v++) {
-			double value;
-
-			if (v == RULES && peers.count > MOST_RULES)
-				continue;
-			value = sample(&road, v);
-			if (round > 0)
-				series_add(&series[v], value);
-		}
+	measure(&road, &peers, options->rounds);
 	check(&road, &peers, out, in, options->rounds + 1ULL);
-	for (enum variant v = 0; v < VARIANTS; v++) {
-		snprintf(series[v].name, sizeof(series[v].name), "forward/%u/%s", peers.count, names[v]);
-		series[v].unit = "ns";
-		if (series[v].count)
-			series_print(&series[v]);
-	}
 	rig_remove(out);
 	rig_remove(in);
 	naive_bpf__destroy(naive);

@@ -129,10 +129,27 @@ static bool has(enum variant variant, uint32_t peers)
 	return variant < NFT || peers <= MOST_WIREGUARD;
 }
 
+static void measure(const struct scrape *scrape, uint32_t rounds)
+{
+	struct series series[VARIANTS] = {0};
+	uint32_t peers = scrape->peers->count;
+
+	for (uint32_t round = 0; round <= rounds; round++)
+		for (enum variant v = 0; v < VARIANTS; v++)
+			if (has(v, peers)) {
+				double value = sample(scrape, v);
+
+				if (round > 0)
+					series_add(&series[v], value);
+			}
+	for (enum variant v = 0; v < VARIANTS; v++)
+		if (series[v].count)
+			series_print(&series[v], "ns", "scrape/%u/%s", peers, names[v]);
+}
+
 void bench_scrape(const struct bench_options *options)
 {
 	struct driver_bpf *driver = rig_driver();
-	struct series series[VARIANTS] = {0};
 	struct bench_peers peers;
 	struct scrape scrape = {.peers = &peers};
 
@@ -145,26 +162,14 @@ void bench_scrape(const struct bench_options *options)
 	scrape.slots = calloc(CHUNK, sizeof(*scrape.slots));
 	if (!scrape.counts || !scrape.slots)
 		fail("out of memory");
+	/* Counts to be read. */
 	rig_aim(driver, rig_attached("parked", TCX_EGRESS));
 	rig_run(bpf_program__fd(driver->progs.drive4), AF_INET, 1);
 	if (has(NFT, peers.count)) {
 		make_nft(&peers);
 		make_wireguard(&peers);
 	}
-	for (uint32_t round = 0; round <= options->rounds; round++)
-		for (enum variant v = 0; v < VARIANTS; v++)
-			if (has(v, peers.count)) {
-				double value = sample(&scrape, v);
-
-				if (round > 0)
-					series_add(&series[v], value);
-			}
-	for (enum variant v = 0; v < VARIANTS; v++) {
-		snprintf(series[v].name, sizeof(series[v].name), "scrape/%u/%s", peers.count, names[v]);
-		series[v].unit = "ns";
-		if (series[v].count)
-			series_print(&series[v]);
-	}
+	measure(&scrape, options->rounds);
 	rig_remove(scrape.meter);
 	naive_bpf__destroy(scrape.naive);
 	driver_bpf__destroy(driver);

@@ -72,6 +72,11 @@ uint64_t random_number(void)
 	return state;
 }
 
+uint32_t in_turn(uint32_t round, uint32_t i, uint32_t count)
+{
+	return round & 1 ? count - 1 - i : i;
+}
+
 void series_add(struct series *series, double value)
 {
 	if (series->count == series->room) {
@@ -83,9 +88,15 @@ void series_add(struct series *series, double value)
 	series->values[series->count++] = value;
 }
 
-void series_print(struct series *series)
+void series_print(struct series *series, const char *unit, const char *name, ...)
 {
-	printf("{\"series\": \"%s\", \"unit\": \"%s\", \"values\": [", series->name, series->unit);
+	va_list arguments;
+
+	fputs("{\"series\": \"", stdout);
+	va_start(arguments, name);
+	vprintf(name, arguments);
+	va_end(arguments);
+	printf("\", \"unit\": \"%s\", \"values\": [", unit);
 	for (size_t i = 0; i < series->count; i++)
 		printf("%s%.4f", i ? ", " : "", series->values[i]);
 	puts("]}");

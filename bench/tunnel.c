@@ -197,28 +197,24 @@ static double sample(struct tunnel *tunnel, bool metered, uint32_t milliseconds)
 
 static void measure(struct tunnel *tunnel, enum protocol protocol, const struct bench_options *options)
 {
-	struct series series[2] = {{.unit = protocol == TCP ? "bytes/s" : "packets/s"},
-				   {.unit = protocol == TCP ? "bytes/s" : "packets/s"}};
+	struct series series[2] = {0};
 	pid_t receiver = start_receiver(protocol, tunnel->arrived);
 	struct sender sender;
 
 	start_sender(&sender, tunnel, protocol);
 	usleep(SETTLE);
-	/* A B B A …: what drifts falls on both alike. */
 	for (uint32_t round = 0; round < options->rounds; round++)
-		for (int i = 0; i < 2; i++) {
-			bool metered = (round + (uint32_t)i) & 1;
+		for (uint32_t i = 0; i < 2; i++) {
+			bool metered = in_turn(round, i, 2);
 
 			series_add(&series[metered], sample(tunnel, metered, options->milliseconds));
 		}
 	stop_sender(&sender);
 	kill(receiver, SIGKILL);
 	waitpid(receiver, NULL, 0);
-	for (int i = 0; i < 2; i++) {
-		snprintf(series[i].name, sizeof(series[i].name), "tunnel/%s/%s", names[protocol],
-			 i ? "metered" : "plain");
-		series_print(&series[i]);
-	}
+	for (int i = 0; i < 2; i++)
+		series_print(&series[i], protocol == TCP ? "bytes/s" : "packets/s", "tunnel/%s/%s",
+			     names[protocol], i ? "metered" : "plain");
 }
 
 static uint64_t statistic(const char *name)
@@ -247,11 +243,10 @@ static void wait_quiet(void)
 
 static void print_one(const char *name, const char *unit, double value)
 {
-	struct series series = {.unit = unit};
+	struct series series = {0};
 
-	snprintf(series.name, sizeof(series.name), "%s", name);
 	series_add(&series, value);
-	series_print(&series);
+	series_print(&series, unit, "%s", name);
 }
 
 /* All that the meter has counted, of the peer and of nobody, against the interface's own counters. */
