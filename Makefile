@@ -47,7 +47,7 @@ BPFFLAGS   := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Iinclude -I/usr
 METER_LIBS = -lbpf -lelf -lz
 AGENT_LIBS = $(METER_LIBS) -lnl-route-3 -lnl-genl-3 -lnl-3 -luring -lcurl -ljansson -lsodium
 API_LIBS   = -lmicrohttpd -lgnutls -lpq -ljansson -lsodium
-CLI_LIBS   = -lcurl -ljansson -lsodium -lpq -lgnutls
+CLI_LIBS   = $(METER_LIBS) -lnl-route-3 -lnl-genl-3 -lnl-3 -lcurl -ljansson -lsodium -lpq -lgnutls -lmicrohttpd
 ALL_LIBS   = $(AGENT_LIBS) -lmicrohttpd -lgnutls -lpq
 
 # ---- sources: a folder is a static library --------------------------------------------------------------
@@ -56,17 +56,19 @@ BASE_OBJ    := $(call objects,userspace/base)
 METER_OBJ   := $(call objects,userspace/meter)
 WG_OBJ      := $(call objects,userspace/wg)
 NET_OBJ     := $(call objects,userspace/net)
+STANDALONE_OBJ := $(call objects,userspace/standalone)
 JOURNAL_OBJ := $(call objects,userspace/journal)
 AGENT_OBJ   := $(call objects,userspace/agent)
 CLI_OBJ     := $(call objects,userspace/cli)
 STORE_OBJ   := $(call objects,api/store)
 API_OBJ     := $(call objects,api api/resources api/billing)
 DEPLOY_OBJ  := $(call objects,api/deploy)
-EVERY_OBJ   := $(BASE_OBJ) $(METER_OBJ) $(WG_OBJ) $(NET_OBJ) $(JOURNAL_OBJ) $(AGENT_OBJ) $(CLI_OBJ) $(STORE_OBJ) $(API_OBJ) $(DEPLOY_OBJ)
+EVERY_OBJ   := $(BASE_OBJ) $(METER_OBJ) $(WG_OBJ) $(NET_OBJ) $(JOURNAL_OBJ) $(STANDALONE_OBJ) $(AGENT_OBJ) $(CLI_OBJ) $(STORE_OBJ) $(API_OBJ) $(DEPLOY_OBJ)
 
 lib         = $(OUT)/lib/$(1).a
 LIBS_AGENT  := $(foreach l,journal meter wg net base,$(call lib,$l))
 LIBS_API    := $(foreach l,store base,$(call lib,$l))
+LIBS_CLI    := $(foreach l,standalone meter wg net store base,$(call lib,$l))
 
 PROGRAMS    := $(foreach p,wiretoll wiretoll-agent wiretoll-api wiretoll-deployd,$(OUT)/bin/$p)
 SKELETONS   := $(patsubst bpf/%.bpf.c,$(OUT)/gen/%.skel.h,$(wildcard bpf/*.bpf.c))
@@ -90,7 +92,7 @@ $(OUT)/bin/wiretoll-api: $(API_OBJ) $(LIBS_API)
 $(OUT)/bin/wiretoll-api: LIBS = $(API_LIBS)
 $(OUT)/bin/wiretoll-deployd: $(DEPLOY_OBJ) $(LIBS_API)
 $(OUT)/bin/wiretoll-deployd: LIBS = $(API_LIBS)
-$(OUT)/bin/wiretoll: $(CLI_OBJ) $(LIBS_API)
+$(OUT)/bin/wiretoll: $(CLI_OBJ) $(LIBS_CLI)
 $(OUT)/bin/wiretoll: LIBS = $(CLI_LIBS)
 
 $(PROGRAMS):
@@ -103,6 +105,7 @@ $(call lib,meter): $(METER_OBJ)
 $(call lib,wg): $(WG_OBJ)
 $(call lib,net): $(NET_OBJ)
 $(call lib,journal): $(JOURNAL_OBJ)
+$(call lib,standalone): $(STANDALONE_OBJ)
 $(call lib,store): $(STORE_OBJ)
 # What the unit tests need of the programs: all but their main files.
 $(call lib,agent): $(filter-out %/main.o,$(AGENT_OBJ))
@@ -164,7 +167,7 @@ $(OUT)/gen/migrations.h: $(MIGRATIONS) api/store/embed.sh
 	$(Q)bash api/store/embed.sh $(MIGRATIONS) > $@
 
 # ---- tests ----------------------------------------------------------------------------------------------
-TEST_LIBS := $(foreach l,agent api cli deploy store journal meter wg net base,$(call lib,$l))
+TEST_LIBS := $(foreach l,agent api cli deploy standalone store journal meter wg net base,$(call lib,$l))
 $(UNIT_TESTS) $(VM_TESTS): $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(TEST_LIBS)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)

@@ -4,7 +4,7 @@
 #include "cli/resource.h"
 
 static const struct cli_option JSON_OPTION[] = {
-	{"json", OPTION_FLAG, NULL, NULL, "print the API's answer as JSON"},
+	{"json", OPTION_FLAG, NULL, NULL, "print JSON instead of a table"},
 	{0},
 };
 static const struct cli_option LIMIT_OPTION[] = {
@@ -86,6 +86,26 @@ static const struct cli_option LEDGER_OPTIONS[] = {
 	{0},
 };
 
+static const struct cli_option METER_OPTIONS[] = {
+	{"interval", OPTION_TEXT, NULL, "SECONDS", "between samples (1)"},
+	{"count", OPTION_INTEGER, NULL, "N", "end after N samples; the meter stays attached"},
+	{"json", OPTION_FLAG, NULL, NULL, "print one JSON object a line"},
+	{"limit", OPTION_TEXT, NULL, "PEER=AMOUNT[/PERIOD]", "stop a peer, by key or name; may come again"},
+	{"limit-interface", OPTION_TEXT, NULL, "AMOUNT[/PERIOD]", "stop all peers together"},
+	{"accounting", OPTION_TEXT, NULL, "uploads|downloads|both", "what limits count (both)"},
+	{"names", OPTION_TEXT, NULL, "FILE", "names of peers: a line KEY NAME for each"},
+	{"attach", OPTION_TEXT, NULL, "auto|tcx|tc", "how to attach (auto)"},
+	{"prometheus", OPTION_TEXT, NULL, "ADDR:PORT", "serve http://ADDR:PORT/metrics"},
+	{"state", OPTION_TEXT, NULL, "DIR", "keep the history there, over reboots"},
+	{0},
+};
+#define METER_NOTE                                                                                           \
+	"AMOUNT is bytes or has a unit (MB, GB, TB, MiB, GiB, TiB), PERIOD is day or month in UTC, none "    \
+	"is\n"                                                                                               \
+	"for ever. Each run sets exactly the limits that it names. Counting and limits go on when it "       \
+	"ends;\n"                                                                                            \
+	"`wiretoll meter stop IFACE` ends them.\n"
+
 #define PLAIN_VERB(NOUN, VERB, ARGUMENTS, SUMMARY, FUNCTION, FLAGS, RESOURCE)                                \
 	{                                                                                                    \
 		.noun = NOUN, .verb = VERB, .arguments = ARGUMENTS, .summary = SUMMARY, .run = FUNCTION,     \
@@ -112,6 +132,39 @@ const struct command COMMANDS[] = {
 	 .arguments = "",
 	 .summary = "run a whole control plane on this host",
 	 .program = cmd_up},
+	{.noun = "meter",
+	 .verb = "run",
+	 .arguments = "IFACE",
+	 .summary = "attach to a WireGuard interface and print what its peers move",
+	 .run = run_meter,
+	 .options = METER_OPTIONS,
+	 .flags = COMMAND_ANONYMOUS,
+	 .note = METER_NOTE},
+	{.noun = "meter",
+	 .verb = "show",
+	 .arguments = "IFACE",
+	 .summary = "print one sample of the attached meter",
+	 .run = run_meter_show,
+	 .flags = COMMAND_ANONYMOUS | COMMAND_JSON},
+	{.noun = "meter",
+	 .verb = "stop",
+	 .arguments = "IFACE",
+	 .summary = "detach it and remove its pins",
+	 .run = run_meter_stop,
+	 .flags = COMMAND_ANONYMOUS},
+	{.noun = "top",
+	 .arguments = "IFACE",
+	 .summary = "watch a WireGuard interface of this host",
+	 .run = run_top,
+	 .flags = COMMAND_ANONYMOUS},
+	/* Behind its verbs: what is none of them is an interface. */
+	{.noun = "meter",
+	 .arguments = "IFACE",
+	 .summary = "meter a WireGuard interface of this host; also: meter show, meter stop",
+	 .run = run_meter,
+	 .options = METER_OPTIONS,
+	 .flags = COMMAND_ANONYMOUS,
+	 .note = METER_NOTE},
 	{.noun = "login",
 	 .arguments = "URL",
 	 .summary = "log in with a one-time token from standard input",

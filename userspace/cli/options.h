@@ -7,7 +7,7 @@
 #include "base/json.h"
 
 #define MAX_POSITIONALS 3
-#define MAX_GIVEN       64
+#define MAX_GIVEN       1024
 
 enum option_kind {
 	OPTION_FLAG,

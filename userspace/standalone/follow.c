@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* What a station does again and again: follow WireGuard, read, tell the limits, write down. */
+#include "standalone/station_internal.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FOLLOW_NS (1 * NSEC_PER_SEC)
+/* A dump of very many peers is to cost no more than a hundredth of the time. */
+#define DUMP_SHARE 100
+
+static int take_allowed_ips(struct record *record, const struct wg_peer *peer, bool *changed)
+{
+	size_t size = peer->n_allowed_ips * sizeof(*peer->allowed_ips);
+	struct cidr *copy;
+
+	if (record->n_allowed_ips == peer->n_allowed_ips &&
+	    (size == 0 || memcmp(record->allowed_ips, peer->allowed_ips, size) == 0))
+		return 0;
+	copy = malloc(size + 1);
+	if (!copy)
+		return -ENOMEM;
+	if (size)
+		memcpy(copy, peer->allowed_ips, size);
+	free(record->allowed_ips);
+	record->allowed_ips = copy;
+	record->n_allowed_ips = peer->n_allowed_ips;
+	*changed = true;
+	return 0;
+}
+
+/* A peer that is new in this epoch: its slot, and where WireGuard's counters stood. */
+static int meet(struct station *station, struct record *record, const struct wg_peer *peer)
+{
+	const char *name = station->names ? names_find(station->names, &record->public_key) : NULL;
+	int r = slots_assign(station, record);
+
+	if (r == -ENOSPC) {
+		station->unplaced++;
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	if (name && !record->name) {
+		record->name = strdup(name);
+		if (!record->name)
+			return -ENOMEM;
+	}
+	record->before_attach = (struct volume){peer->rx_bytes, peer->tx_bytes};
+	delivery_begin(record, peer->tx_bytes);
+	station->dirty = true;
+	return 1;
+}
+
+/* Returns how many have got a slot. */
+static int meet_all(struct station *station, const struct wg_device *device)
+{
+	int met = 0;
+
+	for (size_t i = 0; i < device->n_peers; i++) {
+		const struct wg_peer *peer = &device->peers[i];
+		struct record *record = history_take(&station->history, &peer->public_key);
+		int r = record ? take_allowed_ips(record, peer, &station->dirty) : -ENOMEM;
+
+		if (r < 0)
+			return r;
+		station->dirty |= !record->present;
+		record->present = true;
+		if (!record->slot) {
+			r = meet(station, record, peer);
+			if (r < 0)
+				return r;
+			met += r;
+		}
+	}
+	return met;
+}
+
+/* Peers that are gone: their slots stay theirs until the last count is written down. */
+static void part(struct station *station, const struct wg_device *device)
+{
+	for (size_t i = 1; i < station->history.n_records; i++) {
+		struct record *record = station->history.records[i];
+
+		if (!record->present || wg_device_find(device, &record->public_key))
+			continue;
+		record->present = false;
+		record->retired_boot_ns = clock_boot_ns();
+		record->n_allowed_ips = 0;
+		station->dirty = true;
+	}
+}
+
+static int own_slots(struct station *station)
+{
+	int r = 0;
+
+	for (size_t i = 1; r == 0 && i < station->history.n_records; i++) {
+		const struct record *record = station->history.records[i];
+
+		if (record->present && record->slot)
+			r = slots_own(station, record);
+	}
+	return r;
+}
+
+static void compare_deliveries(struct station *station, const struct wg_device *device)
+{
+	int64_t now = clock_boot_ns();
+
+	for (size_t i = 0; i < device->n_peers; i++) {
+		const struct wg_peer *peer = &device->peers[i];
+		struct record *record = history_find(&station->history, &peer->public_key);
+
+		if (!record->slot)
+			continue;
+		station_read(station, record);
+		station->dirty |= delivery_follow(record, peer->tx_bytes, now);
+	}
+}
+
+static int fail(struct json_problem *problem, int r, const char *what)
+{
+	json_problem_set(problem, "", "could not %s: %s", what, strerror(-r));
+	return r;
+}
+
+static int take_device(struct station *station, const struct wg_device *device, struct json_problem *problem)
+{
+	int r, met;
+
+	station->unplaced = 0;
+	met = meet_all(station, device);
+	if (met < 0)
+		return fail(problem, met, "take up a new peer");
+	part(station, device);
+	/* First the history, then the owner, then what leads packets there. */
+	if (met > 0) {
+		r = station_save(station, problem);
+		if (r < 0)
+			return r;
+		r = own_slots(station);
+		if (r < 0)
+			return fail(problem, r, "store a new peer's slot");
+		station->regrant = true;
+	}
+	r = prefixes_apply(station, device);
+	if (r < 0)
+		return fail(problem, r, "change the meter's table");
+	compare_deliveries(station, device);
+	return 0;
+}
+
+/* The last counts are written down, and nothing of it stays: one of the same name is another interface. */
+static int end(struct station *station, struct json_problem *problem)
+{
+	int r = station_retire(station, problem);
+
+	if (r < 0)
+		return r;
+	json_problem_set(problem, "interface", "%s is gone; its meter has ended", station->history.interface);
+	return -ENODEV;
+}
+
+int station_follow(struct station *station, struct json_problem *problem)
+{
+	int64_t begun = clock_boot_ns();
+	struct wg_device *device = NULL;
+	int r;
+
+	if (if_nametoindex(station->history.interface) != station->place.ifindex)
+		return end(station, problem);
+	r = wg_dump(station->wg, &device);
+	if (r == -ENODEV && if_nametoindex(station->history.interface) != station->place.ifindex)
+		return end(station, problem);
+	if (r < 0)
+		return fail(problem, r == -ENODEV ? -EIO : r, "ask WireGuard for its peers");
+	station->dump_ns = clock_boot_ns() - begun;
+	r = take_device(station, device, problem);
+	wg_device_free(device);
+	return r;
+}
+
+int64_t station_follow_after_ns(const struct station *station)
+{
+	int64_t rest = station->dump_ns * DUMP_SHARE;
+
+	return rest > FOLLOW_NS ? rest : FOLLOW_NS;
+}
+
+static int keep_house(struct station *station, struct json_problem *problem)
+{
+	int r = meter_drain_events(station->meter);
+
+	if (r < 0)
+		return fail(problem, r, "read the meter's events");
+	station->dirty |= history_turn(&station->history, clock_utc_ns());
+	r = grants_apply(station);
+	if (r < 0)
+		return fail(problem, r, "tell the kernel a limit");
+	if (station->dirty) {
+		r = station_save(station, problem);
+		if (r < 0)
+			return r;
+	}
+	r = slots_release(station);
+	return r < 0 ? fail(problem, r, "free a slot") : 0;
+}
+
+int station_sample(struct station *station, struct json_problem *problem)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < station->history.n_records; i++)
+		station_read(station, station->history.records[i]);
+	station->shadowed = meter_is_shadowed(station->meter);
+	if (!station->view)
+		r = keep_house(station, problem);
+	grants_read(station);
+	return r;
+}
+
+int64_t station_turns_at_ns(const struct station *station)
+{
+	(void)station;
+	return period_end(PERIOD_DAY, clock_utc_ns());
+}
+
+const struct history *station_history(const struct station *station)
+{
+	return &station->history;
+}
+
+bool station_is_limited(const struct station *station)
+{
+	return station->limited;
+}
+
+int station_shadowed(const struct station *station)
+{
+	return station->shadowed;
+}
+
+const char *station_attachment(const struct station *station)
+{
+	return meter_attachment(station->meter);
+}
+
+uint64_t station_unparsed_packets(const struct station *station)
+{
+	struct meter_interface_totals totals;
+
+	meter_read_interface(station->meter, &totals);
+	return totals.unparsed_packets;
+}
+
+bool station_was_attached(const struct station *station)
+{
+	return station->attached;
+}
+
+size_t station_unplaced(const struct station *station)
+{
+	return station->unplaced;
+}
+
+int station_event_fd(const struct station *station)
+{
+	return meter_event_fd(station->meter);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Where an interface's meter is kept: pins in a BPF file system at /run/wiretoll/bpf, in a folder named by
+ * the network namespace's cookie and the interface's index, neither of which comes again together before the
+ * next boot; and beside it, in /run/wiretoll/meter, where its history is.
+ */
+#ifndef WIRETOLL_STANDALONE_PLACE_H
+#define WIRETOLL_STANDALONE_PLACE_H
+
+#include "base/json.h"
+
+#include <limits.h>
+
+#define PLACE_RUN     "/run/wiretoll"
+#define PLACE_BPF     PLACE_RUN "/bpf"
+#define PLACE_HISTORY PLACE_RUN "/meter"
+
+struct place {
+	uint64_t netns_cookie;
+	uint32_t ifindex;
+	char id[48];            /* "COOKIE-IFINDEX" */
+	char pins[PATH_MAX];    /* folder of the pins */
+	char pointer[PATH_MAX]; /* the file that says which history the pinned meter has */
+	char history[PATH_MAX]; /* the history if no other folder was named */
+};
+
+/* Returns -ENODEV, with a message, when there is no such interface. */
+WT_MUST_CHECK int place_find(const char *interface, struct place *ret_place, struct json_problem *problem);
+
+/* The place of a meter whose interface is known by its id only. -EINVAL when it is no id. */
+WT_MUST_CHECK int place_from_id(const char *id, struct place *ret_place);
+
+/*
+ * A lock that keeps the file system from being taken away between two steps. The descriptor is to be closed.
+ * It makes /run/wiretoll if that is not there.
+ */
+WT_MUST_CHECK int place_lock(int *ret_lock);
+
+/*
+ * Sees to it that the BPF file system is there; mounts it where that lasts. Where it would not (`ip netns
+ * exec` gives a command mounts of its own), and there is none, -ENOENT with a message that says what to do.
+ */
+WT_MUST_CHECK int place_mount(struct json_problem *problem);
+
+/* Takes the file system and the folders away if nothing else is in them. To be called with the lock held. */
+void place_clear(void);
+
+/* The path that the pointer holds; -ENOENT when there is none. And what sets it. */
+WT_MUST_CHECK int place_read_pointer(const struct place *place, char ret_path[static PATH_MAX]);
+WT_MUST_CHECK int place_write_pointer(const struct place *place, const char *path);
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the station's files share. */
+#ifndef WIRETOLL_STANDALONE_STATION_INTERNAL_H
+#define WIRETOLL_STANDALONE_STATION_INTERNAL_H
+
+#include "standalone/place.h"
+#include "standalone/station.h"
+#include "wg/wg.h"
+
+struct placed_prefix {
+	struct cidr prefix;
+	struct wt_attribution attribution;
+};
+
+/* A slot in use whose peer the history does not know: it was lost, or is an older one. */
+struct orphan {
+	uint8_t peer_id[16];
+	uint32_t slot;
+	uint32_t incarnation;
+};
+
+struct station {
+	struct place place;
+	char history_path[PATH_MAX];
+	int history_lock;
+	struct meter *meter;
+	struct wg *wg;
+	const struct names *names; /* NULL: those that the records have */
+	struct history history;
+	bool view;
+	bool dirty;    /* the history is not saved */
+	bool attached; /* by us */
+	bool regrant;  /* limits are to be told to the kernel, whatever it has */
+	bool limited;
+	int shadowed;
+	int64_t dump_ns; /* what the last dump took */
+	size_t unplaced;
+	uint32_t last_slot;             /* assigned */
+	struct placed_prefix *prefixes; /* in the table, by cidr_compare() */
+	size_t n_prefixes;
+	struct orphan *orphans;
+	size_t n_orphans;
+};
+
+/* What stands for a public key in the meter's owners. */
+void station_peer_id(const struct key *public_key, uint8_t ret_id[static 16]);
+
+/* Brings a record to its slot's reading now. */
+void station_read(struct station *station, struct record *record);
+
+WT_MUST_CHECK int station_save(struct station *station, struct json_problem *problem);
+
+/* Ends the meter: last counts into the history, nothing else stays. The station has no meter then. */
+WT_MUST_CHECK int station_retire(struct station *station, struct json_problem *problem);
+
+/* slots.c. After an adoption: which slot is whose, and what the table holds. */
+WT_MUST_CHECK int slots_restore(struct station *station);
+/* Gives the record a slot; -ENOSPC when there is none. Its owner is stored by slots_own(), once the history
+ * says so. */
+WT_MUST_CHECK int slots_assign(struct station *station, struct record *record);
+WT_MUST_CHECK int slots_own(struct station *station, const struct record *record);
+/* Frees the slots of peers that are gone, whose last counts the saved history has. */
+WT_MUST_CHECK int slots_release(struct station *station);
+
+/* prefixes.c. Brings the table to what the device says, for all peers that have a slot. */
+WT_MUST_CHECK int prefixes_restore(struct station *station);
+WT_MUST_CHECK int prefixes_apply(struct station *station, const struct wg_device *device);
+
+/*
+ * delivery.c. A dump's counter of what was sent towards a peer, taken before the record was read: where that
+ * begins with a slot, and each time after. Returns whether more is known not to have been delivered. A
+ * counter that falls has begun anew.
+ */
+void delivery_begin(struct record *record, uint64_t sent);
+bool delivery_follow(struct record *record, uint64_t sent, int64_t boot_ns);
+
+/*
+ * grants.c. Tells the kernel the limits, where they differ from what it has. To be called with all records
+ * read. grants_read() only finds out what is refused.
+ */
+WT_MUST_CHECK int grants_apply(struct station *station);
+void grants_read(struct station *station);
+
+#endif
