@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Runs every part of the benchmark, makes ratios of its samples, and writes them with their targets.
 
-The parts measure what they compare in turns (A B C, A B C …), so a round's samples belong together: ratios and
+The parts measure what they compare in turns (A B C, C B A, …), so a round's samples belong together: ratios and
 differences are made round by round, and what is shown is their median and the distance between their quartiles. A
 target that is missed is a result; a count that is wrong ends the part, and this program, with an error.
 """
