@@ -30,7 +30,7 @@ int interval_parse(const char *text, int64_t *ret_ns)
 		ns = ns * 10 + (*digit - '0') * NSEC_PER_SEC;
 	if (digit == text)
 		return -EINVAL;
-	if (*digit == '.') {
+	if (digit[0] == '.' && isdigit((unsigned char)digit[1])) {
 		digit++;
 		for (; isdigit((unsigned char)*digit) && unit > NSEC_PER_SEC / 1000; digit++) {
 			unit /= 10;

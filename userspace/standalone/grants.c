@@ -159,13 +159,12 @@ static void follow_cycle(const struct holder *holder, const struct meter_limit_s
 	holder->station->dirty = true;
 }
 
-static bool taken_up(const struct holder *holder, const struct meter_limit_state *state, int64_t began)
+/* Whether the kernel has put in force what was laid down for the next period. Nobody else grants a number 1.
+ */
+static bool taken_up(const struct limit *limit, const struct meter_limit_state *state)
 {
-	const struct limit *limit = holder->limit;
-
 	return limit->cycle && limit->cycle_period == limit->amount.period &&
-	       state->grant.cycle == limit->cycle + 1 && state->grant.grant_seq == 1 &&
-	       began > limit->cycle_began;
+	       state->grant.cycle == limit->cycle + 1 && state->grant.grant_seq == 1;
 }
 
 static int lift(const struct holder *holder, const struct meter_limit_state *state)
@@ -174,7 +173,7 @@ static int lift(const struct holder *holder, const struct meter_limit_state *sta
 		return 0;
 	if (holder->record)
 		return meter_clear_peer_limit(holder->station->meter, holder->record->slot);
-	return grant(holder, state->grant.cycle + 1, 1, WT_NO_CEILING);
+	return grant(holder, state->grant.cycle + 1, 2, WT_NO_CEILING);
 }
 
 /* The next period's, so that it begins even if no process lives then. */
@@ -208,7 +207,10 @@ static int apply(const struct holder *holder)
 		return r;
 	if (!limit->set)
 		return holder->station->regrant ? lift(holder, &state) : 0;
-	if (taken_up(holder, &state, began)) {
+	if (taken_up(limit, &state)) {
+		/* By its clock the period has turned: ours is a moment behind. */
+		if (began <= limit->cycle_began)
+			return 0;
 		follow_cycle(holder, &state, began);
 		limit->told = limit->amount.bytes;
 	}

@@ -1,0 +1,672 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""wiretoll meter and wiretoll top on real tunnels (M10). What is metered is compared with the clients' own devices."""
+
+import base64
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "demo"))
+import lab  # noqa: E402
+
+WIRETOLL = Path(os.environ.get("WIRETOLL_BIN", HERE.parents[1] / "build" / "bin")).resolve() / "wiretoll"
+SERVER = "198.51.100.1"
+BPF = Path("/run/wiretoll/bpf")
+CONFIGURATION = """
+[Interface]
+PrivateKey = [YOUR_PRIVATE_KEY]
+Address = 10.99.0.{number}/32, fd99::{number}/128
+MTU = 1420
+[Peer]
+PublicKey = {key}
+Endpoint = {endpoint}:51820
+AllowedIPs = 10.99.0.0/24, fd99::/64
+"""
+
+
+def wiretoll(*arguments, check=True, prefix=(), timeout=30):
+    done = subprocess.run([*map(str, prefix), str(WIRETOLL), *map(str, arguments)], capture_output=True, text=True,
+                          timeout=timeout)
+    assert "Sanitizer" not in done.stderr and "runtime error" not in done.stderr, done.stderr
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+class Meter:
+    """A running `wiretoll meter --json`."""
+
+    def __init__(self, *options, interface="wg0", prefix=()):
+        self.samples, self.errors = [], []
+        self.process = subprocess.Popen(
+            [*map(str, prefix), str(WIRETOLL), "meter", interface, "--json", "--interval", "0.2", *map(str, options)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.threads = [threading.Thread(target=self._read, daemon=True), threading.Thread(target=self._read_errors, daemon=True)]
+        for thread in self.threads:
+            thread.start()
+        lab.wait_for("the first sample", lambda: self.samples or self.process.poll() is not None, timeout=20)
+        assert self.samples, "".join(self.errors)
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.samples.append(json.loads(line))
+
+    def _read_errors(self):
+        for line in self.process.stderr:
+            self.errors.append(line)
+
+    @property
+    def last(self):
+        return self.samples[-1]
+
+    def peer(self, key):
+        return next((peer for peer in self.last["peers"] if peer["public_key"] == key), None)
+
+    def end(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        status = self.process.wait(20)
+        for thread in self.threads:
+            thread.join(10)
+        text = "".join(self.errors)
+        assert "Sanitizer" not in text and "runtime error" not in text, text
+        return status
+
+
+@contextlib.contextmanager
+def metering(*options, **more):
+    meter = Meter(*options, **more)
+    try:
+        yield meter
+    finally:
+        status = meter.end()
+    assert status == 0, "".join(meter.errors)
+
+
+class Server:
+    """A host with a WireGuard interface wg0 that Wiretoll did not make."""
+
+    def __init__(self, command=lambda *words: [str(word) for word in words]):
+        self.command = command
+        self.private_key = lab.run("wg", "genkey").strip()
+        self.key = lab.run("wg", "pubkey", stdin=self.private_key).strip()
+        self.make()
+
+    def run(self, *words, **options):
+        return lab.run(*self.command(*words), **options)
+
+    def make(self):
+        self.wireguard = subprocess.Popen(self.command("wireguard-go", "--foreground", "wg0"), stdout=subprocess.DEVNULL,
+                                          stderr=subprocess.DEVNULL)
+        lab.wait_for("wg0", lambda: self.run("wg", "show", "wg0", "listen-port", check=False))
+        self.run("wg", "set", "wg0", "private-key", "/dev/stdin", "listen-port", 51820, stdin=self.private_key)
+        for address in ("10.99.0.1/24", "fd99::1/64", "10.99.7.1/24"):
+            self.run("ip", "addr", "add", address, "dev", "wg0")
+        self.run("ip", "link", "set", "wg0", "mtu", 1420, "up")
+
+    def close(self):
+        self.wireguard.kill()
+        self.wireguard.wait()
+
+    def admit(self, client, *allowed):
+        self.run("wg", "set", "wg0", "peer", client.public_key, "allowed-ips",
+                 ",".join(allowed or (f"10.99.0.{client.number}/32", f"fd99::{client.number}/128")))
+
+    def expel(self, client):
+        self.run("wg", "set", "wg0", "peer", client.public_key, "remove")
+
+
+def reconnect(client, server, endpoint=SERVER):
+    """The server has forgotten the session: the client begins one afresh, so that no packet is lost on the way."""
+    client.run("wg", "set", client.interface, "peer", server.key, "remove")
+    client.run("wg", "set", client.interface, "peer", server.key, "endpoint", f"{endpoint}:51820",
+               "allowed-ips", "10.99.0.0/24,fd99::/64")
+    client.run("ping", "-q", "-c", 1, "-W", 5, "10.99.0.1")
+
+
+def make_client(name, number, server, bridge, endpoint):
+    client = lab.Client(name, bridge, f"{endpoint.rsplit('.', 1)[0]}.{number + 20}/24")
+    client.number = number
+    server.admit(client)
+    client.connect(CONFIGURATION.format(number=number, key=server.key, endpoint=endpoint))
+    client.run("ping", "-q", "-c", 1, "-W", 5, "10.99.0.1")
+    return client
+
+
+class Lab:
+    def __init__(self):
+        lab.run("ip", "link", "add", "pub", "type", "bridge")
+        lab.run("ip", "addr", "add", f"{SERVER}/24", "dev", "pub")
+        lab.run("ip", "link", "set", "pub", "up")
+        self.server = Server()
+        self.sink = subprocess.Popen([sys.executable, str(HERE.parent / "demo" / "traffic.py"), "serve", "9000"],
+                                     stdout=subprocess.PIPE, text=True)
+        assert self.sink.stdout.readline() == "ready\n"
+        self.a = make_client("ca", 2, self.server, "pub", SERVER)
+        self.b = make_client("cb", 3, self.server, "pub", SERVER)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Lab()
+
+
+@pytest.fixture(autouse=True)
+def clean(network):
+    """Each test begins and ends without a meter, with both clients admitted."""
+    for client in (network.a, network.b):
+        network.server.admit(client)
+        quiet(client)
+    yield
+    wiretoll("meter", "stop", "wg0", check=False)
+    assert not Path("/run/wiretoll").exists(), lab.run("find", "/run/wiretoll")
+
+
+def quiet(*clients):
+    """Waits until the clients' counters stand still."""
+    def still():
+        before = [client.counters() for client in clients]
+        time.sleep(0.3)
+        return before == [client.counters() for client in clients]
+    lab.wait_for("silence in the tunnels", still)
+
+
+class Compared:
+    """What a client's device has counted since now, beside what the meter says."""
+
+    def __init__(self, meter, client):
+        quiet(client)
+        self.meter, self.client = meter, client
+        self.device = client.counters()
+        meter_now = show_peer(client) if meter is None else meter.peer(client.public_key)
+        self.metered = (meter_now["upload_bytes"], meter_now["download_bytes"]) if meter_now else (0, 0)
+
+    def device_bytes(self):
+        return tuple(now - then for now, then in zip(self.client.counters(), self.device))
+
+    def metered_bytes(self):
+        peer = self.meter.peer(self.client.public_key) if self.meter else show_peer(self.client)
+        return tuple(now - then for now, then in zip((peer["upload_bytes"], peer["download_bytes"]), self.metered))
+
+    def check(self):
+        quiet(self.client)
+        with contextlib.suppress(AssertionError):
+            lab.wait_for("equal counts", lambda: self.metered_bytes() == self.device_bytes(), timeout=5, step=0.2)
+        assert self.metered_bytes() == self.device_bytes()
+        return self.device_bytes()
+
+
+def show(*options, interface="wg0", prefix=()):
+    return json.loads(wiretoll("meter", "show", interface, "--json", *options, prefix=prefix).stdout)
+
+
+def show_peer(client):
+    return next(peer for peer in show()["peers"] if peer["public_key"] == client.public_key)
+
+
+def use(client, upload=300_000, download=300_000, address="10.99.0.1"):
+    lab.tcp(client, address, upload=upload, download=download)
+
+
+COUNT = int
+SCHEMA = {"time": str, "interface": str, "epoch": str, "peers": list, "unattributed": dict}
+PEER_SCHEMA = {"public_key": str, "name": (str, type(None)), "allowed_ips": list, "upload_bytes": COUNT, "download_bytes": COUNT,
+               "upload_packets": COUNT, "download_packets": COUNT, "refused_bytes": COUNT, "undelivered_bytes": COUNT,
+               "limit_bytes": (COUNT, type(None)), "state": str}
+UNATTRIBUTED_SCHEMA = {key: COUNT for key in ("upload_bytes", "download_bytes", "upload_packets", "download_packets")}
+
+
+def assert_schema(value, schema):
+    for field, kind in schema.items():
+        assert isinstance(value[field], kind) and not isinstance(value[field], bool), (field, value.get(field))
+
+
+def test_wrong_usage_and_rights():
+    for arguments in (["meter"], ["meter", "show"], ["meter", "wg0", "--interval", "0"], ["meter", "wg0", "--count", "0"],
+                      ["meter", "wg0", "--limit-interface", "1GBs"], ["meter", "wg0", "--limit", "nobody=1GB"],
+                      ["meter", "wg0", "--attach", "xdp"], ["meter", "wg0", "--accounting", "all"],
+                      ["meter", "wg0", "wg1"], ["meter", "an-interface-with-a-long-name"]):
+        done = wiretoll(*arguments, check=False)
+        assert (done.returncode, done.stdout) == (2, ""), arguments
+        assert done.stderr.startswith("wiretoll: ") and "Usage: wiretoll meter" in done.stderr
+    for arguments in (["meter", "wg0", "--count", "1"], ["meter", "show", "wg0"], ["meter", "stop", "wg0"], ["top", "wg0"]):
+        done = wiretoll(*arguments, check=False, prefix=["setpriv", "--reuid=65534", "--clear-groups"])
+        assert done.returncode == 1 and "needs root" in done.stderr, done
+    for arguments, words in ((["meter", "nope0", "--count", "1"], 'no interface "nope0"'),
+                             (["meter", "pub", "--count", "1"], "no WireGuard interface"),
+                             (["meter", "show", "wg0"], "no meter is attached"),
+                             (["meter", "stop", "wg0"], "no meter is attached"),
+                             (["meter", "wg0", "--names", "/nowhere"], "could not read /nowhere")):
+        done = wiretoll(*arguments, check=False)
+        assert done.returncode == 1 and words in done.stderr, done
+
+
+def test_samples_equal_the_clients_devices(network):
+    first = json.loads(wiretoll("meter", "run", "wg0", "--count", "1", "--json").stdout)
+    assert_schema(first, SCHEMA)
+    assert_schema(first["unattributed"], UNATTRIBUTED_SCHEMA)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", first["time"])
+    assert first["interface"] == "wg0" and re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", first["epoch"])
+    assert [peer["public_key"] for peer in first["peers"]] == sorted(
+        (network.a.public_key, network.b.public_key), key=lambda key: base64.b64decode(key))
+    for peer in first["peers"]:
+        assert_schema(peer, PEER_SCHEMA)
+        assert peer["state"] == "ok" and peer["limit_bytes"] is None and peer["name"] is None
+        # They pinged before: WireGuard knows, the meter does not claim it.
+        assert peer["before_attach"]["upload_bytes"] > 0 and peer["upload_bytes"] == 0
+    # Nothing runs now, and yet it counts.
+    compared = [Compared(None, network.a), Compared(None, network.b)]
+    use(network.a, upload=2_000_000, download=1_000_000)
+    use(network.b, address="fd99::1")
+    assert compared[0].check()[0] > 2_000_000
+    assert compared[1].check()[1] > 300_000
+    assert show()["epoch"] == first["epoch"]
+    packets = show_peer(network.a)["upload_packets"]
+    assert 1400 < packets, "segments, not aggregates"
+    table = wiretoll("meter", "show", "wg0").stdout
+    assert re.search(rf"^{re.escape(network.a.public_key)} +2\.\d+ MB +1\.\d+ MB", table, re.M), table
+    assert "(unattributed)" in table and "before_attach" in table
+
+
+def test_follows_wg_set(network):
+    a, b, server = network.a, network.b, network.server
+    server.expel(b)
+    with metering() as meter:
+        assert meter.peer(b.public_key) is None
+        server.admit(b)
+        lab.wait_for("the new peer", lambda: meter.peer(b.public_key))
+        reconnect(b, server)
+        both = [Compared(meter, a), Compared(meter, b)]
+        use(a)
+        use(b)
+        for one in both:
+            one.check()
+        # A nested prefix goes from one peer to the other: the longest prefix says whose bytes they are.
+        server.admit(a, "10.99.0.2/32", "fd99::2/128", "10.99.7.0/24")
+        server.admit(b, "10.99.0.3/32", "fd99::3/128", "10.99.7.64/26")
+        for client in (a, b):
+            client.run("ip", "addr", "add", "10.99.7.70/32", "dev", client.interface)
+            client.run("wg", "set", client.interface, "peer", server.key, "allowed-ips", "10.99.0.0/24,fd99::/64,10.99.7.0/24")
+            client.run("ip", "route", "replace", "10.99.7.1/32", "dev", client.interface, "src", "10.99.7.70")
+        lab.wait_for("the prefix", lambda: "10.99.7.64/26" in meter.peer(b.public_key)["allowed_ips"])
+        both = [Compared(meter, a), Compared(meter, b)]
+        b.run("ping", "-q", "-c", 5, "-i", 0.05, "-I", "10.99.7.70", "10.99.7.1")
+        assert both[1].check() == (420, 420) and both[0].check() == (0, 0)
+        server.admit(a, "10.99.0.2/32", "fd99::2/128", "10.99.7.0/24", "10.99.7.64/26")
+        lab.wait_for("the move", lambda: "10.99.7.64/26" in meter.peer(a.public_key)["allowed_ips"])
+        both = [Compared(meter, a), Compared(meter, b)]
+        a.run("ping", "-q", "-c", 5, "-i", 0.05, "-I", "10.99.7.70", "10.99.7.1")
+        assert both[0].check() == (420, 420) and both[1].check() == (0, 0)
+        for client in (a, b):
+            client.run("ip", "route", "del", "10.99.7.1/32")
+            client.run("ip", "addr", "del", "10.99.7.70/32", "dev", client.interface)
+        # Gone and come again: the key's total goes on.
+        before = meter.peer(b.public_key)
+        server.expel(b)
+        lab.wait_for("the peer's end", lambda: meter.peer(b.public_key) is None)
+        last = [peer for sample in meter.samples for peer in sample["peers"] if peer["public_key"] == b.public_key][-1]
+        assert last["removed"] and last["upload_bytes"] == before["upload_bytes"]
+        server.admit(b)
+        lab.wait_for("its return", lambda: meter.peer(b.public_key))
+        assert meter.peer(b.public_key)["upload_bytes"] == before["upload_bytes"]
+        reconnect(b, server)
+        compared = Compared(meter, b)
+        use(b)
+        compared.check()
+        totals = [[peer["upload_bytes"] for peer in sample["peers"] if peer["public_key"] == b.public_key] for sample in meter.samples]
+        flat = [total[0] for total in totals if total]
+        assert flat == sorted(flat), "no total ever falls"
+
+
+def test_a_killed_process_loses_nothing(network):
+    meter = Meter()
+    epoch = meter.last["epoch"]
+    compared = Compared(None, network.a)
+    traffic = threading.Thread(target=use, args=(network.a, 4_000_000, 4_000_000))
+    traffic.start()
+    for _ in range(3):
+        time.sleep(0.3)
+        assert meter.end(signal.SIGKILL) == -signal.SIGKILL
+        meter = Meter()
+        assert meter.last["epoch"] == epoch
+    traffic.join()
+    compared.check()
+    assert meter.end() == 0
+    assert compared.check()[0] > 4_000_000
+
+
+def test_a_second_process_is_refused(network):
+    with metering():
+        done = wiretoll("meter", "wg0", "--count", "1", check=False)
+        assert done.returncode == 1 and "another process runs the meter on wg0" in done.stderr
+        done = wiretoll("meter", "stop", "wg0", check=False)
+        assert done.returncode == 1 and "another process runs" in done.stderr
+        assert len(show()["peers"]) == 2, "looking is always possible"
+
+
+def flood(client, megabytes):
+    """More than a limit lets through, both ways, until nothing comes back."""
+    with contextlib.suppress(subprocess.TimeoutExpired, RuntimeError):
+        client.run("timeout", 3, sys.executable, lab.HERE / "traffic.py", "tcp", "10.99.0.1", 9000, megabytes * 1_000_000, 0,
+                   8_000_000, timeout=20)
+
+
+def test_a_limit_on_a_peer_cuts_exactly(network, tmp_path):
+    names = tmp_path / "names"
+    names.write_text(f"# who is who\n\n{network.a.public_key} anna's laptop\n{network.b.public_key}\tbob\n")
+    limit = 5_000_000
+    with metering("--names", names, "--limit", f"anna's laptop={limit}") as meter:
+        assert meter.peer(network.a.public_key)["name"] == "anna's laptop"
+        assert meter.peer(network.b.public_key)["name"] == "bob"
+        flood(network.a, 20)
+        lab.wait_for("the cut", lambda: meter.peer(network.a.public_key)["state"] == "limited")
+        peer = meter.peer(network.a.public_key)
+        counted = peer["upload_bytes"] + peer["download_bytes"]
+        assert limit - 1_000_000 < counted <= limit
+        assert peer["used_bytes"] == counted and peer["limit_bytes"] == limit and peer["refused_bytes"] > 0
+        assert network.a.run("ping", "-q", "-c", 3, "-i", 0.1, "-W", 1, "10.99.0.1", check=False).count(" 0 received") == 1
+        # The other peer does not notice.
+        compared = Compared(meter, network.b)
+        use(network.b)
+        compared.check()
+        assert meter.peer(network.b.public_key)["state"] == "ok"
+    # It holds with nobody there, and after a restart; a higher one lets through again.
+    assert network.a.run("ping", "-q", "-c", 2, "-i", 0.1, "-W", 1, "10.99.0.1", check=False).count(" 0 received") == 1
+    with metering("--limit", f"{network.a.public_key}={limit}") as meter:
+        flood(network.a, 3)
+        peer = meter.peer(network.a.public_key)
+        assert peer["upload_bytes"] + peer["download_bytes"] <= limit
+    with metering("--limit", f"{network.a.public_key}=8MB/month") as meter:
+        assert " 3 received" in network.a.run("ping", "-q", "-c", 3, "-i", 0.1, "-W", 2, "10.99.0.1")
+        flood(network.a, 20)
+        lab.wait_for("the second cut", lambda: meter.peer(network.a.public_key)["state"] == "limited")
+        peer = meter.peer(network.a.public_key)
+        assert 7_000_000 < peer["upload_bytes"] + peer["download_bytes"] <= 8_000_000
+    with metering() as meter:
+        assert meter.peer(network.a.public_key)["state"] == "ok"
+        assert " 3 received" in network.a.run("ping", "-q", "-c", 3, "-i", 0.1, "-W", 2, "10.99.0.1")
+
+
+def test_a_limit_on_the_interface(network):
+    with metering("--limit-interface", "4MiB/day", "--accounting", "uploads") as meter:
+        threads = [threading.Thread(target=flood, args=(client, 20)) for client in (network.a, network.b)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        lab.wait_for("the cut", lambda: meter.last["state"] == "limited")
+        uploads = sum(peer["upload_bytes"] for peer in meter.last["peers"]) + meter.last["unattributed"]["upload_bytes"]
+        assert 4 * 2**20 - 1_000_000 < uploads <= 4 * 2**20
+        assert meter.last["used_bytes"] == uploads
+        assert [peer["state"] for peer in meter.last["peers"]] == ["limited", "limited"]
+    used = show()["used_bytes"]
+    assert used == uploads
+    with metering("--limit-interface", "4MiB/day", "--accounting", "uploads") as meter:
+        flood(network.a, 2)
+        assert sum(peer["upload_bytes"] for peer in meter.last["peers"]) <= 4 * 2**20
+
+
+def test_the_history_survives_a_reboot(network, tmp_path):
+    state = tmp_path / "state"
+    options = ("--state", state, "--limit", f"{network.a.public_key}=6MB/month")
+    with metering(*options) as meter:
+        use(network.a, upload=3_000_000, download=0)
+        quiet(network.a)
+        lab.wait_for("the count", lambda: meter.peer(network.a.public_key)["upload_bytes"] > 3_000_000)
+        time.sleep(0.5)
+        before, epoch = meter.peer(network.a.public_key), meter.last["epoch"]
+    assert {path.name for path in state.iterdir()} == {"wg0.json", "wg0.json.lock"}
+    assert (state / "wg0.json").stat().st_mode & 0o777 == 0o600
+    # As after a reboot: neither pins nor /run are there.
+    for path in sorted(BPF.glob("*/*/*")):
+        path.unlink()
+    lab.run("umount", BPF)
+    shutil.rmtree("/run/wiretoll")
+    with metering(*options) as meter:
+        assert meter.last["epoch"] != epoch
+        after = meter.peer(network.a.public_key)
+        assert [after[key] for key in ("upload_bytes", "download_bytes", "upload_packets")] == [
+            before[key] for key in ("upload_bytes", "download_bytes", "upload_packets")]
+        compared = Compared(meter, network.b)
+        use(network.b)
+        compared.check()
+        flood(network.a, 20)
+        lab.wait_for("the cut", lambda: meter.peer(network.a.public_key)["state"] == "limited")
+        peer = meter.peer(network.a.public_key)
+        assert 5_000_000 < peer["upload_bytes"] + peer["download_bytes"] <= 6_000_000, "used before the reboot counts"
+        last = peer
+    wiretoll("meter", "stop", "wg0")
+    with metering("--state", state) as meter:
+        assert meter.peer(network.a.public_key)["upload_bytes"] >= last["upload_bytes"]
+    (state / "wg0.json").write_text("{}")
+    wiretoll("meter", "stop", "wg0", check=False)
+    done = wiretoll("meter", "wg0", "--count", "1", "--state", state, check=False)
+    assert done.returncode == 1 and "is no history" in done.stderr
+    shutil.rmtree(state)
+    for path in sorted(BPF.glob("*/*/*")):
+        path.unlink()
+    with contextlib.suppress(RuntimeError):
+        lab.run("umount", BPF)
+    shutil.rmtree("/run/wiretoll", ignore_errors=True)
+
+
+def parse_prometheus(text):
+    """The text format, strictly: each sample belongs to a family with HELP and TYPE, all of it in one block."""
+    kinds, helped, samples, family = {}, set(), {}, None
+    assert text.endswith("\n")
+    for line in text.splitlines():
+        head = re.fullmatch(r"# (HELP|TYPE) ([a-z_:][a-z0-9_:]*) (.+)", line)
+        if head and head[1] == "HELP":
+            assert head[2] not in helped
+            helped.add(head[2])
+        elif head:
+            assert head[2] in helped and head[2] not in kinds and head[3] in ("counter", "gauge")
+            family, kinds[head[2]] = head[2], head[3]
+        else:
+            sample = re.fullmatch(r'([a-z_]+)\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\} (\d+)', line)
+            assert sample and sample[1] == family, line
+            labels = re.findall(r'([a-z_]+)="((?:[^"\\]|\\.)*)"', sample[2])
+            key = (sample[1], frozenset(labels))
+            assert key not in samples
+            samples[key] = int(sample[3])
+    return kinds, samples
+
+
+def test_prometheus(network, tmp_path):
+    names = tmp_path / "names"
+    names.write_text(f'{network.a.public_key} a "quoted\\ name\n')
+    with metering("--prometheus", "127.0.0.1:9586", "--names", names, "--limit", f"{network.b.public_key}=1GB/day") as meter:
+        compared = Compared(meter, network.a)
+        use(network.a)
+        device = compared.check()
+        answer = urllib.request.urlopen("http://127.0.0.1:9586/metrics", timeout=10)
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        kinds, samples = parse_prometheus(answer.read().decode())
+        labels = {"interface": "wg0", "public_key": network.a.public_key, "name": 'a \\"quoted\\\\ name'}
+        for direction, count in zip(("upload", "download"), device):
+            key = ("wiretoll_peer_bytes_total", frozenset({**labels, "direction": direction}.items()))
+            assert samples[key] == count
+        assert kinds["wiretoll_peer_bytes_total"] == "counter" and kinds["wiretoll_peer_limit_bytes"] == "gauge"
+        assert [value for key, value in samples.items() if key[0] == "wiretoll_peer_limit_bytes"] == [10**9]
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen("http://127.0.0.1:9586/", timeout=10)
+        assert error.value.code == 404
+    done = wiretoll("meter", "wg0", "--prometheus", "everywhere", check=False)
+    assert done.returncode == 1 and "ADDRESS:PORT" in done.stderr
+
+
+def test_two_namespaces_with_the_same_name(network):
+    with metering() as meter:
+        other = lab.Host("other")
+        other.plug("pub", "eth0", "198.51.100.2/24")
+        server = Server(other.command)
+        client = make_client("cc", 4, server, "pub", "198.51.100.2")
+        try:
+            compared = Compared(meter, network.a)
+            # Its mounts are its own; the BPF file system was there before, so it is seen.
+            first = json.loads(wiretoll("meter", "wg0", "--count", "1", "--json", prefix=other.command()).stdout)
+            assert [peer["public_key"] for peer in first["peers"]] == [client.public_key]
+            assert first["epoch"] != meter.last["epoch"]
+            before = client.counters()
+            client.run("ping", "-q", "-c", 4, "-i", 0.05, "10.99.0.1")
+            quiet(client)
+            after = client.counters()
+            peer = show(prefix=other.command())["peers"][0]
+            assert (peer["upload_bytes"], peer["download_bytes"]) == (after[0] - before[0], after[1] - before[1])
+            assert compared.check() == (0, 0), "and nothing of it here"
+        finally:
+            wiretoll("meter", "stop", "wg0", prefix=other.command(), check=False)
+            server.close()
+
+
+def test_own_mounts_that_would_die(network):
+    lab.run("ip", "netns", "add", "alone")
+    lab.run("ip", "netns", "exec", "alone", "ip", "link", "add", "wg0", "type", "bridge")
+    done = wiretoll("meter", "wg0", "--count", "1", prefix=["unshare", "--mount"], check=False)
+    assert done.returncode == 1 and "mount -t bpf bpf /run/wiretoll/bpf" in done.stderr, done
+    lab.run("ip", "netns", "del", "alone")
+    shutil.rmtree("/run/wiretoll", ignore_errors=True)
+
+
+def test_an_interface_made_anew(network, tmp_path):
+    wiretoll("meter", "wg0", "--count", "1")
+    other = lab.Host("anew")
+    other.plug("pub", "eth0", "198.51.100.3/24")
+    server = Server(other.command)
+    client = make_client("cd", 5, server, "pub", "198.51.100.3")
+    state = tmp_path / "anew"
+    meter = Meter("--state", state, prefix=other.command())
+    client.run("ping", "-q", "-c", 3, "-i", 0.05, "10.99.0.1")
+    lab.wait_for("the count", lambda: meter.last["peers"][0]["upload_bytes"] == 252)
+    server.close()
+    assert meter.process.wait(15) == 1
+    assert meter.end() == 1 and "wg0 is gone" in "".join(meter.errors)
+    server.make()
+    server.admit(client)
+    meter = Meter("--state", state, prefix=other.command())
+    assert meter.last["peers"][0]["upload_bytes"] == 252
+    # Nobody sees it end this time: what was counted since the last sample is still found.
+    assert meter.end(signal.SIGKILL) == -signal.SIGKILL
+    reconnect(client, server, "198.51.100.3")
+    client.run("ping", "-q", "-c", 2, "-i", 0.05, "-W", 5, "10.99.0.1")
+    quiet(client)
+    server.close()
+    lab.wait_for("the end of wg0", lambda: not other.run("ls", "/sys/class/net/wg0", check=False))
+    server.make()
+    server.admit(client)
+    meter = Meter("--state", state, prefix=other.command())
+    assert meter.last["peers"][0]["upload_bytes"] == 504
+    assert meter.end() == 0
+    wiretoll("meter", "stop", "wg0", prefix=other.command())
+    server.close()
+
+
+class Shadow:
+    """A program put before everything at an interface's ingress by bpf(2) itself; it lets all pass."""
+
+    PROG_LOAD, LINK_CREATE, SYS_BPF, SCHED_CLS, TCX_INGRESS, BEFORE = 5, 28, 321, 3, 46, 8
+
+    def __init__(self, interface):
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        code = ctypes.create_string_buffer(struct.pack("<BBhiBBhi", 0xB7, 0, 0, -1, 0x95, 0, 0, 0))
+        license_text = ctypes.create_string_buffer(b"GPL")
+        program = self.bpf(self.PROG_LOAD, struct.pack("=IIQQ", self.SCHED_CLS, 2, ctypes.addressof(code),
+                                                       ctypes.addressof(license_text)))
+        self.fds = [program, self.bpf(self.LINK_CREATE, struct.pack("=IIII", program, socket.if_nametoindex(interface),
+                                                                    self.TCX_INGRESS, self.BEFORE))]
+
+    def bpf(self, command, attributes):
+        fd = self.libc.syscall(self.SYS_BPF, command, ctypes.create_string_buffer(attributes.ljust(128, b"\0")), 128)
+        if fd < 0:
+            raise OSError(ctypes.get_errno(), f"bpf command {command}")
+        return fd
+
+    def remove(self):
+        for fd in self.fds:
+            os.close(fd)
+
+
+def test_shadowed(network):
+    with metering() as meter:
+        assert meter.last["shadowed"] is False
+        if meter.last["attachment"] != "tcx":
+            pytest.skip("this kernel has no tcx links to put one before the meter's")
+        shadow = Shadow("wg0")
+        lab.wait_for("shadowed", lambda: meter.last["shadowed"])
+        lab.wait_for("the warning", lambda: any("shadowed: another program runs before" in line for line in meter.errors))
+        assert show()["shadowed"] is True
+        shadow.remove()
+        lab.wait_for("not shadowed any more", lambda: not meter.last["shadowed"])
+
+
+def test_top(network):
+    before = wiretoll("top", "wg0").stdout
+    assert network.a.public_key in before and "UP/S" in before
+    assert not Path("/run/wiretoll").exists(), "what a look attached is gone after it"
+    with metering("--limit", f"{network.b.public_key}=10MB"):
+        traffic = threading.Thread(target=lab.tcp, args=(network.b, "10.99.0.1"), kwargs={"upload": 3_000_000, "rate": 1_000_000})
+        traffic.start()
+        time.sleep(0.5)
+        table = wiretoll("top", "wg0").stdout.splitlines()
+        traffic.join()
+    rows = [line for line in table if network.a.public_key in line or network.b.public_key in line]
+    assert network.b.public_key in rows[0], "the fastest first"
+    assert re.search(r" [\d.]+ (kB|MB) .* \d+\.\d %", rows[0]), rows[0]
+
+
+def test_top_on_a_terminal(network):
+    wiretoll("meter", "wg0", "--count", "1")
+    for end in (b"q", b"\x03"):
+        controller, terminal = pty.openpty()
+        settings = termios.tcgetattr(terminal)
+        process = subprocess.Popen([str(WIRETOLL), "top", "wg0"], stdin=terminal, stdout=terminal, stderr=terminal,
+                                   start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        text = b""
+
+        def seen(words):
+            nonlocal text
+            if select.select([controller], [], [], 0.1)[0]:
+                text += os.read(controller, 65536)
+            return words in text
+
+        lab.wait_for("two screens", lambda: seen(b"") and text.count(b"PEER") >= 2)
+        assert termios.tcgetattr(terminal)[3] & termios.ECHO == 0
+        os.write(controller, end)
+        lab.wait_for("the end", lambda: process.poll() is not None)
+        lab.wait_for("the screen to be given back", lambda: seen(b"\x1b[?1049l"))
+        assert process.returncode == 0
+        assert termios.tcgetattr(terminal) == settings
+        os.close(controller)
+        os.close(terminal)
+    wiretoll("meter", "stop", "wg0")
+
+
+def test_stop_leaves_nothing(network):
+    wiretoll("meter", "wg0", "--count", "1", "--limit-interface", "1")
+    assert list(BPF.iterdir())
+    assert " 0 received" in network.a.run("ping", "-q", "-c", 2, "-i", 0.1, "-W", 1, "10.99.0.1", check=False)
+    wiretoll("meter", "stop", "wg0")
+    assert " 3 received" in network.a.run("ping", "-q", "-c", 3, "-i", 0.1, "-W", 2, "10.99.0.1")
+    assert not Path("/run/wiretoll").exists()
+    assert "/run/wiretoll" not in Path("/proc/mounts").read_text()
+    attached = json.loads(lab.run("bpftool", "-j", "net", "show", "dev", "wg0"))
+    assert all(not entries for part in attached for entries in part.values()), attached
