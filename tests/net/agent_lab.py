@@ -215,7 +215,7 @@ class Api:
         for record in batch["records"]:
             key = (epoch, record["slot"], record["incarnation"])
             before = self.totals.get(key, (None, None))[1]
-            for field in ("upload_bytes", "download_bytes", "upload_packets", "download_packets"):
+            for field in ("upload_bytes", "download_bytes", "upload_packets", "download_packets", "undelivered_bytes"):
                 if before and int(record[field]) < int(before[field]):
                     self.violations.append(f"{field} of slot {record['slot']} fell")
             self.totals[key] = (record["peer"], record)
@@ -332,11 +332,11 @@ class Gateway:
         self.wireguard = subprocess.Popen(inside("gw", *unprivileged("wireguard-go", "--foreground", "wg0")),
                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def start_agent(self):
+    def start_agent(self, *arguments):
         with self.log.open("a") as log:
             # A process that may not be traced cannot be searched for leaks: the unit tests are.
             self.agent = subprocess.Popen(
-                inside("gw", *unprivileged(BIN / "wiretoll-agent", "--base", self.base, "--bpf", self.bpf)),
+                inside("gw", *unprivileged(BIN / "wiretoll-agent", "--base", self.base, "--bpf", self.bpf, *arguments)),
                 stderr=log, env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
 
     def kill_agent(self):

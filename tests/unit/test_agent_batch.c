@@ -238,6 +238,47 @@ static void test_splits_are_monotonic(void **state)
 	}
 }
 
+/* Bytes found undelivered are a total like the others: alone they make a record, and they are split by time.
+ */
+static void test_undelivered_is_a_total(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T13:30:00Z", "2026-11-22T14:30:00Z");
+	struct slots slots = make_slots();
+	struct batch_record record;
+	json_t *batch;
+
+	(void)state;
+	assign(&slots, peer_a);
+	sample(&slots, 1, 0, 5000);
+	slots.slots[1].undelivered = 100;
+	batch_settled(&slots, 1);
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 0);
+	json_decref(batch);
+	slots.slots[1].undelivered = 301;
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 2);
+	assert_int_equal(count_of(record_at(batch, 0), "undelivered_bytes"), 200);
+	assert_int_equal(count_of(record_at(batch, 0), "download_bytes"), 5000);
+	assert_int_equal(count_of(record_at(batch, 1), "undelivered_bytes"), 301);
+	assert_int_equal(batch_parse_record(record_at(batch, 1), &record), 0);
+	assert_int_equal(record.undelivered, 301);
+	/* Files of earlier versions do not have the field; a wrong one is refused. */
+	json_object_del(record_at(batch, 1), "undelivered_bytes");
+	assert_int_equal(batch_parse_record(record_at(batch, 1), &record), 0);
+	assert_int_equal(record.undelivered, 0);
+	json_object_set_new(record_at(batch, 1), "undelivered_bytes", json_string("-1"));
+	assert_int_equal(batch_parse_record(record_at(batch, 1), &record), -EINVAL);
+	json_decref(batch);
+	/* What was found only since is not in a batch before it is on disk. */
+	batch_settled(&slots, 2);
+	slots.slots[1].audit.undelivered = 999;
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 0);
+	json_decref(batch);
+	slots_free(&slots);
+}
+
 static void test_states_grant_and_nulls(void **state)
 {
 	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
@@ -388,6 +429,7 @@ int main(void)
 		cmocka_unit_test(test_an_edge_belongs_to_the_hour_before),
 		cmocka_unit_test(test_unknown_totals_are_not_split),
 		cmocka_unit_test(test_splits_are_monotonic),
+		cmocka_unit_test(test_undelivered_is_a_total),
 		cmocka_unit_test(test_states_grant_and_nulls),
 		cmocka_unit_test(test_renewed_batch_keeps_its_counts),
 		cmocka_unit_test(test_parse_gives_back_what_was_built),

@@ -103,6 +103,7 @@ struct agent {
 	uint64_t applied_revision;
 	json_t *cannot_apply; /* array, or NULL: nothing */
 	bool shadowed;        /* a program before the meter's may end the chain: said in the reports */
+	int64_t settle_ns;    /* see meter/audit.h */
 	loop_tag settling;
 	loop_tag repairing;
 	unsigned repairs; /* in a row */
@@ -138,6 +139,15 @@ void report_make(struct agent *agent);
 void report_make_at(struct agent *agent, int64_t covered_to_ns);
 void report_state(struct agent *agent, enum gateway_state state);
 WT_MUST_CHECK int report_append_final(struct agent *agent); /* blocking, for an epoch that is over at start */
+
+/*
+ * fair.c: each peer's audit. fair_expect() precedes the steps of a plan: from there on, peers that are made
+ * begin at 0 in WireGuard. fair_take() follows each dump, with the boot time between the last sample of the
+ * meter and the dump.
+ */
+void fair_expect(struct agent *agent, const struct desired *desired, const struct plan *plan);
+void fair_take(struct agent *agent, uint32_t slot, const struct wg_peer *live, int64_t boot_ns);
+void fair_finish(struct agent *agent, int64_t boot_ns); /* after the last peer of a dump */
 
 /* status.c: what WireGuard says about the peers, as far as it is news; NULL when it cannot be asked. */
 json_t *status_collect(struct agent *agent);
@@ -191,11 +201,15 @@ void resolve_begin(struct agent *agent, const uint8_t peer_id[static UUID_SIZE],
 /* cannot.c: says in the log, and in the reports until the next state, what could not be applied. */
 void cannot_clear(struct agent *agent);
 void cannot_add(struct agent *agent, const char *what, const char *format, ...) WT_PRINTF(3, 4);
+void cannot_remove(struct agent *agent, const char *what); /* it holds no longer */
 
 /* backoff.c: how long to wait: full jitter below 0.2 s, doubling with each failure to 10 s. */
 int64_t backoff_ns(unsigned failures);
 
-/* bases.c: what reused slots began at, in BASE/slots.json. */
+/*
+ * bases.c: what reused slots began at, and what was found undelivered, in BASE/slots.json. Once it is saved,
+ * batches say it.
+ */
 WT_MUST_CHECK int bases_save(struct agent *agent);
 WT_MUST_CHECK int bases_load(struct agent *agent);
 

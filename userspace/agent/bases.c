@@ -13,15 +13,16 @@
 
 static const struct meter_totals nothing;
 
-/* The fields of a base in the file, in the order of struct meter_totals; refused packets are not kept. */
+/* What the file holds of a slot; refused packets are not kept. */
 static json_t *base_json(uint32_t number, const struct slot *slot)
 {
-	return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "slot", (json_int_t)number, "incarnation",
-			 (json_int_t)slot->incarnation, "upload_bytes", json_u64(slot->base.upload_bytes),
-			 "download_bytes", json_u64(slot->base.download_bytes), "upload_packets",
-			 json_u64(slot->base.upload_packets), "download_packets",
-			 json_u64(slot->base.download_packets), "refused_bytes",
-			 json_u64(slot->base.refused_bytes));
+	return json_pack(
+		"{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "slot", (json_int_t)number, "incarnation",
+		(json_int_t)slot->incarnation, "upload_bytes", json_u64(slot->base.upload_bytes),
+		"download_bytes", json_u64(slot->base.download_bytes), "upload_packets",
+		json_u64(slot->base.upload_packets), "download_packets",
+		json_u64(slot->base.download_packets), "refused_bytes", json_u64(slot->base.refused_bytes),
+		"undelivered_bytes", json_u64(slot->audit.undelivered));
 }
 
 static json_t *bases_json(const struct agent *agent)
@@ -32,7 +33,7 @@ static json_t *bases_json(const struct agent *agent)
 	for (uint32_t number = 1; bases && number < agent->slots.end; number++) {
 		const struct slot *slot = &agent->slots.slots[number];
 
-		if (totals_equal(&slot->base, &nothing))
+		if (totals_equal(&slot->base, &nothing) && slot->audit.undelivered == 0)
 			continue;
 		if (json_array_append_new(bases, base_json(number, slot)) < 0) {
 			json_decref(bases);
@@ -47,23 +48,34 @@ int bases_save(struct agent *agent)
 {
 	json_t *object _cleanup_json_ = bases_json(agent);
 	char path[PATH_MAX], *text _cleanup_free_ = object ? json_dumps(object, JSON_COMPACT) : NULL;
+	int r;
 
 	if (!text)
 		return -ENOMEM;
 	snprintf(path, sizeof(path), "%s/slots.json", agent->base);
-	return file_replace(path, text, strlen(text), 0600);
+	r = file_replace(path, text, strlen(text), 0600);
+	if (r < 0)
+		return r;
+	for (uint32_t number = 1; number < agent->slots.end; number++)
+		agent->slots.slots[number].undelivered = agent->slots.slots[number].audit.undelivered;
+	return 0;
 }
 
 static int take_base(struct agent *agent, const json_t *item)
 {
 	struct batch_record record;
+	struct slot *slot;
 	int r = batch_parse_record(item, &record);
 
 	if (r < 0)
 		return r;
-	if (record.slot < agent->slots.end &&
-	    agent->slots.slots[record.slot].incarnation == record.incarnation)
-		agent->slots.slots[record.slot].base = record.totals;
+	if (record.slot >= agent->slots.end)
+		return 0;
+	slot = &agent->slots.slots[record.slot];
+	if (slot->incarnation != record.incarnation)
+		return 0;
+	slot->base = record.totals;
+	slot->undelivered = slot->audit.undelivered = slot->audit.kept = record.undelivered;
 	return 0;
 }
 

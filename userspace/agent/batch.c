@@ -46,17 +46,17 @@ static json_t *key_json(const struct key *key)
 }
 
 static json_t *record_json(const struct slots *slots, uint32_t slot, int64_t hour_ns,
-			   const struct meter_totals *totals)
+			   const struct meter_totals *totals, uint64_t undelivered)
 {
 	const struct slot *at = &slots->slots[slot];
 
-	return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o}", "slot", (json_int_t)slot,
+	return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "slot", (json_int_t)slot,
 			 "incarnation", (json_int_t)at->incarnation, "peer",
 			 slot == WT_SLOT_UNATTRIBUTED ? json_null() : uuid_json(at->peer_id), "hour",
 			 instant(hour_ns), "upload_bytes", json_u64(totals->upload_bytes), "download_bytes",
 			 json_u64(totals->download_bytes), "upload_packets", json_u64(totals->upload_packets),
-			 "download_packets", json_u64(totals->download_packets), "undelivered_bytes", "0",
-			 "refused_bytes", json_u64(totals->refused_bytes));
+			 "download_packets", json_u64(totals->download_packets), "undelivered_bytes",
+			 json_u64(undelivered), "refused_bytes", json_u64(totals->refused_bytes));
 }
 
 static uint64_t share(uint64_t from, uint64_t to, int64_t elapsed, int64_t whole)
@@ -93,14 +93,17 @@ static int append_records(const struct batch_head *head, const struct slots *slo
 	if (hour < last_hour - SPLIT_HOURS_MAX * NSEC_PER_HOUR)
 		hour = last_hour - SPLIT_HOURS_MAX * NSEC_PER_HOUR;
 	for (; hour < last_hour; hour += NSEC_PER_HOUR) {
-		struct meter_totals reached =
-			totals_between(&at->batched, &at->sampled, hour + NSEC_PER_HOUR - from, to - from);
+		int64_t elapsed = hour + NSEC_PER_HOUR - from;
+		struct meter_totals reached = totals_between(&at->batched, &at->sampled, elapsed, to - from);
+		uint64_t undelivered = share(at->undelivered_batched, at->undelivered, elapsed, to - from);
 
-		if (json_array_append_new(records, record_json(slots, slot, hour, &reached)) < 0)
+		if (json_array_append_new(records, record_json(slots, slot, hour, &reached, undelivered)) < 0)
 			return -ENOMEM;
 	}
-	return json_array_append_new(records, record_json(slots, slot, last_hour, &at->sampled)) < 0 ? -ENOMEM
-												     : 0;
+	return json_array_append_new(records,
+				     record_json(slots, slot, last_hour, &at->sampled, at->undelivered)) < 0
+		       ? -ENOMEM
+		       : 0;
 }
 
 static json_t *records_json(const struct batch_head *head, const struct slots *slots)
@@ -110,7 +113,7 @@ static json_t *records_json(const struct batch_head *head, const struct slots *s
 	for (uint32_t slot = 0; records && slot < slots->end; slot++) {
 		const struct slot *at = &slots->slots[slot];
 
-		if (totals_equal(&at->batched, &at->sampled))
+		if (totals_equal(&at->batched, &at->sampled) && at->undelivered == at->undelivered_batched)
 			continue;
 		if (append_records(head, slots, slot, records) < 0) {
 			json_decref(records);
@@ -179,6 +182,7 @@ void batch_settled(struct slots *slots, uint64_t seq)
 		struct slot *at = &slots->slots[slot];
 
 		at->batched = at->sampled;
+		at->undelivered_batched = at->undelivered;
 		at->known = true;
 		if (at->flags == WT_OWNER_RETIRING && at->retire_seq == 0)
 			at->retire_seq = seq;
@@ -229,10 +233,15 @@ int batch_parse_record(const json_t *record, struct batch_record *ret_record)
 		{"download_packets", &parsed.totals.download_packets},
 		{"refused_bytes", &parsed.totals.refused_bytes},
 	};
+	int r;
 
 	for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
 		if (json_read_u64(record, counts[i].field, counts[i].value, NULL) < 0)
 			return -EINVAL;
+	/* Files of earlier versions do not have it. */
+	r = json_read_u64(record, "undelivered_bytes", &parsed.undelivered, NULL);
+	if (r < 0 && r != -ENOENT)
+		return -EINVAL;
 	*ret_record = parsed;
 	return 0;
 }

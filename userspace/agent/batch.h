@@ -71,6 +71,7 @@ struct batch_summary {
 struct batch_record {
 	uint32_t slot, incarnation;
 	struct meter_totals totals; /* refused packets are not in a batch: 0 */
+	uint64_t undelivered;
 };
 
 /* Returns -EINVAL for a body that no batch_build() made. */

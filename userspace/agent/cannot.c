@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 
@@ -27,4 +28,18 @@ void cannot_add(struct agent *agent, const char *what, const char *format, ...)
 	if (json_array_append_new(agent->cannot_apply,
 				  json_pack("{s:s, s:s}", "what", what, "reason", reason)) < 0)
 		log_error("could not put this into the report: out of memory");
+}
+
+void cannot_remove(struct agent *agent, const char *what)
+{
+	json_t *item;
+	size_t i = 0;
+
+	while ((item = json_array_get(agent->cannot_apply, i))) {
+		if (strcmp(json_string_value(json_object_get(item, "what")), what) == 0)
+			json_array_remove(agent->cannot_apply, i);
+		else
+			i++;
+	}
+	log_info("no longer in the way: %s", what);
 }

@@ -4,12 +4,14 @@
 #include <malloc.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
 #include "agent/run.h"
 #include "base/log.h"
+#include "meter/audit.h"
 
 #define VERSION "0.1.0"
 
@@ -27,6 +29,7 @@ static const char help_text[] =
 struct options {
 	const char *base, *bpf;
 	enum log_level level;
+	int64_t settle_seconds;
 	bool help, version;
 };
 
@@ -36,13 +39,28 @@ static int usage_error(const char *message, const char *value)
 	return 2;
 }
 
+/* For tests, which cannot wait for what is settled after 100 s. */
+static int parse_settle(const char *text, int64_t *ret_seconds)
+{
+	char *end;
+	long seconds = strtol(text, &end, 10);
+
+	if (end == text || *end || seconds < 1 || seconds > 3600)
+		return usage_error("--settle-seconds is no number from 1 to 3600: ", text);
+	*ret_seconds = seconds;
+	return 0;
+}
+
 /* Returns 0, or 2 after a message. */
 static int parse_options(int argc, char **argv, struct options *options)
 {
-	static const struct option known[] = {
-		{"base", required_argument, NULL, 'b'},      {"bpf", required_argument, NULL, 'p'},
-		{"log-level", required_argument, NULL, 'l'}, {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'v'},         {NULL, 0, NULL, 0}};
+	static const struct option known[] = {{"base", required_argument, NULL, 'b'},
+					      {"bpf", required_argument, NULL, 'p'},
+					      {"log-level", required_argument, NULL, 'l'},
+					      {"help", no_argument, NULL, 'h'},
+					      {"version", no_argument, NULL, 'v'},
+					      {"settle-seconds", required_argument, NULL, 's'},
+					      {NULL, 0, NULL, 0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -57,6 +75,10 @@ static int parse_options(int argc, char **argv, struct options *options)
 			if (log_level_parse(optarg, &options->level) < 0)
 				return usage_error("--log-level is none of error, warning, info, debug: ",
 						   optarg);
+			break;
+		case 's':
+			if (parse_settle(optarg, &options->settle_seconds) != 0)
+				return 2;
 			break;
 		case 'h':
 			options->help = true;
@@ -77,7 +99,7 @@ static int parse_options(int argc, char **argv, struct options *options)
 
 int main(int argc, char **argv)
 {
-	struct options options = {.level = LOG_LEVEL_INFO};
+	struct options options = {.level = LOG_LEVEL_INFO, .settle_seconds = AUDIT_SETTLE_SECONDS};
 	int status = parse_options(argc, argv, &options);
 
 	if (status != 0)
@@ -100,5 +122,5 @@ int main(int argc, char **argv)
 		log_error("could not initialise the cryptographic library");
 		return 1;
 	}
-	return run_agent(options.base, options.bpf);
+	return run_agent(options.base, options.bpf, options.settle_seconds);
 }

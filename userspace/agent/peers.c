@@ -201,6 +201,7 @@ static int try_once(struct agent *agent, const struct desired *desired, const st
 		r = -ENOMEM;
 	if (r == 0) {
 		remember_leaving(agent, desired, plan, device);
+		fair_expect(agent, desired, plan);
 		r = execute(agent, plan);
 	}
 	plan_free(plan);

@@ -79,6 +79,7 @@ static void restore_record(struct slots *slots, const struct batch_record *recor
 	if (slot->incarnation != record->incarnation)
 		return;
 	slot->batched = record->totals;
+	slot->undelivered_batched = record->undelivered;
 	slot->known = true;
 }
 

@@ -174,15 +174,25 @@ static void write_body(struct agent *agent)
 		write_failed(agent, journal_finish(agent->journal, r));
 }
 
-/* A program that ends the chain before the meter's hides packets from it. */
-static void watch_shadow(struct agent *agent)
+/* A program in front of the meter's may hide packets from it. Returns whether the meter is there. */
+static bool watch_chain(struct agent *agent)
 {
-	bool shadowed = meter_is_shadowed(agent->meter) == 1;
+	int r = meter_is_shadowed(agent->meter);
+	bool shadowed = r == 1;
 
+	if (r == -ENOLINK && agent->leaving == STAYING) {
+		/* The next start seals this epoch, and attaches anew. */
+		log_error("the meter was taken off %s: starting over", agent->config.interface);
+		agent_exit(agent, 1);
+		return false;
+	}
 	if (shadowed && !agent->shadowed)
 		cannot_add(agent, "meter",
 			   "shadowed: a program that runs before it may hide packets from it");
+	if (!shadowed && agent->shadowed)
+		cannot_remove(agent, "meter");
 	agent->shadowed = shadowed;
+	return true;
 }
 
 void report_make_at(struct agent *agent, int64_t covered_to_ns)
@@ -199,7 +209,8 @@ void report_make_at(struct agent *agent, int64_t covered_to_ns)
 	}
 	agent->report.due = false;
 	agent->report.next_boot_ns = clock_boot_ns() + agent->config.report_every * NSEC_PER_SEC;
-	watch_shadow(agent);
+	if (!watch_chain(agent))
+		return;
 	status = status_collect(agent);
 	r = build(agent, covered_to_ns, agent->leaving == LEAVING_GONE, status);
 	if (r < 0) {

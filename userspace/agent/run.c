@@ -238,11 +238,12 @@ static void close_all(struct agent *agent)
 		close(agent->signal_fd);
 }
 
-int run_agent(const char *base, const char *bpf_folder)
+int run_agent(const char *base, const char *bpf_folder, int64_t settle_seconds)
 {
 	char pin_folder[PATH_MAX];
 	struct agent agent = {.base = base,
 			      .pin_folder = pin_folder,
+			      .settle_ns = settle_seconds * NSEC_PER_SEC,
 			      .signal_fd = -1,
 			      .resolver_pipe = {-1, -1},
 			      .exit_status = 1};

@@ -3,7 +3,12 @@
 #ifndef WIRETOLL_AGENT_RUN_H
 #define WIRETOLL_AGENT_RUN_H
 
-/* Runs until the gateway is deleted (returns 0), or the agent is stopped or cannot go on (returns 1). */
-int run_agent(const char *base, const char *bpf_folder);
+#include <stdint.h>
+
+/*
+ * Runs until the gateway is deleted (returns 0), or the agent is stopped or cannot go on (returns 1).
+ * settle_seconds: see meter/audit.h.
+ */
+int run_agent(const char *base, const char *bpf_folder, int64_t settle_seconds);
 
 #endif

@@ -9,6 +9,7 @@
 #define WIRETOLL_AGENT_SLOTS_H
 
 #include "agent/uuid.h"
+#include "meter/audit.h"
 #include "meter/meter.h"
 
 struct slot {
@@ -22,7 +23,10 @@ struct slot {
 	struct meter_totals base;
 	struct meter_totals batched; /* what batches have said, less base */
 	struct meter_totals sampled; /* the last sample, less base */
-	uint64_t status_hash;        /* of the handshake and endpoint last reported */
+	uint64_t status_hash;        /* of what was last reported of handshake, endpoint and audit */
+	struct audit audit;          /* begins with the incarnation */
+	uint64_t undelivered;        /* what batches may say of it: it is on disk */
+	uint64_t undelivered_batched;
 };
 
 struct slots {
