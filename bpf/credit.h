@@ -23,8 +23,12 @@
 #define READ_ONCE(word) (*(const volatile __typeof__(word) *)&(word))
 #endif
 
-/* For what most packets do not need. */
+/* For what most packets do not need. The verifier looks at a global function once, and not at each call. */
+#ifdef __bpf__
+#define WT_SELDOM __attribute__((noinline))
+#else
 #define WT_SELDOM static __attribute__((noinline))
+#endif
 
 /* A failed compare-and-swap means that another CPU has drawn; so many in a row need as many CPUs. */
 #define DRAW_TRIES 16
@@ -117,7 +121,7 @@ WT_SELDOM int take_up(struct wt_pool *p, __u32 slot, __u64 state)
 	__u32 next = state_field(state, WT_STATE_NEXT_SHIFT) - 1;
 	__u64 claimed;
 
-	if ((state & WT_STATE_TAKING_UP) || next >= 3 ||
+	if (!p || (state & WT_STATE_TAKING_UP) || next >= 3 ||
 	    READ_ONCE(p->grants[next].not_before) > bpf_ktime_get_boot_ns())
 		return 0;
 	claimed = state & (WT_STATE_REASONS | WT_STATE_PEERS);
@@ -148,7 +152,7 @@ WT_SELDOM int draw(struct wt_pool *p, struct wt_purse *purse, __u64 state, __u64
 	__u32 live = state_field(state, WT_STATE_LIVE_SHIFT);
 	__u64 base, ceiling, ended, drawn, lease;
 
-	if (live >= 3)
+	if (!p || !purse || live >= 3)
 		return DRAW_CHANGED;
 	base = READ_ONCE(p->grants[live].base);
 	ceiling = READ_ONCE(p->grants[live].ceiling);
@@ -253,7 +257,8 @@ WT_INLINE int has_lease(const struct wt_purse *purse, __u64 state, __u64 bytes)
 	       purse->lease >= bytes;
 }
 
-WT_SELDOM int admit_slowly(struct wt_pool *p, struct wt_purse *purse, __u32 direction, __u64 bytes)
+static __attribute__((noinline)) int admit_slowly(struct wt_pool *p, struct wt_purse *purse, __u32 direction,
+						  __u64 bytes)
 {
 	struct wt_claim claim = {.pool = p, .purse = purse, .bytes = bytes, .direction = direction};
 	int judgement = reserve(&claim);

@@ -27,7 +27,7 @@ struct wt_packet {
 	__u32 length; /* from the IP header on */
 };
 
-/* Takes the bytes from beyond the linear part, too; plain access is for the headers at its front. */
+/* Takes the bytes from beyond the linear part, too. */
 WT_INLINE int wt_load(const struct wt_packet *packet, __u32 offset, void *to, const __u32 size)
 {
 	return bpf_skb_load_bytes(packet->skb, packet->start + offset, to, size);
@@ -140,9 +140,8 @@ WT_INLINE __u32 wt_find_transport6(const struct wt_packet *packet, __u8 *ret_pro
 }
 
 /* Bytes in front of the payload, which every segment repeats; 0 when they cannot be told. */
-WT_INLINE __u32 wt_repeated_header(const struct wt_packet *packet)
+WT_INLINE __u32 wt_repeated_header(const struct wt_packet *packet, __u32 version)
 {
-	__u32 version = wt_ip_version(packet);
 	__u8 protocol = 0, doff;
 	__u32 offset;
 
@@ -163,23 +162,32 @@ WT_INLINE __u32 wt_repeated_header(const struct wt_packet *packet)
  * that it repeats. Neither gso_segs nor the IP length is believed: a guest or a TUN writer chooses the
  * first, and large aggregates leave the second 0. Never less than the packet's length.
  */
-WT_INLINE struct wt_weight wt_weigh(const struct wt_packet *packet, __u32 gso_size, __u32 gso_segs)
+WT_INLINE struct wt_weight wt_weigh_segments(__u32 length, __u32 header, __u32 gso_size)
 {
-	struct wt_weight weight = {.bytes = packet->length, .packets = 1};
-	__u32 header;
+	struct wt_weight weight = {.bytes = length, .packets = 1};
 
-	if (!gso_size) {
-		weight.unparsed = gso_segs > 1 || !wt_ip_version(packet);
-		return weight;
-	}
-	header = wt_repeated_header(packet);
-	if (!header || header >= packet->length) {
+	if (!header || header >= length) {
 		weight.unparsed = 1;
 		return weight;
 	}
-	weight.packets = ((__u64)(packet->length - header) + gso_size - 1) / gso_size;
+	weight.packets = ((__u64)(length - header) + gso_size - 1) / gso_size;
 	weight.bytes += (weight.packets - 1) * header;
 	return weight;
+}
+
+/* What is no aggregate; `version` is what wt_ip_version() tells of it. */
+WT_INLINE struct wt_weight wt_weigh_single(__u32 length, __u32 version, __u32 gso_segs)
+{
+	return (struct wt_weight){.bytes = length, .packets = 1, .unparsed = gso_segs > 1 || !version};
+}
+
+WT_INLINE struct wt_weight wt_weigh(const struct wt_packet *packet, __u32 gso_size, __u32 gso_segs)
+{
+	__u32 version = wt_ip_version(packet);
+
+	if (!gso_size)
+		return wt_weigh_single(packet->length, version, gso_segs);
+	return wt_weigh_segments(packet->length, wt_repeated_header(packet, version), gso_size);
 }
 
 #endif

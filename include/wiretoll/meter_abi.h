@@ -29,17 +29,6 @@
 
 #define WT_NO_CEILING (~0ULL)
 
-/* Keys of the attribution tries: prefix length in bits, then the address in network byte order. */
-struct wt_prefix4 {
-	__u32 prefix_length;
-	__u8 address[4];
-};
-
-struct wt_prefix6 {
-	__u32 prefix_length;
-	__u8 address[16];
-};
-
 /* Which slot a prefix is counted in. The incarnation tells a re-used slot from its earlier owner. */
 struct wt_attribution {
 	__u32 slot;
@@ -178,8 +167,6 @@ struct wt_event {
 #define WT_EVENT_EXHAUSTED 1
 #define WT_EVENT_TAKEN_UP  2 /* the next cycle's grant has come into force */
 
-_Static_assert(sizeof(struct wt_prefix4) == 8, "layout");
-_Static_assert(sizeof(struct wt_prefix6) == 20, "layout");
 _Static_assert(sizeof(struct wt_attribution) == 8, "layout");
 _Static_assert(sizeof(struct wt_cell) == 64, "a cell is one cache line");
 _Static_assert(sizeof(struct wt_interface_cell) == 128, "layout");

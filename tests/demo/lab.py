@@ -8,6 +8,7 @@ instances, from ping's replies, or from the maps read by plain bpf(2) calls.
 import contextlib
 import ctypes
 import json
+import mmap
 import os
 import re
 import signal
@@ -206,27 +207,34 @@ class Pinger:
 
 # ---- the maps and WireGuard, read without Wiretoll's code ---------------------------------------------------------
 
-class PinnedTrie:
-    """A pinned longest-prefix trie of the attribution, read with bpf(2)."""
+class PinnedPrefixes:
+    """The pinned buckets of the IPv4 attribution table, mapped into memory: eight words a bucket, of which the first
+    has a tag for each of the others (0: free), and those a prefix: its address, a bit set below it, and the slot."""
 
-    BPF_MAP_LOOKUP_ELEM, BPF_OBJ_GET, SYS_BPF = 1, 7, 321
+    BPF_OBJ_GET, BPF_OBJ_GET_INFO_BY_FD, SYS_BPF = 7, 15, 321
+    BUCKET, SLOT_BITS = struct.Struct("=8Q"), 20
 
     def __init__(self, path):
         self.libc = ctypes.CDLL(None, use_errno=True)
         name = ctypes.create_string_buffer(str(path).encode())
-        self.fd = self._bpf(self.BPF_OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0))
-        if self.fd < 0:
+        fd = self._bpf(self.BPF_OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0))
+        info = ctypes.create_string_buffer(80)
+        if fd < 0 or self._bpf(self.BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, 80, ctypes.addressof(info))):
             raise OSError(ctypes.get_errno(), f"bpf object {path}")
+        _kind, _id, _key_size, value_size, entries = struct.unpack_from("=5I", info)
+        assert value_size == self.BUCKET.size, "a bucket is as described above"
+        self.buckets = mmap.mmap(fd, entries * value_size, mmap.MAP_SHARED, mmap.PROT_READ)
+        os.close(fd)
 
     def _bpf(self, command, attributes):
         buffer = ctypes.create_string_buffer(attributes.ljust(128, b"\0"))
         return self.libc.syscall(self.SYS_BPF, command, buffer, 128)
 
     def holds(self, address):
-        key = ctypes.create_string_buffer(struct.pack("=I4s", 32, socket.inet_aton(address)), 8)
-        value = ctypes.create_string_buffer(8)
-        return self._bpf(self.BPF_MAP_LOOKUP_ELEM, struct.pack(
-            "=IIQQQ", self.fd, 0, ctypes.addressof(key), ctypes.addressof(value), 0)) == 0
+        """Whether the address itself is a peer's."""
+        prefix = int.from_bytes(socket.inet_aton(address), "big") << 1 | 1
+        return any(words[0] >> 8 * way & 0xff and words[way] >> self.SLOT_BITS == prefix
+                   for words in self.BUCKET.iter_unpack(self.buckets) if words[0] for way in range(1, 8))
 
 
 class Uapi:

@@ -21,7 +21,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-from lab import (Api, Client, Host, Pinger, PinnedTrie, Sink, Uapi, process_of, run, tcp, udp, udp_errors_of, wait_for)
+from lab import (Api, Client, Host, Pinger, PinnedPrefixes, Sink, Uapi, process_of, run, tcp, udp, udp_errors_of, wait_for)
 
 GB = 10 ** 9
 ALLOWANCE_L1 = 90_000_000
@@ -300,7 +300,7 @@ class Scenario:
         key = base64.b64decode(self.victim.public_key).hex()
         agent = process_of(RUNDIR / "gw" / gateway / "agent.pid")
         wireguard = Uapi(f"/proc/{agent}/root/run/wireguard/wg0.sock")
-        trie = PinnedTrie(self.find_pin(agent, gateway))
+        prefixes = PinnedPrefixes(self.find_pin(agent, gateway))
         wait_for("the victim reaches its instance", lambda: "1 received" in self.victim.run(
             "ping", "-n", "-c", "1", "-W", "1", "10.1.0.11", check=False))
 
@@ -322,12 +322,12 @@ class Scenario:
                 timed({"keepalive": seconds},
                       lambda: wireguard.peers().get(key, {}).get("persistent_keepalive_interval") == str(seconds))
             elif kind == "disable":
-                timed({"enabled": False}, lambda: key not in wireguard.peers() and not trie.holds(address))
+                timed({"enabled": False}, lambda: key not in wireguard.peers() and not prefixes.holds(address))
                 before = arrived()
                 time.sleep(0.03)
                 passed_while_off += arrived() - before
             else:
-                timed({"enabled": True}, lambda: key in wireguard.peers() and trie.holds(address))
+                timed({"enabled": True}, lambda: key in wireguard.peers() and prefixes.holds(address))
                 enabled = time.time()
                 wait_for("the enabled peer is back", lambda: disturbed.replies and disturbed.replies[-1] > enabled,
                          timeout=5, step=0.002)
@@ -349,9 +349,9 @@ class Scenario:
 
     @staticmethod
     def find_pin(agent, gateway):
-        """The IPv4 attribution trie among the gateway's pins, seen through the agent's mount namespace."""
+        """The IPv4 attribution table among the gateway's pins, seen through the agent's mount namespace."""
         folder = Path(f"/proc/{agent}/root{RUNDIR}/gw/{gateway}/bpf")
-        return next(path for path in folder.rglob("*") if path.name in ("prefixes4", "prefix4"))
+        return next(path for path in folder.rglob("buckets4") if path.parent.name == "live")
 
     def arrivals_and_receipts(self):
         """Bytes let through by gw1: what reached the instances, and what reached the clients."""

@@ -4,13 +4,18 @@
 #define WIRETOLL_METER_INTERNAL_H
 
 #include "meter/meter.h"
+#include "meter/attribution.h"
 
 struct ring_buffer;
 
 /* Everything that is pinned, each under its name. */
 enum meter_object {
-	OBJECT_PREFIXES4,
-	OBJECT_PREFIXES6,
+	OBJECT_TABLE,
+	OBJECT_WINDOWS,
+	OBJECT_BUCKETS4,
+	OBJECT_BUCKETS6,
+	OBJECT_HINT_LINES,
+	OBJECT_INCARNATIONS,
 	OBJECT_CELLS,
 	OBJECT_INTERFACE_CELLS,
 	OBJECT_POOL,
@@ -39,6 +44,7 @@ struct meter {
 	uint64_t *flagged_peers;
 	const struct wt_meta *meta;
 	struct wt_owner *owners;
+	struct attribution_table table;
 	size_t sizes[OBJECT_MAPS]; /* of the mappings above */
 	struct ring_buffer *events;
 	struct meter_identity identity;

@@ -12,11 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PREFIXES_PER_PEER 8
-#define ETHERNET_HEADER   14
+#define ETHERNET_HEADER 14
 
 static int silent(enum libbpf_print_level level, const char *format, va_list arguments)
 {
@@ -110,8 +110,9 @@ int meter_adopt(const struct meter_options *options, struct meter **ret_meter)
 	if (r < 0)
 		return r;
 	meter->stale = !is_current(meter, options->interface);
-	r = meter->stale ? -ESTALE : 0;
-	*ret_meter = TAKE_PTR(meter);
+	r = meter->stale ? -ESTALE : attribution_recover(&meter->table);
+	if (r == 0 || r == -ESTALE)
+		*ret_meter = TAKE_PTR(meter);
 	return r;
 }
 
@@ -130,12 +131,17 @@ static int link_header(const char *interface, uint32_t *ret_size)
 
 static int set_sizes(struct meter_bpf *bpf, const struct wt_meta *meta)
 {
+	const uint32_t buckets = wt_buckets(meta->capacity), hints = wt_hints(meta->capacity);
+	const uint32_t window_lines = wt_window_size(meta->capacity) / WT_WINDOW_LINE;
 	const struct {
 		struct bpf_map *map;
 		uint32_t entries;
 	} sizes[] = {
-		{bpf->maps.prefixes4, meta->capacity * PREFIXES_PER_PEER},
-		{bpf->maps.prefixes6, meta->capacity * PREFIXES_PER_PEER},
+		{bpf->maps.windows, WT_FAMILIES * window_lines},
+		{bpf->maps.buckets4, buckets},
+		{bpf->maps.buckets6, buckets},
+		{bpf->maps.hint_lines, hints / WT_HINT_LINE},
+		{bpf->maps.incarnations, WT_FAMILIES * buckets},
 		{bpf->maps.cells, meta->cpus * meta->stride},
 		{bpf->maps.iface_cells, meta->cpus},
 		{bpf->maps.peer_pools, meta->capacity},
@@ -153,17 +159,29 @@ static int set_sizes(struct meter_bpf *bpf, const struct wt_meta *meta)
 	bpf->rodata->capacity = meta->capacity;
 	bpf->rodata->stride = meta->stride;
 	bpf->rodata->cpus = meta->cpus;
+	bpf->rodata->buckets = buckets;
+	bpf->rodata->hints = hints;
+	bpf->rodata->window_lines = window_lines;
 	return link_header(meta->ifname, &bpf->rodata->l3_offset);
 }
 
 static int store_first_values(const struct meter_bpf *bpf, const struct wt_meta *meta)
 {
+	struct wt_table table = {0};
 	struct wt_pool pool;
 	uint32_t zero = 0;
 	int r;
 
+	/* Nobody may choose prefixes that meet in one bucket. */
+	for (int i = 0; i < WT_FAMILIES; i++) {
+		if (getrandom(&table.families[i].seed, sizeof(table.families[i].seed), 0) !=
+		    sizeof(table.families[i].seed))
+			return -EIO;
+	}
 	pool_init(&pool, meta->cpus);
-	r = bpf_map_update_elem(bpf_map__fd(bpf->maps.pool), &zero, &pool, BPF_ANY);
+	r = bpf_map_update_elem(bpf_map__fd(bpf->maps.data_pool), &zero, &pool, BPF_ANY);
+	if (r == 0)
+		r = bpf_map_update_elem(bpf_map__fd(bpf->maps.data_table), &zero, &table, BPF_ANY);
 	return r < 0 ? r : bpf_map_update_elem(bpf_map__fd(bpf->maps.meta), &zero, meta, BPF_ANY);
 }
 
@@ -171,11 +189,15 @@ static int store_first_values(const struct meter_bpf *bpf, const struct wt_meta 
 static int take_descriptors(const struct meter_bpf *bpf, int fds[static OBJECTS])
 {
 	const int loaded[] = {
-		[OBJECT_PREFIXES4] = bpf_map__fd(bpf->maps.prefixes4),
-		[OBJECT_PREFIXES6] = bpf_map__fd(bpf->maps.prefixes6),
+		[OBJECT_TABLE] = bpf_map__fd(bpf->maps.data_table),
+		[OBJECT_WINDOWS] = bpf_map__fd(bpf->maps.windows),
+		[OBJECT_BUCKETS4] = bpf_map__fd(bpf->maps.buckets4),
+		[OBJECT_BUCKETS6] = bpf_map__fd(bpf->maps.buckets6),
+		[OBJECT_HINT_LINES] = bpf_map__fd(bpf->maps.hint_lines),
+		[OBJECT_INCARNATIONS] = bpf_map__fd(bpf->maps.incarnations),
 		[OBJECT_CELLS] = bpf_map__fd(bpf->maps.cells),
 		[OBJECT_INTERFACE_CELLS] = bpf_map__fd(bpf->maps.iface_cells),
-		[OBJECT_POOL] = bpf_map__fd(bpf->maps.pool),
+		[OBJECT_POOL] = bpf_map__fd(bpf->maps.data_pool),
 		[OBJECT_PEER_POOLS] = bpf_map__fd(bpf->maps.peer_pools),
 		[OBJECT_FLAGGED_PEERS] = bpf_map__fd(bpf->maps.flagged_peers),
 		[OBJECT_META] = bpf_map__fd(bpf->maps.meta),
@@ -300,6 +322,8 @@ int meter_attach(const struct meter_options *options, struct meter **ret_meter)
 		return r;
 	}
 	r = open_live(meter);
+	if (r == 0)
+		r = attribution_recover(&meter->table);
 	if (r == 0)
 		*ret_meter = TAKE_PTR(meter);
 	return r;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* The maps as user space sees them: counts and owners through mappings, prefixes through system calls. */
+/* The maps as user space sees them: through mappings, with no system call. */
 #include "meter/internal.h"
 
 #include <bpf/bpf.h>
@@ -59,6 +59,34 @@ static bool layout_known(const struct wt_meta *meta)
 	       meta->stride >= meta->capacity && meta->stride % WT_FLAGS_PER_WORD == 0;
 }
 
+static int map_table(struct meter *meter)
+{
+	const uint32_t capacity = meter->meta->capacity, buckets = wt_buckets(capacity);
+	const struct {
+		enum meter_object object;
+		size_t size;
+		uint32_t entries;
+		void *ret_mapping;
+	} maps[] = {
+		{OBJECT_TABLE, sizeof(struct wt_table), 1, &meter->table.heads},
+		{OBJECT_WINDOWS, sizeof(struct wt_window_line),
+		 WT_FAMILIES * (wt_window_size(capacity) / WT_WINDOW_LINE), &meter->table.windows},
+		{OBJECT_BUCKETS4, sizeof(struct wt_bucket4), buckets, &meter->table.buckets4},
+		{OBJECT_BUCKETS6, sizeof(struct wt_bucket6), buckets, &meter->table.buckets6},
+		{OBJECT_HINT_LINES, sizeof(struct wt_hint_line), wt_hints(capacity) / WT_HINT_LINE,
+		 &meter->table.hint_lines},
+		{OBJECT_INCARNATIONS, sizeof(struct wt_incarnations), WT_FAMILIES * buckets,
+		 &meter->table.incarnations},
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(maps); i++)
+		r = map_array(meter, maps[i].object, maps[i].size, maps[i].entries, PROT_READ | PROT_WRITE,
+			      maps[i].ret_mapping);
+	meter->table.capacity = capacity;
+	return r;
+}
+
 int maps_open(struct meter *meter)
 {
 	const struct wt_meta *meta;
@@ -87,6 +115,8 @@ int maps_open(struct meter *meter)
 	if (r == 0)
 		r = map_array(meter, OBJECT_OWNERS, sizeof(struct wt_owner), meta->capacity,
 			      PROT_READ | PROT_WRITE, &meter->owners);
+	if (r == 0)
+		r = map_table(meter);
 	if (r < 0)
 		return r;
 	if (meter->pool->abi != WT_POOL_ABI)
@@ -104,6 +134,13 @@ void maps_close(struct meter *meter)
 	unmap_array(meter, OBJECT_PEER_POOLS, meter->peer_pools);
 	unmap_array(meter, OBJECT_FLAGGED_PEERS, meter->flagged_peers);
 	unmap_array(meter, OBJECT_OWNERS, meter->owners);
+	attribution_release(&meter->table);
+	unmap_array(meter, OBJECT_TABLE, meter->table.heads);
+	unmap_array(meter, OBJECT_WINDOWS, meter->table.windows);
+	unmap_array(meter, OBJECT_BUCKETS4, meter->table.buckets4);
+	unmap_array(meter, OBJECT_BUCKETS6, meter->table.buckets6);
+	unmap_array(meter, OBJECT_HINT_LINES, meter->table.hint_lines);
+	unmap_array(meter, OBJECT_INCARNATIONS, meter->table.incarnations);
 }
 
 const struct meter_identity *meter_identity(const struct meter *meter)

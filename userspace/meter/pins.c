@@ -16,8 +16,12 @@
 #include <unistd.h>
 
 static const char *const object_names[OBJECTS] = {
-	[OBJECT_PREFIXES4] = "prefixes4",
-	[OBJECT_PREFIXES6] = "prefixes6",
+	[OBJECT_TABLE] = "table",
+	[OBJECT_WINDOWS] = "windows",
+	[OBJECT_BUCKETS4] = "buckets4",
+	[OBJECT_BUCKETS6] = "buckets6",
+	[OBJECT_HINT_LINES] = "hint_lines",
+	[OBJECT_INCARNATIONS] = "incarnations",
 	[OBJECT_CELLS] = "cells",
 	[OBJECT_INTERFACE_CELLS] = "interface_cells",
 	[OBJECT_POOL] = "pool",
