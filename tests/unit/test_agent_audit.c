@@ -274,6 +274,53 @@ static void test_new_baselines_invent_nothing(void **state)
 	}
 }
 
+/* `packets` downloads of 500 bytes, none of them sent, and a sample at that second. */
+static void take_lost(struct audit *audit, struct audit_sample *sample, int64_t second, uint64_t packets)
+{
+	sample->totals.download_packets += packets;
+	sample->totals.download_bytes += 500 * packets;
+	sample->boot_ns = second * NSEC_PER_SEC;
+	assert_true(audit_take(audit, sample, SETTLE_NS));
+}
+
+static void test_baselines_add_up(void **state)
+{
+	struct audit_sample sample = {.tx_bytes = 1000000,
+				      .totals = {.download_bytes = 900000, .download_packets = 1000}};
+	struct audit audit = {0};
+
+	(void)state;
+	audit_begin(&audit, &sample);
+	take_lost(&audit, &sample, 10, 100);
+	take_lost(&audit, &sample, 110, 0);
+	assert_int_equal(audit.undelivered, 500 * 100);
+	audit_begin(&audit, &sample);
+	take_lost(&audit, &sample, 120, 20);
+	take_lost(&audit, &sample, 220, 0);
+	assert_int_equal(audit.undelivered, 500 * 120);
+}
+
+/* A process that slept finds several counts old enough: the newest one holds them all. */
+static void test_a_late_sample_takes_the_newest(void **state)
+{
+	struct audit_sample sample = {0};
+	struct audit audit = {0};
+
+	(void)state;
+	audit_begin(&audit, &sample);
+	sample.tx_bytes = 1000;
+	for (int64_t second = 0; second < 90; second += 10)
+		take_lost(&audit, &sample, second, 10);
+	assert_int_equal(audit.undelivered, 0);
+	/* Marks at 0, 30 and 60 s: the last one counts 70 packets. What came later waits for its turn. */
+	take_lost(&audit, &sample, 175, 5);
+	assert_int_equal(audit.undelivered, 35000 - 940); /* 1000 * 35000 / 37240, rounded up */
+	take_lost(&audit, &sample, 1000, 0);
+	assert_int_equal(audit.undelivered, 47500 - 940); /* 1000 * 47500 / 50540 */
+	take_lost(&audit, &sample, 1100, 0);
+	assert_int_equal(audit.n_marks, 0);
+}
+
 static void test_fallen_counters_begin_anew(void **state)
 {
 	struct audit_sample sample = {.rx_bytes = 900, .tx_bytes = 5000, .handshake_ns = 7};
@@ -337,6 +384,8 @@ int main(void)
 		cmocka_unit_test(test_drops_within_the_bound),
 		cmocka_unit_test(test_no_endpoint_is_all_given_back),
 		cmocka_unit_test(test_new_baselines_invent_nothing),
+		cmocka_unit_test(test_baselines_add_up),
+		cmocka_unit_test(test_a_late_sample_takes_the_newest),
 		cmocka_unit_test(test_fallen_counters_begin_anew),
 		cmocka_unit_test(test_verdicts),
 	};
