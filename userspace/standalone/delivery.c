@@ -7,8 +7,9 @@
  */
 #include "standalone/station_internal.h"
 
-#define SETTLED_NS (100 * NSEC_PER_SEC)
-#define OVERHEAD   32
+#include "meter/audit.h"
+
+#define SETTLED_NS (AUDIT_SETTLE_SECONDS * NSEC_PER_SEC)
 
 void delivery_begin(struct record *record, uint64_t sent)
 {
@@ -24,14 +25,11 @@ void delivery_begin(struct record *record, uint64_t sent)
 
 static bool settle(struct delivery *delivery, uint64_t sent)
 {
-	uint64_t bytes = delivery->sampled_bytes - delivery->base_bytes;
-	uint64_t expected = bytes + OVERHEAD * (delivery->sampled_packets - delivery->base_packets);
-	uint64_t really = sent - delivery->base_sent, undelivered;
+	uint64_t undelivered = delivery->base_undelivered +
+			       audit_undelivered(delivery->sampled_bytes - delivery->base_bytes,
+						 delivery->sampled_packets - delivery->base_packets,
+						 sent - delivery->base_sent);
 
-	if (really >= expected)
-		return false;
-	undelivered = delivery->base_undelivered +
-		      (uint64_t)((unsigned __int128)(expected - really) * bytes / expected);
 	if (undelivered <= delivery->undelivered)
 		return false;
 	delivery->undelivered = undelivered;
