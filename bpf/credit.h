@@ -23,12 +23,8 @@
 #define READ_ONCE(word) (*(const volatile __typeof__(word) *)&(word))
 #endif
 
-/* For what most packets do not need. The verifier looks at a global function once, and not at each call. */
-#ifdef __bpf__
-#define WT_SELDOM __attribute__((noinline))
-#else
+/* For what most packets do not need. */
 #define WT_SELDOM static __attribute__((noinline))
-#endif
 
 /* A failed compare-and-swap means that another CPU has drawn; so many in a row need as many CPUs. */
 #define DRAW_TRIES 16
@@ -121,7 +117,7 @@ WT_SELDOM int take_up(struct wt_pool *p, __u32 slot, __u64 state)
 	__u32 next = state_field(state, WT_STATE_NEXT_SHIFT) - 1;
 	__u64 claimed;
 
-	if (!p || (state & WT_STATE_TAKING_UP) || next >= 3 ||
+	if ((state & WT_STATE_TAKING_UP) || next >= 3 ||
 	    READ_ONCE(p->grants[next].not_before) > bpf_ktime_get_boot_ns())
 		return 0;
 	claimed = state & (WT_STATE_REASONS | WT_STATE_PEERS);
@@ -137,22 +133,39 @@ WT_SELDOM int take_up(struct wt_pool *p, __u32 slot, __u64 state)
 }
 
 /*
+ * The last resort adds first and asks afterwards. That is exact, too: an add that passes the ceiling is
+ * undone and admits nothing. Until then it is in doubt, as the pool may look too full because of it, even to
+ * a packet of a newer grant.
+ */
+WT_INLINE int draw_in_doubt(struct wt_pool *p, struct wt_purse *purse, __u64 need, __u64 ceiling)
+{
+	int result = DRAW_DONE;
+
+	__sync_fetch_and_add(&p->doubts_begun, 1);
+	if (enough(__sync_fetch_and_add(&p->drawn, need), need, ceiling)) {
+		purse->lease += need;
+	} else {
+		__sync_fetch_and_add(&p->drawn, -need);
+		result = DRAW_IN_DOUBT;
+	}
+	__sync_fetch_and_add(&p->doubts_ended, 1);
+	return result;
+}
+
+/*
  * Takes `need` and a new lease from the pool. Near the ceiling leases shrink with what is left, so that
  * little is stranded on other CPUs when it is reached.
  *
- * The last resort adds first and asks afterwards. That is exact, too: an add that passes the ceiling is
- * undone and admits nothing. Meanwhile others may find the pool too full, but only after this first add has
- * found it too full for its own bytes, and so has exhausted the grant for all.
- *
- * Draws in doubt are those of peers, which the interface's refusal will undo: `own` of them are the caller's.
- * When all others that had begun after the pool was looked at had ended before, none was in what was seen.
+ * Draws in doubt may yet be undone: those of peers, until the interface agrees (`own` of them are the
+ * caller's), and those of the last resort. When all of others that had begun after the pool was looked at had
+ * ended before, none was in what was seen, and what was seen exhausts the grant.
  */
 WT_SELDOM int draw(struct wt_pool *p, struct wt_purse *purse, __u64 state, __u64 need, __u64 own)
 {
 	__u32 live = state_field(state, WT_STATE_LIVE_SHIFT);
 	__u64 base, ceiling, ended, drawn, lease;
 
-	if (!p || !purse || live >= 3)
+	if (live >= 3)
 		return DRAW_CHANGED;
 	base = READ_ONCE(p->grants[live].base);
 	ceiling = READ_ONCE(p->grants[live].ceiling);
@@ -172,12 +185,7 @@ WT_SELDOM int draw(struct wt_pool *p, struct wt_purse *purse, __u64 state, __u64
 			return DRAW_DONE;
 		}
 	}
-	ended = READ_ONCE(p->doubts_ended);
-	if (enough(__sync_fetch_and_add(&p->drawn, need), need, ceiling)) {
-		purse->lease += need;
-		return DRAW_DONE;
-	}
-	__sync_fetch_and_add(&p->drawn, -need);
+	return draw_in_doubt(p, purse, need, ceiling);
 too_little:
 	return READ_ONCE(p->doubts_begun) == ended + own ? DRAW_EXHAUSTED : DRAW_IN_DOUBT;
 }
@@ -257,8 +265,7 @@ WT_INLINE int has_lease(const struct wt_purse *purse, __u64 state, __u64 bytes)
 	       purse->lease >= bytes;
 }
 
-static __attribute__((noinline)) int admit_slowly(struct wt_pool *p, struct wt_purse *purse, __u32 direction,
-						  __u64 bytes)
+WT_SELDOM int admit_slowly(struct wt_pool *p, struct wt_purse *purse, __u32 direction, __u64 bytes)
 {
 	struct wt_claim claim = {.pool = p, .purse = purse, .bytes = bytes, .direction = direction};
 	int judgement = reserve(&claim);

@@ -1,0 +1,55 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Checks the model of the lease protocol exhaustively, and that it finds every precaution of the protocol needed.
+#   tests/model/run.sh [--deep]    --deep adds sizes that take a minute and gigabytes
+set -euo pipefail
+model=$(realpath "$(dirname "$0")/lease.pml")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+# errors OPTIONS…: how many claims are violated; nothing when the search was not exhaustive.
+errors() {
+	spin "$@" -a "$model" > spin.log
+	gcc -O2 -DSAFETY -DCOLLAPSE -DMEMLIM=6000 -w -o pan pan.c
+	timeout 170 ./pan -m100000 > pan.log || true
+	if ! grep -qE 'max search depth too small|Search not completed' pan.log || grep -q 'assertion violated' pan.log; then
+		sed -nE 's/.*errors: ([0-9]+).*/\1/p' pan.log
+	fi
+}
+
+passed=0
+failed=0
+# check EXPECTED NAME OPTIONS…
+check() {
+	local expected=$1 name=$2 found
+	shift 2
+	found=$(errors "$@")
+	if [ "$found" = "$expected" ]; then
+		passed=$((passed + 1))
+		echo "ok $passed - $name"
+	else
+		failed=$((failed + 1))
+		echo "not ok - $name: ${found:-no} errors in $*, $expected expected"
+		cat pan.log
+	fi
+}
+
+check 0 "two CPUs and a process" -DPACKETS=1 -DCHANGES=1
+check 0 "three CPUs at the turn of a cycle" -DCPUS=3 -DPACKETS=1 -DCHANGES=0 -DNEXT
+check 0 "a peer within the interface" -DPACKETS=2 -DCHANGES=0 -DPOOLS=2
+if [ "${1:-}" = --deep ]; then
+	check 0 "two changes" -DPACKETS=1 -DCHANGES=2
+	check 0 "a peer, and changes" -DPACKETS=1 -DCHANGES=1 -DPOOLS=2
+fi
+check 1 "a grant must be the one in force when it was read" -DBUG=1 -DPACKETS=1 -DCHANGES=2
+check 1 "a latch must be for the grant that was judged by" -DBUG=2 -DPACKETS=1 -DCHANGES=1
+check 1 "credit must be drawn by a swap" -DBUG=3 -DPACKETS=1 -DCHANGES=0
+check 1 "the next grant must be taken up by one" -DBUG=4 -DPACKETS=1 -DCHANGES=1 -DNEXT
+check 1 "a draw in doubt must exhaust nobody" -DBUG=5 -DPACKETS=2 -DCHANGES=0 -DPOOLS=2
+check 1 "what the interface refuses must go back" -DBUG=6 -DPACKETS=2 -DCHANGES=0 -DPOOLS=2
+check 1 "nobody must pass before a cycle's base is there" -DBUG=7 -DPACKETS=2 -DCHANGES=0 -DNEXT
+check 1 "the process must swap the state" -DBUG=8 -DPACKETS=1 -DCHANGES=1 -DNEXT
+check 1 "an add that will be undone must exhaust nobody" -DBUG=9 -DCPUS=3 -DPACKETS=1 -DCHANGES=0 -DNEXT
+echo "1..$((passed + failed))"
+[ "$failed" = 0 ]
