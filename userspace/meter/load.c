@@ -333,8 +333,13 @@ int meter_remove(struct meter *meter)
 {
 	int r = pins_move(meter->folder, PINS_LIVE, PINS_OLD);
 
-	/* A link is detached when the last of its descriptor and its pin is gone. */
+	/*
+	 * Now, and not a moment after the last descriptor and pin are gone. The link of an interface that is
+	 * gone is detached already.
+	 */
 	for (int i = OBJECT_INGRESS_LINK; i < OBJECTS; i++) {
+		if (r == 0 && meter->fds[i] >= 0)
+			(void)bpf_link_detach(meter->fds[i]);
 		cleanup_close(&meter->fds[i]);
 		meter->fds[i] = -1;
 	}
