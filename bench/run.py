@@ -35,17 +35,17 @@ def plan(quick):
         for peers in SIZES:
             if quick and shape == "scattered" and peers not in (1000, 10000):
                 continue
-            rounds = (3 if peers == 100000 else 7) if quick else 21
+            rounds = (2 if peers == 100000 else 5) if quick else 9 if peers == 100000 else 21
             steps.append(["cost", "--family", family[1], "--peers", peers, "--rounds", rounds]
                          + (["--scattered"] if shape == "scattered" else []))
     steps.append(["contend", "--rounds", 5 if quick else 21])
     for peers in (1000, 10000) if quick else SIZES:
-        rounds = (5 if peers == 1000 else 3) if quick else 31 if peers in (1000, 10000) else 11
+        rounds = 3 if quick else 21 if peers in (1000, 10000) else 7
         steps.append(["forward", "--peers", peers, "--rounds", rounds])
     for peers in (10000, 100000):
         steps.append(["scrape", "--peers", peers, "--rounds", 5 if quick else 11])
     steps.append(["credit", "--rounds", 3 if quick else 10])
-    steps.append(["tunnel", "--rounds", 10 if quick else 30, "--milliseconds", 300 if quick else 500])
+    steps.append(["tunnel", "--rounds", 8 if quick else 30, "--milliseconds", 300 if quick else 500])
     return steps
 
 
