@@ -23,8 +23,15 @@
 #define READ_ONCE(word) (*(const volatile __typeof__(word) *)&(word))
 #endif
 
-/* For what most packets do not need. */
+/*
+ * For what most packets do not need. In the programs these are global functions: the kernel verifies each of
+ * them once, for any arguments (hence the checks for NULL), and not again on every path that leads to it.
+ */
+#ifdef __bpf__
+#define WT_SELDOM __attribute__((noinline))
+#else
 #define WT_SELDOM static __attribute__((noinline))
+#endif
 
 /* A failed compare-and-swap means that another CPU has drawn; so many in a row need as many CPUs. */
 #define DRAW_TRIES 16
@@ -117,7 +124,7 @@ WT_SELDOM int take_up(struct wt_pool *p, __u32 slot, __u64 state)
 	__u32 next = state_field(state, WT_STATE_NEXT_SHIFT) - 1;
 	__u64 claimed;
 
-	if ((state & WT_STATE_TAKING_UP) || next >= 3 ||
+	if (!p || (state & WT_STATE_TAKING_UP) || next >= 3 ||
 	    READ_ONCE(p->grants[next].not_before) > bpf_ktime_get_boot_ns())
 		return 0;
 	claimed = state & (WT_STATE_REASONS | WT_STATE_PEERS);
@@ -165,7 +172,7 @@ WT_SELDOM int draw(struct wt_pool *p, struct wt_purse *purse, __u64 state, __u64
 	__u32 live = state_field(state, WT_STATE_LIVE_SHIFT);
 	__u64 base, ceiling, ended, drawn, lease;
 
-	if (live >= 3)
+	if (!p || !purse || live >= 3)
 		return DRAW_CHANGED;
 	base = READ_ONCE(p->grants[live].base);
 	ceiling = READ_ONCE(p->grants[live].ceiling);
@@ -268,8 +275,11 @@ WT_INLINE int has_lease(const struct wt_purse *purse, __u64 state, __u64 bytes)
 WT_SELDOM int admit_slowly(struct wt_pool *p, struct wt_purse *purse, __u32 direction, __u64 bytes)
 {
 	struct wt_claim claim = {.pool = p, .purse = purse, .bytes = bytes, .direction = direction};
-	int judgement = reserve(&claim);
+	int judgement;
 
+	if (!p || !purse)
+		return 0;
+	judgement = reserve(&claim);
 	if (judgement == RESERVED)
 		spend(purse, bytes);
 	return judgement != REFUSED;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <time.h>
 
 static uint64_t counted(const struct fixture *fixture)
 {
@@ -352,6 +353,146 @@ static void stays_exact_under_every_transition(void **state)
 	assert_conserved(fixture);
 }
 
+#define OTHER 8
+
+static void grant_peer(struct fixture *fixture, uint64_t cycle, uint64_t ceiling)
+{
+	const struct meter_grant new_grant = {cycle, 1, ceiling, WT_UPLOADS};
+
+	assert_int_equal(meter_grant_peer(fixture->meter, PEER, &new_grant), 0);
+}
+
+static struct meter_limit_state peer_limit(const struct fixture *fixture)
+{
+	struct meter_limit_state limit;
+
+	assert_int_equal(meter_read_peer_limit(fixture->meter, PEER, &limit), 0);
+	return limit;
+}
+
+static void limits_one_peer_and_no_other(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "10.0.0.8", 17, 1000);
+	struct frame other = frame4("10.0.0.8", "10.0.0.7", 17, 1000);
+	struct meter_totals totals;
+
+	set_prefix(fixture, "10.0.0.8/32", OTHER);
+	grant(fixture, 1, 1, 100000, WT_UPLOADS);
+	grant_peer(fixture, 1, 2500);
+	for (int i = 0; i < 10; i++) {
+		assert_int_equal(run(fixture->ingress, &frame), i < 2 ? PASSED : DROPPED);
+		assert_int_equal(run(fixture->ingress, &other), PASSED);
+	}
+	/* The latch holds in both directions; what it refuses draws nothing from the interface. */
+	assert_int_equal(run(fixture->egress, &other), DROPPED);
+	assert_int_equal(counted(fixture), 12000);
+	meter_read(fixture->meter, PEER, &totals);
+	assert_int_equal(totals.upload_bytes, 2000);
+	assert_int_equal(totals.refused_bytes, 9000);
+	assert_int_equal(peer_limit(fixture).cycle_counted, 2000);
+	assert_true(peer_limit(fixture).exhausted);
+	assert_false(exhausted(fixture));
+	assert_conserved(fixture);
+	assert_int_equal(meter_clear_peer_limit(fixture->meter, PEER), 0);
+	assert_int_equal(run(fixture->ingress, &frame), PASSED);
+	assert_int_equal(meter_set_peer_refuse(fixture->meter, PEER, WT_REFUSE_DISABLED), 0);
+	assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+	assert_int_equal(meter_set_peer_refuse(fixture->meter, PEER, 0), 0);
+	assert_int_equal(run(fixture->ingress, &frame), PASSED);
+	assert_int_equal(meter_set_peer_refuse(fixture->meter, 100, 0), -ERANGE);
+}
+
+static uint64_t boot_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* The process is gone at the turn: the packets themselves begin the next cycle, of the peer and of all. */
+static void resumes_without_a_process(void **state)
+{
+	struct fixture *fixture = *state;
+	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
+	const struct meter_grant next = {2, 1, 3000, WT_UPLOADS}, late = {1, 9, 90000, WT_UPLOADS};
+	uint64_t turn = boot_now() + 100000000;
+	struct meter_limit_state limit;
+	int events;
+
+	grant(fixture, 1, 1, 1500, WT_UPLOADS);
+	grant_peer(fixture, 1, 1200);
+	assert_int_equal(meter_grant_next(fixture->meter, &next, turn), 0);
+	assert_int_equal(meter_grant_peer_next(fixture->meter, PEER, &next, turn), 0);
+	meter_close(fixture->meter);
+	assert_int_equal(run(fixture->ingress, &frame), PASSED);
+	assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+	while (boot_now() < turn)
+		usleep(1000);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(run(fixture->ingress, &frame), PASSED);
+	assert_int_equal(run(fixture->ingress, &frame), DROPPED);
+	assert_int_equal(meter_adopt(&options, &fixture->meter), 0);
+	limit = peer_limit(fixture);
+	assert_int_equal(limit.grant.cycle, 2);
+	assert_int_equal(limit.began, 1000);
+	assert_int_equal(limit.cycle_counted, 3000);
+	assert_int_equal(limit.next.cycle, 0);
+	meter_read_limit(fixture->meter, &limit);
+	assert_int_equal(limit.grant.cycle, 2);
+	assert_int_equal(limit.began, 1000);
+	assert_int_equal(meter_grant(fixture->meter, &late), -EALREADY);
+	assert_int_equal(meter_grant_peer(fixture->meter, PEER, &late), -EALREADY);
+	assert_int_equal(meter_grant_peer(fixture->meter, PEER, &next), -EALREADY);
+	events = meter_drain_events(fixture->meter);
+	assert_in_range(events, 4, 5);
+	assert_conserved(fixture);
+}
+
+/* Two CPUs flood one peer through the turns of 200 cycles: each begins once, where the last one ended. */
+static void turns_are_taken_once_by_two_cpus(void **state)
+{
+	struct fixture *fixture = *state;
+	bool stop = false;
+	struct sender senders[2] = {{fixture, &stop, 0, 0}, {fixture, &stop, 1, 0}};
+	struct meter_limit_state limit;
+	struct meter_totals totals;
+	pthread_t threads[2];
+	uint64_t began = 0;
+
+	grant(fixture, 1, 1, WT_NO_CEILING, WT_UPLOADS);
+	grant_peer(fixture, 1, 1200000);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, send_on_a_cpu, &senders[i]), 0);
+	for (uint64_t cycle = 2; cycle <= 200; cycle++) {
+		const struct meter_grant next = {cycle, 1, 1200000 + cycle, WT_UPLOADS};
+
+		assert_int_equal(meter_grant_peer_next(fixture->meter, PEER, &next, boot_now()), 0);
+		do {
+			usleep(50);
+			limit = peer_limit(fixture);
+		} while (limit.grant.cycle < cycle);
+		assert_int_equal(limit.grant.ceiling, 1200000 + cycle);
+		assert_true(limit.began - began > 200000);
+		assert_true(limit.began - began < 1200000 + cycle);
+		began = limit.began;
+	}
+	while (!peer_limit(fixture).exhausted)
+		usleep(1000);
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	limit = peer_limit(fixture);
+	meter_read(fixture->meter, PEER, &totals);
+	/* What is billed is what passed, whatever refused the rest. */
+	assert_int_equal(totals.upload_bytes, limit.began + limit.cycle_counted);
+	assert_int_equal(totals.upload_bytes, counted(fixture));
+	assert_int_equal(totals.upload_bytes, totals.upload_packets * 1000);
+	assert_int_equal(totals.upload_packets + totals.refused_packets, senders[0].sent + senders[1].sent);
+	assert_conserved(fixture);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -366,6 +507,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(tells_of_exhaustion_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(grants_are_whole_after_a_crash, setup, teardown),
 		cmocka_unit_test_setup_teardown(stays_exact_under_every_transition, setup, teardown),
+		cmocka_unit_test_setup_teardown(limits_one_peer_and_no_other, setup, teardown),
+		cmocka_unit_test_setup_teardown(resumes_without_a_process, setup, teardown),
+		cmocka_unit_test_setup_teardown(turns_are_taken_once_by_two_cpus, setup, teardown),
 	};
 	int r = make_laboratory();
 
