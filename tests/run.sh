@@ -60,7 +60,7 @@ run_machine() {
 		return
 	fi
 	timeout 1200 make --no-print-directory test-vm > "$log" 2>&1 || status=$?
-	verdict=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1)
+	verdict=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1 || true)
 	report vm "$status" "$log" "$(grep -oE '^[0-9]+' <<< "$verdict" || echo 0)" \
 		"$(grep -oE '[0-9]+ failed' <<< "$verdict" | grep -oE '^[0-9]+' || echo 0)"
 }
