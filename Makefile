@@ -193,6 +193,10 @@ demo: deps ## the main job, end to end, on real packets; needs root
 	@$(MAKE) --no-print-directory all
 	@bash tests/demo/run.sh
 
+.PHONY: model
+model: deps ## check the protocol of limits exhaustively, with spin
+	@bash tests/model/run.sh
+
 # ---- upkeep ---------------------------------------------------------------------------------------------
 C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 HEADERS := $(filter %.h,$(filter-out bpf/%,$(C_FILES)))
