@@ -109,8 +109,9 @@ struct wt_pool {
  */
 #define WT_STATE_REASONS   0x07ULL /* WT_REFUSE_* */
 #define WT_STATE_EXHAUSTED 0x08ULL /* latched by a program, cleared by a newer grant */
-#define WT_STATE_TAKING_UP 0x10ULL /* a program is putting the next grant in force; no one else changes it   \
-				    */
+#define WT_STATE_TAKING_UP                                                                                   \
+	0x10ULL /* a program is putting the next grant in force; no one else changes it                      \
+		 */
 #define WT_STATE_REFUSES        0x1fULL /* any of these: no packet passes */
 #define WT_STATE_PEERS          0x20ULL /* of the interface: there are flagged peers */
 #define WT_STATE_MASK_SHIFT     8       /* two bits: the mask of the grant in force */

@@ -95,9 +95,9 @@ const struct meter_identity *meter_identity(const struct meter *meter);
 const char *meter_attachment(const struct meter *meter);
 
 /*
- * Counts a prefix for a slot from now on; replaces what the same prefix had. Safe while packets flow: no packet
- * of another prefix is counted elsewhere at any moment. -ENOSPC when the table has as many prefixes of this
- * family as it has room for, on average WT_PREFIXES_PER_PEER a slot.
+ * Counts a prefix for a slot from now on; replaces what the same prefix had. Safe while packets flow: no
+ * packet of another prefix is counted elsewhere at any moment. -ENOSPC when the table has as many prefixes of
+ * this family as it has room for, on average WT_PREFIXES_PER_PEER a slot.
  */
 WT_MUST_CHECK int meter_set_prefix(struct meter *meter, const struct cidr *prefix, uint32_t slot,
 				   uint32_t incarnation);
