@@ -61,6 +61,23 @@ static void test_read(void **state)
 	wg_device_clear(&device);
 }
 
+/* Of a later endpoint nothing of an earlier one is left, though it is longer. */
+static void test_read_endpoint_anew(void **state)
+{
+	const struct sockaddr_storage expected = {.ss_family = AF_INET};
+	struct sockaddr_storage found;
+	struct wg_device device = {0};
+
+	(void)state;
+	assert_int_equal(read_answer("public_key=" KEY_A
+				     "\nendpoint=[fe80::1%1]:7\nendpoint=0.0.0.0:0\nerrno=0\n\n",
+				     &device),
+			 0);
+	found = device.peers[0].endpoint;
+	assert_memory_equal(&found, &expected, sizeof(found));
+	wg_device_clear(&device);
+}
+
 static void test_read_results(void **state)
 {
 	struct wg_device device = {0};
@@ -268,10 +285,10 @@ static void test_refused_early(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_read),          cmocka_unit_test(test_read_results),
-		cmocka_unit_test(test_read_refuses),  cmocka_unit_test(test_write),
-		cmocka_unit_test(test_bad_devices),   cmocka_unit_test(test_silent_device),
-		cmocka_unit_test(test_refused_early),
+		cmocka_unit_test(test_read),          cmocka_unit_test(test_read_endpoint_anew),
+		cmocka_unit_test(test_read_results),  cmocka_unit_test(test_read_refuses),
+		cmocka_unit_test(test_write),         cmocka_unit_test(test_bad_devices),
+		cmocka_unit_test(test_silent_device), cmocka_unit_test(test_refused_early),
 	};
 
 	if (namespace_enter() < 0)

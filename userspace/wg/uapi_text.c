@@ -73,6 +73,7 @@ static int parse_ipv6_endpoint(char *address, uint16_t port, struct sockaddr_sto
 	}
 	if (inet_pton(AF_INET6, address + 1, &endpoint.sin6_addr) != 1)
 		return -EPROTO;
+	*ret_endpoint = (struct sockaddr_storage){0};
 	memcpy(ret_endpoint, &endpoint, sizeof(endpoint));
 	return 0;
 }
@@ -97,6 +98,7 @@ static int parse_endpoint(const char *text, struct sockaddr_storage *ret_endpoin
 	endpoint.sin_port = htons(port);
 	if (inet_pton(AF_INET, address, &endpoint.sin_addr) != 1)
 		return -EPROTO;
+	*ret_endpoint = (struct sockaddr_storage){0};
 	memcpy(ret_endpoint, &endpoint, sizeof(endpoint));
 	return 0;
 }
