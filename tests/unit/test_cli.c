@@ -146,6 +146,7 @@ static void test_wrong_subnets(void **state)
 		{"10.1.0.0/24,router=10.1.0.1/24", "router"},
 		{"10.1.0.0/24,bridge=", "bridge"},
 		{"10.1.0.0/24,bridge", "bridge"},
+		{"10.1.0.0/24,bridge=\xff", "bridge"},
 		{"10.1.0.0/24,route-netns", "route-netns"},
 		{"10.1.0.0/24,hypervisor=h", "bridge="},
 		{"10.1.0.0/24,route-netns=a", "bridge="},

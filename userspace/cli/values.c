@@ -131,28 +131,31 @@ static int wrong_part(struct json_problem *problem, const char *part, const char
 
 static int set_part(json_t *subnet, const char *key, const char *value, struct json_problem *problem)
 {
+	_cleanup_json_ json_t *text = json_string(value);
 	json_t *attachment = json_object_get(subnet, "attachment");
 	struct cidr address;
 	int r;
 
+	if (!text)
+		return wrong_part(problem, key, "…", "UTF-8 text");
 	if (strcmp(key, "range") == 0) {
 		r = check_range(value);
 		if (r == -EINVAL)
 			return wrong_part(problem, key, value, "FIRST-LAST or a network such as 10.1.0.0/28");
-		return r < 0 ? r : json_object_set_new(subnet, "gateway_range", json_string(value));
+		return r < 0 ? r : json_object_set(subnet, "gateway_range", text);
 	}
 	if (strcmp(key, "router") == 0) {
 		if (cidr_parse_address(value, &address) < 0)
 			return wrong_part(problem, key, value, "an IP address");
-		return json_object_set_new(subnet, "router", json_string(value));
+		return json_object_set(subnet, "router", text);
 	}
 	if (strcmp(key, "bridge") == 0 || strcmp(key, "hypervisor") == 0) {
 		if (*value == '\0')
 			return wrong_part(problem, key, value, "a name");
-		return json_object_set_new(attachment, key, json_string(value));
+		return json_object_set(attachment, key, text);
 	}
 	if (strcmp(key, "route-netns") == 0)
-		return json_array_append_new(json_object_get(attachment, "route_netns"), json_string(value));
+		return json_array_append(json_object_get(attachment, "route_netns"), text);
 	return wrong_part(problem, "subnet", key,
 			  "bridge=, hypervisor=, range=, router= or route-netns= behind the network");
 }
