@@ -290,6 +290,18 @@ static void test_history_file(void **state)
 	unlink(path);
 }
 
+/* Its last record once more. */
+static int write_twice(const char *history, const char *path)
+{
+	_cleanup_json_ json_t *root = json_loads(history, 0, NULL);
+	json_t *records = json_object_get(root, "records");
+	_cleanup_free_ char *text = NULL;
+
+	json_array_append(records, json_array_get(records, json_array_size(records) - 1));
+	text = json_dumps(root, 0);
+	return file_replace(path, text, strlen(text), 0600);
+}
+
 /* Whatever a file was cut or changed to: refused with a message, and nothing leaks. */
 static void test_damaged_history(void **state)
 {
@@ -320,6 +332,10 @@ static void test_damaged_history(void **state)
 			history_free(&history);
 		member[1] = saved;
 	}
+	/* The same peer twice is no history either. */
+	assert_int_equal(write_twice(text, path), 0);
+	assert_int_equal(history_load(path, &history, &problem), -EBADMSG);
+	assert_non_null(strstr(problem.message, "twice"));
 	unlink(path);
 	assert_int_equal(history_load(path, &history, &problem), -ENOENT);
 }

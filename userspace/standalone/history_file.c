@@ -234,6 +234,10 @@ static int read_record(const json_t *object, struct history *history, struct jso
 	record = history_take(history, &key);
 	if (!record)
 		return -ENOMEM;
+	if (record->allowed_ips) {
+		json_problem_set(problem, "public_key", "the public key %s stands there twice", text);
+		return -EINVAL;
+	}
 	if (json_read_string(object, "name", &name, problem) == 0) {
 		record->name = strdup(name);
 		if (!record->name)
