@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* wiretoll-api: the HTTPS API and the billing clock. All of its state is in PostgreSQL. */
+#include "base/guard.h"
 #include "base/log.h"
 #include "init.h"
 #include "server.h"
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -203,8 +205,9 @@ int main(int argc, char **argv)
 	}
 	if (parse(subcommand, argc - 1, argv + 1, &arguments) < 0)
 		return EXIT_USAGE;
-	if (sodium_init() < 0) {
-		log_error("could not initialise libsodium");
+	umask(077);
+	if (guard_memory() < 0 || sodium_init() < 0) {
+		log_error("could not keep secrets out of core dumps, or not initialise libsodium");
 		return EXIT_FAILED;
 	}
 	return subcommand->run(&arguments) < 0 ? EXIT_FAILED : EXIT_DONE;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* wiretoll-deployd: puts gateways on this host and takes them down, as the queue in the database says. */
+#include "base/guard.h"
 #include "base/log.h"
 #include "deploy/worker.h"
 
@@ -188,7 +189,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	log_setup("wiretoll-deployd", arguments.level);
-	if (geteuid() != 0 || sodium_init() < 0) {
+	if (geteuid() != 0 || guard_memory() < 0 || sodium_init() < 0) {
 		log_error("could not start: needs root, to make namespaces");
 		return 1;
 	}

@@ -103,6 +103,53 @@ def test_ready_and_what_runs_as_whom(up):
     assert stat.S_IMODE((up.state / "pg").stat().st_mode) == 0o700
     listening = run("ss", "-Hlntup")
     assert f":{PORT}" in listening and len(listening.splitlines()) == 1, "the API's port is the only one"
+    for program in ("wiretoll-api", "wiretoll-deployd", "postgres", None):
+        pid = up.pid(program) if program else up.process.pid
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits), "secrets of every one are kept from core dumps"
+        if program != "postgres":
+            # What a process that is not dumpable has in /proc belongs to root, and only root's tracers may look.
+            assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
+            assert Path(f"/proc/{pid}/status").read_text().count("NoNewPrivs:\t1") == (program == "wiretoll-api")
+
+
+def as_user(uid, *command):
+    return subprocess.run(["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs", *map(str, command)],
+                          capture_output=True, timeout=30)
+
+
+def test_no_part_reaches_what_is_anothers(up):
+    """As each user, with what it might reach for when it is broken into; its own as the proof that the path is right."""
+    up.start()
+    api, gateway, postgres = 999000001, 1_000_000_001, pwd.getpwnam("postgres").pw_uid
+    owners = {"secrets/api.conn": api, "api/sealing.key": api, "api/server.pem": api, "secrets/owner.conn": 999000002,
+              "secrets/deploy.conn": 0, "admin-token": 0, "pg/PG_VERSION": postgres}
+    found = {str(path.relative_to(up.state)) for path in up.state.rglob("*") if path.is_file()}
+    assert owners.keys() <= found, found
+    for name, owner in owners.items():
+        for uid in (api, gateway, postgres, 0):
+            may = uid in (owner, 0)
+            done = as_user(uid, "cat", up.state / name)
+            assert (done.returncode == 0) == may, f"{uid} {'may not' if may else 'may'} read {name}"
+    for uid in (api, gateway):
+        assert as_user(uid, "touch", up.state / "x").returncode != 0
+        assert as_user(uid, "kill", "-0", up.pid("postgres")).returncode != 0
+        assert as_user(uid, "cat", f"/proc/{up.pid('wiretoll-deployd')}/environ").returncode != 0
+
+
+def test_database_roles_have_their_rights_only(up):
+    up.start()
+    for name in ("api", "deploy"):
+        cursor = psycopg2.connect((up.state / f"secrets/{name}.conn").read_text()).cursor()
+        cursor.execute("SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, current_setting('is_superuser') "
+                       "FROM pg_roles WHERE rolname = current_user")
+        assert cursor.fetchone() == (False, False, False, False, False, "off")
+        cursor.execute("SELECT nspname FROM pg_namespace WHERE has_schema_privilege(oid, 'create') AND nspname !~ '^pg_temp'")
+        assert cursor.fetchall() == []
+        cursor.execute("SELECT count(*) FROM pg_auth_members WHERE member = current_user::regrole")
+        assert cursor.fetchone() == (0,), "a member of nothing"
+        cursor.execute("SELECT c.oid::regclass FROM pg_class c WHERE c.relowner = current_user::regrole")
+        assert cursor.fetchall() == []
 
 
 def test_each_role_has_its_own_secret(up):

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "base/spawn.h"
+#include "base/capabilities.h"
 #include "base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <poll.h>
 #include <sched.h>
@@ -41,39 +41,9 @@ static void reset_signals(bool discard)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static int set_capabilities(uint64_t capabilities)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct data[2];
-
-	for (unsigned word = 0; word < 2; word++) {
-		uint32_t bits = (uint32_t)(capabilities >> (32 * word));
-
-		data[word] = (struct __user_cap_data_struct){bits, bits, bits};
-	}
-	return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
-}
-
-static int raise_ambient(uint64_t capabilities)
-{
-	for (unsigned long cap = 0; cap < 64; cap++)
-		if (capabilities >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
-			return -errno;
-	return 0;
-}
-
-static int cut_bounding_set(uint64_t capabilities)
-{
-	/* Numbers beyond the kernel's last one are refused with EINVAL: the end. */
-	for (unsigned long cap = 0; cap < 64; cap++)
-		if (!(capabilities >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
-			return errno == EINVAL ? 0 : -errno;
-	return 0;
-}
-
 static int become(uid_t uid, gid_t gid, uint64_t capabilities)
 {
-	int r = cut_bounding_set(capabilities);
+	int r = capabilities_bound(capabilities);
 
 	if (r < 0)
 		return r;
@@ -81,9 +51,7 @@ static int become(uid_t uid, gid_t gid, uint64_t capabilities)
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || setgroups(0, NULL) < 0 ||
 	    setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
 		return -errno;
-	r = set_capabilities(capabilities);
-	if (r == 0)
-		r = raise_ambient(capabilities);
+	r = capabilities_set(capabilities);
 	if (r == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		r = -errno;
 	return r;
