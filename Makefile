@@ -36,7 +36,7 @@ endif
 
 # ---- flags -----------------------------------------------------------------------------------------------
 # Recursive, so that `make deps` runs before any of these packages is there.
-PACKAGES   = libbpf libnl-3.0 libnl-genl-3.0 libnl-route-3.0 liburing libpq jansson libmicrohttpd gnutls libcurl libsodium
+PACKAGES   = libbpf libnl-3.0 libnl-genl-3.0 libnl-route-3.0 liburing libpq jansson libmicrohttpd gnutls libcurl libsodium libseccomp
 PKG_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
 CPPFLAGS   += -D_GNU_SOURCE -Iinclude -Iuserspace -Iapi -I$(OUT)/gen
 CFLAGS     += -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
@@ -45,7 +45,7 @@ LDFLAGS    += -pie -Wl,-z,relro,-z,now -Wl,-z,noexecstack -Wl,--as-needed $(SANF
 BPFFLAGS   := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Iinclude -I/usr/include/$(shell uname -m)-linux-gnu
 
 METER_LIBS = -lbpf -lelf -lz
-AGENT_LIBS = $(METER_LIBS) -lnl-route-3 -lnl-genl-3 -lnl-3 -luring -lcurl -ljansson -lsodium
+AGENT_LIBS = $(METER_LIBS) -lnl-route-3 -lnl-genl-3 -lnl-3 -luring -lcurl -ljansson -lsodium -lseccomp
 API_LIBS   = -lmicrohttpd -lgnutls -lpq -ljansson -lsodium
 CLI_LIBS   = $(METER_LIBS) -lnl-route-3 -lnl-genl-3 -lnl-3 -lcurl -ljansson -lsodium -lpq -lgnutls -lmicrohttpd
 ALL_LIBS   = $(AGENT_LIBS) -lmicrohttpd -lgnutls -lpq

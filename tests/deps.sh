@@ -8,11 +8,11 @@ packages=(
 	gcc libc6-dev make git pkg-config clang llvm bpftool clang-format shellcheck
 	# libraries
 	libbpf-dev libelf-dev zlib1g-dev libnl-3-dev libnl-genl-3-dev libnl-route-3-dev liburing-dev libpq-dev
-	libjansson-dev libmicrohttpd-dev libgnutls28-dev libcurl4-openssl-dev libsodium-dev
+	libjansson-dev libmicrohttpd-dev libgnutls28-dev libcurl4-openssl-dev libsodium-dev libseccomp-dev
 	# running: the gateway and the control plane
 	wireguard-go wireguard-tools nftables iproute2 procps util-linux postgresql postgresql-contrib
 	# tests and the demo
-	libcmocka-dev libasan8 libubsan1 python3 python3-pytest python3-psycopg2 iputils-ping openssl spin
+	libcmocka-dev libasan8 libubsan1 python3 python3-pytest python3-psycopg2 iputils-ping openssl spin conntrack
 	# the virtual machine, whose kernel is downloaded and not installed
 	qemu-system-x86 busybox-static kmod cpio zstd dash ethtool
 )

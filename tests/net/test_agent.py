@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from agent_lab import BIN, inside, laboratory, run, wait_for
+from agent_lab import BIN, inside, laboratory, run, unprivileged, wait_for
 
 STATE = {
     "interface": {"addresses": ["10.99.0.1/24"], "listen_port": 51820, "mtu": 1420},
@@ -487,7 +487,7 @@ def test_an_endpoint_given_by_name_is_resolved(lab, tmp_path):
 def test_one_agent_at_a_time(lab):
     api, gateway, _ = lab
     deploy(lab, connect=False)
-    second = subprocess.run(inside("gw", BIN / "wiretoll-agent", "--base", gateway.base, "--bpf", gateway.bpf),
+    second = subprocess.run(inside("gw", *unprivileged(BIN / "wiretoll-agent", "--base", gateway.base, "--bpf", gateway.bpf)),
                             capture_output=True, text=True, timeout=10)
     assert second.returncode == 1 and "could not lock" in second.stderr
 

@@ -6,10 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 
+#include "agent/privileges.h"
 #include "agent/run.h"
+#include "base/guard.h"
 #include "base/log.h"
 #include "meter/audit.h"
 
@@ -101,6 +102,7 @@ int main(int argc, char **argv)
 {
 	struct options options = {.level = LOG_LEVEL_INFO, .settle_seconds = AUDIT_SETTLE_SECONDS};
 	int status = parse_options(argc, argv, &options);
+	int r;
 
 	if (status != 0)
 		return status;
@@ -113,9 +115,14 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	log_setup("wiretoll-agent", options.level);
-	/* Keys and tokens are in memory: no core dump, no tracing by others of the same user. */
-	prctl(PR_SET_DUMPABLE, 0);
 	umask(077);
+	r = guard_memory();
+	if (r == 0)
+		r = privileges_drop();
+	if (r < 0) {
+		log_error("could not give up what it does not need: %s", strerror(-r));
+		return 1;
+	}
 	/* One arena: the resolver's threads would otherwise keep one each. */
 	mallopt(M_ARENA_MAX, 1);
 	if (sodium_init() < 0) {

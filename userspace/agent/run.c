@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/privileges.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -193,6 +194,8 @@ static int open_loop(struct agent *agent)
 		r = http_open(agent->loop, agent->config.ca_pem, &agent->http);
 	if (r == 0)
 		r = http_set_token(agent->http, agent->config.token);
+	if (r == 0)
+		r = privileges_filter();
 	return r < 0 ? fail("set up the event loop", r) : 0;
 }
 
