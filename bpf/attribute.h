@@ -221,10 +221,10 @@ WT_INLINE __u32 attribute_any(const struct wt_packet *packet, __u32 version, __u
 	return 0;
 }
 
-/* Of what a lookup has found, if anything. */
+/* Of what a lookup has found; 0, which is nothing, is nobody's slot. */
 WT_INLINE __u32 slot_of(__u32 found)
 {
-	return found & WT_ATTRIBUTED ? found & WT_SLOT_MASK : WT_SLOT_UNATTRIBUTED;
+	return found & WT_SLOT_MASK;
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The counters. Plain adds are exact here: a cell belongs to one CPU and one interface, and both hooks run
- * with bottom halves disabled on the CPU whose cell they take (ingress in the receive softirq, egress under
+ * The counters. Plain adds are exact here: a count belongs to one CPU and one interface, and both hooks run
+ * with bottom halves disabled on the CPU whose counts they take (ingress in the receive softirq, egress under
  * rcu_read_lock_bh in __dev_queue_xmit), so no second program can run on this CPU between the load and the
  * store. User space only reads. An aligned 64-bit store is never seen by halves.
  */
@@ -11,31 +11,40 @@
 #include "maps.h"
 #include "parse.h"
 
-WT_INLINE struct wt_cell *cell_of(__u32 cpu, __u32 slot)
+/* Never NULL: the arrays have room for every possible CPU, and slots are below the capacity. */
+WT_INLINE struct wt_count *count_of(__u32 cpu, enum wt_kind kind, __u32 slot)
 {
-	__u32 index = cpu * stride + slot;
+	__u32 index = wt_count_index(cpu, kind, slot, stride);
 
-	return bpf_map_lookup_elem(&cells, &index);
+	return bpf_map_lookup_elem(&counts, &index);
 }
 
-WT_INLINE void count_passed(struct wt_cell *cell, const struct wt_weight *weight, __u32 direction)
+WT_INLINE struct wt_interface_cell *interface_cell(void)
 {
-	if (direction == WT_UPLOADS) {
-		cell->upload_bytes += weight->bytes;
-		cell->upload_packets += weight->packets;
-	} else {
-		cell->download_bytes += weight->bytes;
-		cell->download_packets += weight->packets;
-	}
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&iface_cells, &cpu);
 }
 
-WT_INLINE void count_refused(struct wt_cell *cell, struct wt_interface_cell *iface,
-			     const struct wt_weight *weight)
+WT_INLINE void count_refused(__u32 slot, __u64 bytes, __u64 packets)
 {
-	cell->refused_bytes += weight->bytes;
-	cell->refused_packets += weight->packets;
-	iface->refused_bytes += weight->bytes;
-	iface->refused_packets += weight->packets;
+	struct wt_count *count = count_of(bpf_get_smp_processor_id(), WT_REFUSED, slot);
+	struct wt_interface_cell *cell = interface_cell();
+
+	if (!count || !cell)
+		return;
+	count->bytes += bytes;
+	count->packets += packets;
+	cell->refused_bytes += bytes;
+	cell->refused_packets += packets;
+}
+
+WT_INLINE void count_unparsed(void)
+{
+	struct wt_interface_cell *cell = interface_cell();
+
+	if (cell)
+		cell->unparsed_packets++;
 }
 
 #endif

@@ -25,7 +25,7 @@
 
 /*
  * For what most packets do not need. In the programs these are global functions: the kernel verifies each of
- * them once, for any arguments (hence the checks for NULL), and not again on every path that leads to it.
+ * them once, for any arguments, and not again on every path that leads to it.
  */
 #ifdef __bpf__
 #define WT_SELDOM __attribute__((noinline))
@@ -53,14 +53,30 @@ enum judgement {
 
 /* What a packet needs of one pool, and what it has drawn for that. */
 struct wt_claim {
-	struct wt_pool *pool;
-	struct wt_purse *purse;
 	__u64 bytes;
 	__u64 drawn;
 	__u64 in_doubt; /* 1: drawn for a peer, and the interface has not agreed yet */
 	__u32 slot;     /* 0: the interface's */
 	__u32 direction;
 };
+
+/* NULL, here and below, cannot be: slots are below the capacity. The verifier wants to be told. */
+WT_INLINE __u64 *state_of(__u32 slot)
+{
+	return slot ? bpf_map_lookup_elem(&peer_states, &slot) : &credit.state;
+}
+
+WT_INLINE struct wt_pool *pool_of(__u32 slot)
+{
+	return slot ? bpf_map_lookup_elem(&peer_pools, &slot) : &credit.pool;
+}
+
+WT_INLINE struct wt_purse *purse_of(__u32 cpu, __u32 slot)
+{
+	__u32 index = wt_purse_index(cpu, slot, stride);
+
+	return bpf_map_lookup_elem(&purses, &index);
+}
 
 WT_INLINE __u32 state_field(__u64 state, __u32 shift)
 {
@@ -70,7 +86,7 @@ WT_INLINE __u32 state_field(__u64 state, __u32 shift)
 /* The directions that draw credit; the others and strangers (direction 0) only stop with the rest. */
 WT_INLINE int is_charged(__u64 state, __u32 direction)
 {
-	return (state_field(state, WT_STATE_MASK_SHIFT) & direction) != 0;
+	return (state & (__u64)direction << WT_STATE_MASK_SHIFT) != 0;
 }
 
 WT_INLINE int is_hopeless(__u64 state)
@@ -102,14 +118,10 @@ WT_INLINE __u64 position(__u32 slot)
 	__u64 sum = 0;
 
 	for (__u32 cpu = 0; cpu < cpus; cpu++) {
-		__u32 index = slot ? cpu * stride + slot : cpu;
-		struct wt_interface_cell *iface = slot ? NULL : bpf_map_lookup_elem(&iface_cells, &index);
-		struct wt_cell *cell = slot ? bpf_map_lookup_elem(&cells, &index) : NULL;
+		const struct wt_purse *purse = purse_of(cpu, slot);
 
-		if (iface)
-			sum += READ_ONCE(iface->purse.counted);
-		if (cell)
-			sum += READ_ONCE(cell->purse.counted);
+		if (purse)
+			sum += READ_ONCE(purse->counted);
 	}
 	return sum;
 }
@@ -119,22 +131,23 @@ WT_INLINE __u64 position(__u32 slot)
  * it is alone until it clears TAKING_UP: everybody else refuses, user space waits, and so the cycle's base
  * is one position. Called only for packets that are refused otherwise: no other reads a clock.
  */
-WT_SELDOM int take_up(struct wt_pool *p, __u32 slot, __u64 state)
+WT_SELDOM int take_up(__u32 slot, __u64 state)
 {
 	__u32 next = state_field(state, WT_STATE_NEXT_SHIFT) - 1;
-	__u64 claimed;
+	struct wt_pool *p = pool_of(slot);
+	__u64 *word = state_of(slot), claimed;
 
-	if (!p || (state & WT_STATE_TAKING_UP) || next >= 3 ||
+	if (!p || !word || (state & WT_STATE_TAKING_UP) || next >= 3 ||
 	    READ_ONCE(p->grants[next].not_before) > bpf_ktime_get_boot_ns())
 		return 0;
 	claimed = state & (WT_STATE_REASONS | WT_STATE_PEERS);
 	claimed |= ((state >> WT_STATE_SEQUENCE_SHIFT) + 1) << WT_STATE_SEQUENCE_SHIFT;
 	claimed |= (__u64)(READ_ONCE(p->grants[next].mask) & WT_STATE_FIELD) << WT_STATE_MASK_SHIFT;
 	claimed |= (__u64)next << WT_STATE_LIVE_SHIFT | WT_STATE_TAKING_UP;
-	if (__sync_val_compare_and_swap(&p->state, state, claimed) != state)
+	if (__sync_val_compare_and_swap(word, state, claimed) != state)
 		return 1;
 	p->grants[next].base = position(slot);
-	__sync_fetch_and_add(&p->state, -WT_STATE_TAKING_UP);
+	__sync_fetch_and_add(word, -WT_STATE_TAKING_UP);
 	tell(WT_EVENT_TAKEN_UP, slot, claimed);
 	return 1;
 }
@@ -167,16 +180,19 @@ WT_INLINE int draw_in_doubt(struct wt_pool *p, struct wt_purse *purse, __u64 nee
  * caller's), and those of the last resort. When all of others that had begun after the pool was looked at had
  * ended before, none was in what was seen, and what was seen exhausts the grant.
  */
-WT_SELDOM int draw(struct wt_pool *p, struct wt_purse *purse, __u64 state, __u64 need, __u64 own)
+WT_SELDOM int draw(__u32 slot, __u64 state, __u64 need, __u64 own)
 {
 	__u32 live = state_field(state, WT_STATE_LIVE_SHIFT);
+	struct wt_purse *purse = purse_of(bpf_get_smp_processor_id(), slot);
+	struct wt_pool *p = pool_of(slot);
+	const __u64 *word = state_of(slot);
 	__u64 base, ceiling, ended, drawn, lease;
 
-	if (!p || !purse || live >= 3)
+	if (!p || !word || !purse || live >= 3)
 		return DRAW_CHANGED;
 	base = READ_ONCE(p->grants[live].base);
 	ceiling = READ_ONCE(p->grants[live].ceiling);
-	if (READ_ONCE(p->state) != state)
+	if (READ_ONCE(*word) != state)
 		return DRAW_CHANGED;
 	ceiling = ceiling < WT_NO_CEILING - base ? base + ceiling : WT_NO_CEILING;
 	for (int i = 0; i < DRAW_TRIES; i++) {
@@ -212,26 +228,34 @@ WT_INLINE void renew(struct wt_pool *p, struct wt_purse *purse, __u64 state)
  * Refusal latches for the grant that the packet was judged by, or not at all when another has come since.
  * Who latches it sends the one event.
  */
-WT_INLINE void latch(struct wt_pool *p, __u32 slot, __u64 state)
+WT_INLINE void latch(__u64 *word, __u32 slot, __u64 state)
 {
-	if (__sync_val_compare_and_swap(&p->state, state, state | WT_STATE_EXHAUSTED) == state)
+	if (__sync_val_compare_and_swap(word, state, state | WT_STATE_EXHAUSTED) == state)
 		tell(WT_EVENT_EXHAUSTED, slot, state);
 }
 
-/* Sees to it that the purse's lease has enough, and counts nothing yet. */
-WT_INLINE int reserve(struct wt_claim *claim)
+/* Sees to it that the lease has enough, and counts nothing yet. */
+WT_SELDOM int reserve(struct wt_claim *claim)
 {
-	struct wt_pool *p = claim->pool;
-	struct wt_purse *purse = claim->purse;
+	struct wt_purse *purse;
+	struct wt_pool *p;
+	__u64 *word;
 
+	if (!claim)
+		return REFUSED;
+	purse = purse_of(bpf_get_smp_processor_id(), claim->slot);
+	p = pool_of(claim->slot);
+	word = state_of(claim->slot);
+	if (!purse || !p || !word)
+		return REFUSED;
 	for (int i = 0; i < JUDGE_TRIES; i++) {
-		__u64 state = READ_ONCE(p->state), need, before;
+		__u64 state = READ_ONCE(*word), need, before;
 		int result;
 
 		if (is_hopeless(state))
 			return REFUSED;
 		if (state & WT_STATE_REFUSES) {
-			if (!take_up(p, claim->slot, state))
+			if (!take_up(claim->slot, state))
 				return REFUSED;
 			continue;
 		}
@@ -246,7 +270,7 @@ WT_INLINE int reserve(struct wt_claim *claim)
 		}
 		before = purse->lease;
 		need = claim->bytes - before;
-		result = draw(p, purse, state, need, claim->in_doubt);
+		result = draw(claim->slot, state, need, claim->in_doubt);
 		if (result == DRAW_DONE) {
 			claim->drawn = purse->lease - before;
 			return RESERVED;
@@ -254,7 +278,7 @@ WT_INLINE int reserve(struct wt_claim *claim)
 		if (result == DRAW_IN_DOUBT)
 			return REFUSED;
 		if (result == DRAW_EXHAUSTED)
-			latch(p, claim->slot, state);
+			latch(word, claim->slot, state);
 	}
 	return REFUSED;
 }
@@ -265,92 +289,99 @@ WT_INLINE void spend(struct wt_purse *purse, __u64 bytes)
 	purse->counted += bytes;
 }
 
-/* Whether the lease at hand is good for it, with nothing shared written and one shared word read. */
-WT_INLINE int has_lease(const struct wt_purse *purse, __u64 state, __u64 bytes)
+/* What was drawn for the claim is spent, or goes back to its pool: all of it, and nothing else. */
+WT_INLINE void settle(const struct wt_claim *claim, int judgement, int passed)
 {
-	return !(state & WT_STATE_REFUSES) && purse->lease_sequence == sequence_of(state) &&
-	       purse->lease >= bytes;
-}
+	struct wt_purse *purse = purse_of(bpf_get_smp_processor_id(), claim->slot);
+	struct wt_pool *p = pool_of(claim->slot);
 
-WT_SELDOM int admit_slowly(struct wt_pool *p, struct wt_purse *purse, __u32 direction, __u64 bytes)
-{
-	struct wt_claim claim = {.pool = p, .purse = purse, .bytes = bytes, .direction = direction};
-	int judgement;
-
-	if (!p || !purse)
-		return 0;
-	judgement = reserve(&claim);
-	if (judgement == RESERVED)
-		spend(purse, bytes);
-	return judgement != REFUSED;
-}
-
-/* By the interface alone. */
-WT_INLINE int admit_by_interface(struct wt_pool *p, struct wt_purse *purse, __u64 state, __u32 direction,
-				 __u64 bytes)
-{
-	if (!(state & WT_STATE_REFUSES) && !is_charged(state, direction))
-		return 1;
-	if (has_lease(purse, state, bytes)) {
-		spend(purse, bytes);
-		return 1;
-	}
-	return admit_slowly(p, purse, direction, bytes);
-}
-
-/* What was drawn for the peer is spent, or goes back to its pool: all of it, and nothing else. */
-WT_INLINE void settle(struct wt_claim *peer, int judgement, int passed)
-{
+	if (!purse || !p)
+		return;
 	if (judgement == RESERVED && passed) {
-		spend(peer->purse, peer->bytes);
-	} else if (peer->drawn) {
-		__sync_fetch_and_add(&peer->pool->drawn, -peer->drawn);
-		peer->purse->lease -= peer->drawn;
+		spend(purse, claim->bytes);
+	} else if (claim->drawn) {
+		__sync_fetch_and_add(&p->drawn, -claim->drawn);
+		purse->lease -= claim->drawn;
 	}
-	if (peer->in_doubt)
-		__sync_fetch_and_add(&peer->pool->doubts_ended, 1);
+	if (claim->in_doubt)
+		__sync_fetch_and_add(&p->doubts_ended, 1);
 }
 
 /*
- * By the peer's limit first, then by the interface. While the outcome is open, what was drawn for the peer is
- * in doubt: another CPU may find the peer's pool too full because of it, and then refuses, but does not
- * latch.
+ * By the peer's limit first, then by the interface; only then are both spent. While the outcome is open, what
+ * was drawn for the peer is in doubt: another CPU may find the peer's pool too full because of it, and then
+ * refuses, but does not latch.
  */
-WT_INLINE int admit_by_both(struct wt_claim *peer, struct wt_pool *p, struct wt_purse *purse, __u64 state)
+WT_SELDOM int admit_slowly(__u32 slot, __u32 direction, __u64 bytes)
 {
-	int judgement, passed = 0;
+	struct wt_claim peer = {.bytes = bytes, .slot = slot, .direction = direction};
+	struct wt_claim whole = {.bytes = bytes, .direction = slot ? direction : 0};
+	int of_peer = UNLIMITED, of_whole;
+	__u64 state = READ_ONCE(credit.state);
 
 	if (is_hopeless(state))
 		return 0;
-	judgement = reserve(peer);
-	if (judgement != REFUSED)
-		passed = admit_by_interface(p, purse, state, peer->direction, peer->bytes);
-	settle(peer, judgement, passed);
-	return passed;
+	if (slot && (state & WT_STATE_PEERS))
+		of_peer = reserve(&peer);
+	of_whole = of_peer == REFUSED ? REFUSED : reserve(&whole);
+	settle(&whole, of_whole, of_whole != REFUSED);
+	settle(&peer, of_peer, of_whole != REFUSED);
+	return of_whole != REFUSED;
 }
 
-WT_INLINE int is_flagged(__u32 slot)
+/* What a state refuses, or charges in this direction, is not simply let through. */
+WT_INLINE __u64 asked(__u32 direction)
 {
-	__u32 word = slot / WT_FLAGS_PER_WORD;
-	__u64 *flags = bpf_map_lookup_elem(&flagged_peers, &word);
+	return WT_STATE_REFUSES | (__u64)direction << WT_STATE_MASK_SHIFT;
+}
 
-	return flags && READ_ONCE(*flags) >> slot % WT_FLAGS_PER_WORD & 1;
+WT_INLINE int has_lease(const struct wt_purse *purse, __u64 state, __u64 bytes)
+{
+	return purse->lease_sequence == sequence_of(state) && purse->lease >= bytes;
+}
+
+/*
+ * The same as admit_slowly(), for packets for which the leases at hand are good: what is shared is read, one
+ * word of the interface and one of the peer, and nothing of it is written.
+ */
+WT_INLINE int admit_by_leases(__u32 cpu, __u32 slot, __u32 direction, __u64 bytes, __u64 state)
+{
+	struct wt_purse *whole = NULL, *peer = NULL;
+	__u64 peer_state = 0;
+
+	if (state & WT_STATE_PEERS) {
+		const __u64 *word = bpf_map_lookup_elem(&peer_states, &slot);
+
+		if (!word)
+			return 0;
+		peer_state = READ_ONCE(*word);
+	}
+	if ((state | peer_state) & WT_STATE_REFUSES)
+		return 0;
+	if (is_charged(peer_state, direction)) {
+		peer = purse_of(cpu, slot);
+		if (!peer || !has_lease(peer, peer_state, bytes))
+			return 0;
+	}
+	if (slot && is_charged(state, direction)) {
+		whole = purse_of(cpu, 0);
+		if (!whole || !has_lease(whole, state, bytes))
+			return 0;
+		spend(whole, bytes);
+	}
+	if (peer)
+		spend(peer, bytes);
+	return 1;
 }
 
 /* Whether the packet may pass. What belongs to no peer draws nothing, but stops with the rest. */
-WT_INLINE int admit(struct wt_pool *p, struct wt_interface_cell *iface, struct wt_cell *cell, __u32 slot,
-		    __u32 direction, __u64 bytes)
+WT_INLINE int admit(__u32 cpu, __u32 slot, __u32 direction, __u64 bytes)
 {
-	__u64 state = READ_ONCE(p->state);
-	struct wt_claim peer = {.purse = &cell->purse, .bytes = bytes, .slot = slot, .direction = direction};
+	__u64 state = READ_ONCE(credit.state);
 
-	if (slot == WT_SLOT_UNATTRIBUTED)
-		direction = 0;
-	else if ((state & WT_STATE_PEERS) && is_flagged(slot))
-		peer.pool = bpf_map_lookup_elem(&peer_pools, &slot);
-	if (peer.pool)
-		return admit_by_both(&peer, p, &iface->purse, state);
-	return admit_by_interface(p, &iface->purse, state, direction, bytes);
+	if (!(state & (asked(direction) | WT_STATE_PEERS)))
+		return 1;
+	return admit_by_leases(cpu, slot, direction, bytes, state) || admit_slowly(slot, direction, bytes);
 }
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * The maps of the meter. Sizes marked "at load" are set by user space before the object is loaded. The
- * mmapable ones are read, and the pool written, by user space through its own mapping.
+ * mmapable ones are read, and those of credit and of attribution written, by user space through its own
+ * mappings.
  */
 #ifndef WIRETOLL_BPF_MAPS_H
 #define WIRETOLL_BPF_MAPS_H
@@ -26,7 +27,7 @@ const volatile __u32 window_lines = 1; /* of one family */
  * of one element.
  */
 struct wt_table table SEC(".data.table");
-struct wt_pool pool SEC(".data.pool");
+struct wt_credit credit SEC(".data.credit");
 
 /* The rest of the attribution table: see <wiretoll/attribution.h>. */
 struct {
@@ -61,13 +62,22 @@ struct {
 	__type(value, struct wt_hint_line);
 } hint_lines SEC(".maps");
 
+/* See wt_count_index() and wt_purse_index(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* at load: cpus * WT_KINDS * stride */
+	__type(key, __u32);
+	__type(value, struct wt_count);
+} counts SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1); /* at load: cpus * stride */
 	__type(key, __u32);
-	__type(value, struct wt_cell);
-} cells SEC(".maps");
+	__type(value, struct wt_purse);
+} purses SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -77,7 +87,15 @@ struct {
 	__type(value, struct wt_interface_cell);
 } iface_cells SEC(".maps");
 
-/* By slot; slot 0 has none. Not looked at unless the slot's bit is set below. */
+/* Both by slot; slot 0 has none. Not looked at unless the interface's state says that peers have limits. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* at load: capacity */
+	__type(key, __u32);
+	__type(value, __u64);
+} peer_states SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -85,14 +103,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wt_pool);
 } peer_pools SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* at load: a bit for each slot */
-	__type(key, __u32);
-	__type(value, __u64);
-} flagged_peers SEC(".maps");
 
 /* Not touched by the programs: they stand here so that they are made, pinned and adopted with the rest. */
 struct {

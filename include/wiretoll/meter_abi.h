@@ -9,8 +9,8 @@
 
 #include <linux/types.h>
 
-#define WT_METER_ABI 2
-#define WT_POOL_ABI  2
+#define WT_METER_ABI 3
+#define WT_POOL_ABI  3
 
 /* Peers have slots 1 .. capacity - 1. Slot 0 counts what belongs to no peer. */
 #define WT_SLOT_UNATTRIBUTED 0
@@ -45,27 +45,43 @@ struct wt_purse {
 	__u32 lease_sequence; /* the lower half of the pool's sequence that the lease was drawn under */
 };
 
-/*
- * One peer's counts on one CPU: a cache line of its own, written by that CPU alone and only ever grown. The
- * array is laid out [possible CPU][capacity rounded up to 64], so each CPU's block starts on a page.
- */
-struct wt_cell {
-	__u64 upload_bytes;
-	__u64 upload_packets;
-	__u64 download_bytes;
-	__u64 download_packets;
-	__u64 refused_bytes;
-	__u64 refused_packets;
-	struct wt_purse purse; /* only moves while the peer has a limit of its own */
+/* What a CPU has counted, of a slot and a kind. Written by that CPU alone and only ever grown. */
+struct wt_count {
+	__u64 bytes;
+	__u64 packets;
 };
+
+enum wt_kind { WT_UPLOADED, WT_DOWNLOADED, WT_REFUSED, WT_KINDS };
+
+/*
+ * The arrays by CPU are laid out [possible CPU][kind][stride] (counts) and [possible CPU][stride] (purses):
+ * so many slots that each block is whole pages, and no two CPUs write one line.
+ */
+#define WT_STRIDE_UNIT 256
+
+static inline __u32 wt_stride(__u32 capacity)
+{
+	return (capacity + WT_STRIDE_UNIT - 1) / WT_STRIDE_UNIT * WT_STRIDE_UNIT;
+}
+
+static inline __attribute__((always_inline)) __u32 wt_count_index(__u32 cpu, __u32 kind, __u32 slot,
+								  __u32 stride)
+{
+	return (cpu * WT_KINDS + kind) * stride + slot;
+}
+
+/* The purse of slot 0 is the interface's: what belongs to no peer has no limit of its own. */
+static inline __attribute__((always_inline)) __u32 wt_purse_index(__u32 cpu, __u32 slot, __u32 stride)
+{
+	return cpu * stride + slot;
+}
 
 /* The interface's counts on one CPU. Two lines, so that neighbours do not prefetch each other. */
 struct wt_interface_cell {
-	struct wt_purse purse;
 	__u64 refused_bytes;
 	__u64 refused_packets;
 	__u64 unparsed_packets; /* counted by their length, as their headers could not be followed */
-	__u64 reserved[11];
+	__u64 reserved[13];
 };
 
 /*
@@ -85,16 +101,15 @@ struct wt_grant {
 /*
  * The credit of the interface, or of a peer. Positions are absolute, on the line of `counted` summed over all
  * CPUs since the epoch began: programs move `drawn` towards base + ceiling of the grant in force, and drawn
- * == counted + all leases always. `state` says which grant that is: one compare and swap changes it, so a
- * grant is wholly in force or not at all, whoever crashes. All zero is no limit and nothing refused.
+ * == counted + all leases always. A state word (WT_STATE_*) beside the pool says which grant that is: one
+ * compare and swap changes it, so a grant is wholly in force or not at all, whoever crashes. Packets read
+ * that word only; the pool is touched when a lease is drawn. All zero is no limit and nothing refused.
  */
 struct wt_pool {
-	/* What every packet reads: WT_STATE_*. */
-	__u64 state;
 	__u32 max_lease; /* bytes that one CPU may hold */
 	__u32 abi;       /* WT_POOL_ABI, once it is used */
 	struct wt_grant grants[3];
-	__u64 reserved0[4];
+	__u64 reserved0[5];
 	/* By the programs, when a lease is drawn or given back: a line of its own. */
 	__u64 drawn;
 	__u64 doubts_begun; /* draws that are given back if the interface refuses, and those that are settled
@@ -103,8 +118,15 @@ struct wt_pool {
 	__u64 reserved1[5];
 };
 
+/* The interface's credit. Peers have their state words in an array by slot, and their pools in another. */
+struct wt_credit {
+	__u64 state;
+	__u64 reserved[7];
+	struct wt_pool pool;
+};
+
 /*
- * Bits of a pool's state. The sequence above them is raised by every change but the latch (EXHAUSTED), so
+ * Bits of a state word. The sequence above them is raised by every change but the latch (EXHAUSTED), so
  * that no value comes twice: a program that read it may change it, if it is still the same.
  */
 #define WT_STATE_REASONS   0x07ULL /* WT_REFUSE_* */
@@ -113,15 +135,12 @@ struct wt_pool {
 	0x10ULL /* a program is putting the next grant in force; no one else changes it                      \
 		 */
 #define WT_STATE_REFUSES        0x1fULL /* any of these: no packet passes */
-#define WT_STATE_PEERS          0x20ULL /* of the interface: there are flagged peers */
+#define WT_STATE_PEERS          0x20ULL /* of the interface: peers have states to be asked */
 #define WT_STATE_MASK_SHIFT     8       /* two bits: the mask of the grant in force */
 #define WT_STATE_LIVE_SHIFT     10      /* two bits: the grant in force */
 #define WT_STATE_NEXT_SHIFT     12      /* two bits: the next grant and one; 0: there is none */
 #define WT_STATE_FIELD          3ULL    /* each of the three, when shifted down */
 #define WT_STATE_SEQUENCE_SHIFT 16
-
-/* Peers whose pool must be asked, a bit for each slot: the others' packets cost a look here and no more. */
-#define WT_FLAGS_PER_WORD 64
 
 /*
  * The largest aggregate that the bound on unspent credit allows for: 64 KiB with a segment size of 48 and 60
@@ -135,7 +154,7 @@ struct wt_meta {
 	__u32 abi;
 	__u32 capacity;
 	__u32 cpus;   /* possible CPUs: the number of blocks */
-	__u32 stride; /* cells in a block */
+	__u32 stride; /* slots in a block */
 	__u32 ifindex;
 	__u32 attachment; /* WT_ATTACHED_* */
 	__u64 netns_cookie;
@@ -169,11 +188,13 @@ struct wt_event {
 #define WT_EVENT_TAKEN_UP  2 /* the next cycle's grant has come into force */
 
 _Static_assert(sizeof(struct wt_attribution) == 8, "layout");
-_Static_assert(sizeof(struct wt_cell) == 64, "a cell is one cache line");
+_Static_assert(sizeof(struct wt_count) == 16, "layout");
+_Static_assert(WT_UPLOADS - 1 == WT_UPLOADED && WT_DOWNLOADS - 1 == WT_DOWNLOADED, "a direction's kind");
 _Static_assert(sizeof(struct wt_interface_cell) == 128, "layout");
 _Static_assert(sizeof(struct wt_purse) == 16, "layout");
 _Static_assert(sizeof(struct wt_grant) == 48, "layout");
 _Static_assert(sizeof(struct wt_pool) == 256 && __builtin_offsetof(struct wt_pool, drawn) == 192, "layout");
+_Static_assert(sizeof(struct wt_credit) == 320, "layout");
 _Static_assert(sizeof(struct wt_meta) == 80, "layout");
 _Static_assert(sizeof(struct wt_owner) == 32, "layout");
 _Static_assert(sizeof(struct wt_event) == 16, "layout");

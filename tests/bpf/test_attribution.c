@@ -193,8 +193,8 @@ static int setup_many(void **state)
 	fixture->ingress = bpf_obj_get(FOLDER "/live/ingress");
 	fixture->egress = bpf_obj_get(FOLDER "/live/egress");
 	assert_true(fixture->ingress >= 0 && fixture->egress >= 0);
-	fixture->pool = map_pin("pool", 4096);
-	fixture->cells = map_pin("interface_cells", 4096);
+	fixture->credit = map_pin("credit", 4096);
+	fixture->purses = map_pin("purses", PURSES_SIZE);
 	*state = fixture;
 	return 0;
 }

@@ -21,8 +21,8 @@ static void assert_conserved(const struct fixture *fixture)
 	uint64_t held = 0;
 
 	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++)
-		held += fixture->cells[cpu].purse.lease;
-	assert_int_equal(fixture->pool->drawn, counted(fixture) + held);
+		held += fixture->purses[cpu * PURSES].lease;
+	assert_int_equal(fixture->credit->pool.drawn, counted(fixture) + held);
 }
 
 static void grant(struct fixture *fixture, uint64_t cycle, uint64_t seq, uint64_t ceiling, uint32_t mask)
@@ -265,15 +265,15 @@ static void grant_for_ever(void)
 	}
 }
 
-static uint64_t changes(const struct wt_pool *pool)
+static uint64_t changes(const struct wt_credit *credit)
 {
-	return *(const volatile __u64 *)&pool->state >> WT_STATE_SEQUENCE_SHIFT;
+	return *(const volatile __u64 *)&credit->state >> WT_STATE_SEQUENCE_SHIFT;
 }
 
 /* A next grant stored and one put in force, however slow the machine is. */
-static void await_two_changes(const struct wt_pool *pool, uint64_t since)
+static void await_two_changes(const struct wt_credit *credit, uint64_t since)
 {
-	for (int i = 0; i < 50000 && changes(pool) < since + 2; i++)
+	for (int i = 0; i < 50000 && changes(credit) < since + 2; i++)
 		usleep(100);
 }
 
@@ -288,7 +288,7 @@ static void grants_are_whole_after_a_crash(void **state)
 
 	assert_int_equal(meter_grant(fixture->meter, &first), 0);
 	for (int round = 0; round < 100; round++) {
-		uint64_t begun = changes(fixture->pool);
+		uint64_t begun = changes(fixture->credit);
 		pid_t child;
 
 		meter_close(fixture->meter);
@@ -297,7 +297,7 @@ static void grants_are_whole_after_a_crash(void **state)
 			grant_for_ever();
 		/* Every other one after its first grant; the others perhaps before. */
 		if (round % 2)
-			await_two_changes(fixture->pool, begun);
+			await_two_changes(fixture->credit, begun);
 		else
 			usleep(3000);
 		usleep((round * 37) % 1000);

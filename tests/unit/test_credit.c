@@ -25,21 +25,25 @@
 #define NO_ONE WT_SLOT_UNATTRIBUTED
 
 static const uint32_t possible_cpus = CPUS, stride = SLOTS;
-static struct wt_pool interface_pool, peer_pools[SLOTS];
-static struct wt_interface_cell iface_cells[CPUS];
-static struct wt_cell cells[CPUS * SLOTS];
-static uint64_t flagged_peers[1];
+static struct wt_credit credit;
+static struct wt_pool peer_pools[SLOTS];
+static __u64 peer_states[SLOTS];
+static struct wt_purse purses[CPUS * SLOTS];
+static uint32_t current_cpu;
 static int events;
 static int exhaustions[SLOTS], turns[SLOTS];
 static uint64_t boot_time, clock_readings;
 
 static void *bpf_map_lookup_elem(void *map, const uint32_t *index)
 {
-	if (map == &iface_cells)
-		return &iface_cells[*index];
-	if (map == &cells)
-		return &cells[*index];
-	return map == &peer_pools ? (void *)&peer_pools[*index] : &flagged_peers[*index];
+	if (map == &purses)
+		return &purses[*index];
+	return map == &peer_pools ? (void *)&peer_pools[*index] : &peer_states[*index];
+}
+
+static uint32_t bpf_get_smp_processor_id(void)
+{
+	return current_cpu;
 }
 
 static uint64_t bpf_ktime_get_boot_ns(void)
@@ -76,11 +80,10 @@ static void interleave(void);
 #define MAX_LEASE ((WT_UNSPENT_BOUND - WT_LARGEST_AGGREGATE) / CPUS)
 
 static const struct wt_meta meta = {.cpus = CPUS, .stride = SLOTS, .capacity = SLOTS};
-static struct meter meter = {.cells = cells,
-			     .interface_cells = iface_cells,
-			     .pool = &interface_pool,
+static struct meter meter = {.purses = purses,
+			     .credit = &credit,
 			     .peer_pools = peer_pools,
-			     .flagged_peers = flagged_peers,
+			     .peer_states = peer_states,
 			     .meta = &meta};
 static bool busy[CPUS];
 static bool granting;
@@ -98,17 +101,12 @@ static uint32_t random_below(uint32_t bound)
 	return (uint32_t)((random_state >> 16) % bound);
 }
 
-static struct wt_pool *pool_at(uint32_t slot)
-{
-	return slot ? &peer_pools[slot] : &interface_pool;
-}
-
 static uint64_t counted_at(uint32_t slot)
 {
 	uint64_t sum = 0;
 
 	for (int cpu = 0; cpu < CPUS; cpu++)
-		sum += slot ? cells[cpu * SLOTS + (int)slot].purse.counted : iface_cells[cpu].purse.counted;
+		sum += purses[cpu * SLOTS + (int)slot].counted;
 	return sum;
 }
 
@@ -117,21 +115,21 @@ static uint64_t leased_at(uint32_t slot)
 	uint64_t sum = 0;
 
 	for (int cpu = 0; cpu < CPUS; cpu++)
-		sum += slot ? cells[cpu * SLOTS + (int)slot].purse.lease : iface_cells[cpu].purse.lease;
+		sum += purses[cpu * SLOTS + (int)slot].lease;
 	return sum;
 }
 
 static bool latched(uint32_t slot)
 {
-	return pool_at(slot)->state & WT_STATE_EXHAUSTED;
+	return *state_at(&meter, slot) & WT_STATE_EXHAUSTED;
 }
 
 /* The highest position that any grant has allowed so far. */
 static void note_ceilings(void)
 {
 	for (uint32_t slot = 0; slot <= PEERS; slot++) {
-		uint64_t state = pool_at(slot)->state, top;
-		const struct wt_grant *grant = live_grant(pool_at(slot), state);
+		uint64_t state = *state_at(&meter, slot), top;
+		const struct wt_grant *grant = live_grant(pool_at(&meter, slot), state);
 
 		if (state & WT_STATE_TAKING_UP)
 			continue;
@@ -166,32 +164,33 @@ static int lay_down(uint32_t slot, uint64_t cycle, uint64_t ceiling, uint64_t no
 
 static void reset(uint64_t ceiling, uint32_t max_lease)
 {
-	memset(&interface_pool, 0, sizeof(interface_pool));
 	memset(peer_pools, 0, sizeof(peer_pools));
-	memset(iface_cells, 0, sizeof(iface_cells));
-	memset(cells, 0, sizeof(cells));
+	memset(peer_states, 0, sizeof(peer_states));
+	memset(purses, 0, sizeof(purses));
 	memset(busy, 0, sizeof(busy));
 	memset(exhaustions, 0, sizeof(exhaustions));
 	memset(turns, 0, sizeof(turns));
 	memset(highest, 0, sizeof(highest));
-	flagged_peers[0] = 0;
 	scripted = NULL;
 	script_delay = 0;
 	chance = 0;
 	boot_time = clock_readings = 0;
 	granting = false;
-	pool_init(&interface_pool, CPUS);
-	interface_pool.max_lease = max_lease;
+	credit_init(&credit, CPUS);
+	credit_recover(&meter);
+	credit.pool.max_lease = max_lease;
 	assert_int_equal(put_in_force(NO_ONE, 1, 1, ceiling), 0);
 }
 
 static bool send_from(uint32_t slot, int cpu, uint64_t bytes)
 {
+	const uint32_t interrupted = current_cpu;
 	bool passed;
 
 	busy[cpu] = true;
-	passed = admit(&interface_pool, &iface_cells[cpu], &cells[cpu * SLOTS + (int)slot], slot, WT_UPLOADS,
-		       bytes);
+	current_cpu = (uint32_t)cpu;
+	passed = admit(current_cpu, slot, WT_UPLOADS, bytes);
+	current_cpu = interrupted;
 	busy[cpu] = false;
 	note_ceilings();
 	return passed;
@@ -217,7 +216,7 @@ static void random_change(void)
 	granting = true;
 	read_limit(&meter, slot, &limit);
 	if (random_below(8) == 0) {
-		set_reasons(pool_at(slot), random_below(4) ? 0 : WT_REFUSE_ADMIN);
+		set_reasons(state_at(&meter, slot), random_below(4) ? 0 : WT_REFUSE_ADMIN);
 	} else if (slot && random_below(20) == 0) {
 		assert_int_equal(meter_clear_peer_limit(&meter, slot), 0);
 	} else if (limit.grant.cycle && random_below(2)) {
@@ -248,7 +247,7 @@ static void interleave(void)
 	cpu = (int)random_below(CPUS);
 	/* User space waits for a take-up, which goes on only when it returns to here. */
 	for (uint32_t slot = 0; slot <= PEERS; slot++)
-		if (pool_at(slot)->state & WT_STATE_TAKING_UP)
+		if (*state_at(&meter, slot) & WT_STATE_TAKING_UP)
 			cpu = -1;
 	if (cpu >= 0 && !granting && !random_below(30))
 		random_change();
@@ -259,9 +258,11 @@ static void interleave(void)
 static void assert_sound(void)
 {
 	for (uint32_t slot = 0; slot <= PEERS; slot++) {
-		assert_int_equal(pool_at(slot)->drawn, counted_at(slot) + leased_at(slot));
+		const struct wt_pool *pool = pool_at(&meter, slot);
+
+		assert_int_equal(pool->drawn, counted_at(slot) + leased_at(slot));
 		assert_true(counted_at(slot) <= highest[slot]);
-		assert_int_equal(pool_at(slot)->doubts_begun, pool_at(slot)->doubts_ended);
+		assert_int_equal(pool->doubts_begun, pool->doubts_ended);
 	}
 }
 
@@ -537,30 +538,34 @@ static void the_last_resort_is_exact(void **state)
 	assert_true(send_against_intruders(WT_NO_CEILING, 1000));
 	taken = (uint64_t)intrusions;
 	assert_true(taken > DRAW_TRIES);
-	assert_int_equal(interface_pool.drawn, 1000 + taken);
+	assert_int_equal(credit.pool.drawn, 1000 + taken);
 	/* Enough to the byte; then a byte too little, which only the last resort can see. */
 	assert_true(send_against_intruders(1000 + taken, 1000));
-	assert_int_equal(interface_pool.drawn, 1000 + taken);
+	assert_int_equal(credit.pool.drawn, 1000 + taken);
 	assert_false(send_against_intruders(1000 + taken - 1, 1000));
-	assert_int_equal(interface_pool.drawn, intrusions);
+	assert_int_equal(credit.pool.drawn, intrusions);
 }
 
-/* Every word of both pools and purses is as it was, but for the latch of the one that refused. */
+/* Every word of the other's state, pool and purse is as it was. */
 static void a_refusal_draws_nothing_from_the_other(void **state)
 {
 	struct wt_pool before;
+	struct wt_credit credit_before;
 	struct wt_purse purse;
+	uint64_t word;
 
 	(void)state;
 	reset(1000, MAX_LEASE);
 	assert_int_equal(put_in_force(PEER, 1, 1, 5000000), 0);
 	assert_true(send_from(PEER, 0, 400));
 	before = peer_pools[PEER];
-	purse = cells[PEER].purse;
+	purse = purses[PEER];
+	word = peer_states[PEER];
 	assert_false(send_from(PEER, 0, 1000000));
 	assert_true(latched(0) && !latched(PEER));
 	assert_int_equal(peer_pools[PEER].drawn, before.drawn);
-	assert_memory_equal(&cells[PEER].purse, &purse, sizeof(purse));
+	assert_memory_equal(&purses[PEER], &purse, sizeof(purse));
+	assert_int_equal(peer_states[PEER], word);
 	/* The interface's is refused at once from now on. */
 	before = peer_pools[PEER];
 	assert_false(send_from(PEER, 0, 1000000));
@@ -569,12 +574,12 @@ static void a_refusal_draws_nothing_from_the_other(void **state)
 	reset(5000000, MAX_LEASE);
 	assert_int_equal(put_in_force(PEER, 1, 1, 1000), 0);
 	assert_true(send_from(PEER, 0, 400));
-	before = interface_pool;
-	purse = iface_cells[0].purse;
+	credit_before = credit;
+	purse = purses[NO_ONE];
 	assert_false(send_from(PEER, 0, 1000000));
 	assert_true(latched(PEER));
-	assert_memory_equal(&interface_pool, &before, sizeof(before));
-	assert_memory_equal(&iface_cells[0].purse, &purse, sizeof(purse));
+	assert_memory_equal(&credit, &credit_before, sizeof(credit));
+	assert_memory_equal(&purses[NO_ONE], &purse, sizeof(purse));
 	assert_true(send(0, 1000000));
 }
 
@@ -618,15 +623,15 @@ static void what_is_in_doubt_exhausts_nobody(void **state)
 
 static void reasons_refuse_both_directions(void **state)
 {
-	struct wt_pool before;
+	struct wt_credit before;
 
 	(void)state;
 	reset(1000, MAX_LEASE);
 	assert_int_equal(meter_set_peer_refuse(&meter, PEER, WT_REFUSE_DISABLED), 0);
-	before = interface_pool;
+	before = credit;
 	assert_false(send_from(PEER, 0, 10));
-	assert_false(admit(&interface_pool, &iface_cells[0], &cells[PEER], PEER, WT_DOWNLOADS, 10));
-	assert_memory_equal(&interface_pool, &before, sizeof(interface_pool));
+	assert_false(admit(0, PEER, WT_DOWNLOADS, 10));
+	assert_memory_equal(&credit, &before, sizeof(credit));
 	assert_true(send_from(PEER - 1, 0, 10));
 	assert_int_equal(meter_set_peer_refuse(&meter, PEER, 0), 0);
 	assert_true(send_from(PEER, 0, 10));
@@ -637,6 +642,36 @@ static void reasons_refuse_both_directions(void **state)
 	assert_true(send_from(NO_ONE, 0, 10));
 	assert_int_equal(counted_at(0), 20);
 	assert_sound();
+}
+
+/* The programs look at peers while one of them has a limit or is refused, and a process that starts knows. */
+static void peers_are_asked_while_one_is_limited(void **state)
+{
+	(void)state;
+	reset(1000, MAX_LEASE);
+	assert_false(credit.state & WT_STATE_PEERS);
+	for (uint32_t slot = 1; slot <= 2; slot++)
+		for (uint64_t grant = 1; grant <= 3; grant++)
+			assert_int_equal(put_in_force(slot, 1, grant, 100), 0);
+	assert_int_equal(put_in_force(1, 1, 1, 100), -EALREADY);
+	assert_int_equal(meter_set_peer_refuse(&meter, 1, WT_REFUSE_ADMIN), 0);
+	assert_int_equal(meter_set_peer_refuse(&meter, 3, WT_REFUSE_ADMIN), 0);
+	assert_int_equal(meter_clear_peer_limit(&meter, 1), 0);
+	assert_int_equal(meter_clear_peer_limit(&meter, 1), 0);
+	assert_int_equal(meter_clear_peer_limit(&meter, 2), 0);
+	assert_true(credit.state & WT_STATE_PEERS);
+	assert_int_equal(meter_set_peer_refuse(&meter, 3, 0), 0);
+	assert_false(credit.state & WT_STATE_PEERS);
+	/* Killed between the bit and the state, and between the state and the bit. */
+	set_peers_bit(&credit.state, true);
+	credit_recover(&meter);
+	assert_int_equal(meter_clear_peer_limit(&meter, 1), 0);
+	assert_false(credit.state & WT_STATE_PEERS);
+	assert_int_equal(put_in_force(1, 2, 1, 100), 0);
+	meter.limited_peers = 0;
+	credit_recover(&meter);
+	assert_int_equal(meter_clear_peer_limit(&meter, 2), 0);
+	assert_true(credit.state & WT_STATE_PEERS);
 }
 
 int main(void)
@@ -653,6 +688,7 @@ int main(void)
 		cmocka_unit_test(a_refusal_draws_nothing_from_the_other),
 		cmocka_unit_test(what_is_in_doubt_exhausts_nobody),
 		cmocka_unit_test(reasons_refuse_both_directions),
+		cmocka_unit_test(peers_are_asked_while_one_is_limited),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

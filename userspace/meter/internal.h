@@ -16,11 +16,12 @@ enum meter_object {
 	OBJECT_BUCKETS6,
 	OBJECT_HINT_LINES,
 	OBJECT_INCARNATIONS,
-	OBJECT_CELLS,
+	OBJECT_COUNTS,
+	OBJECT_PURSES,
 	OBJECT_INTERFACE_CELLS,
-	OBJECT_POOL,
+	OBJECT_CREDIT,
+	OBJECT_PEER_STATES,
 	OBJECT_PEER_POOLS,
-	OBJECT_FLAGGED_PEERS,
 	OBJECT_META,
 	OBJECT_OWNERS,
 	OBJECT_EVENTS,
@@ -37,11 +38,13 @@ struct meter {
 	int lock;
 	int fds[OBJECTS]; /* -1: not there */
 	bool stale;       /* what it counted is gone: to be read, then removed */
-	struct wt_cell *cells;
-	struct wt_interface_cell *interface_cells;
-	struct wt_pool *pool;
+	const struct wt_count *counts;
+	const struct wt_purse *purses;
+	const struct wt_interface_cell *interface_cells;
+	struct wt_credit *credit;
+	__u64 *peer_states;
 	struct wt_pool *peer_pools;
-	uint64_t *flagged_peers;
+	uint32_t limited_peers; /* whose states refuse or charge anything */
 	const struct wt_meta *meta;
 	struct wt_owner *owners;
 	struct attribution_table table;
@@ -83,7 +86,9 @@ bool attach_verify(const struct wt_meta *meta, const int fds[static OBJECTS]);
 /* Removes our clsact filters, if these programs are what runs in their places. */
 WT_MUST_CHECK int detach_tc(uint32_t ifindex, const int fds[static OBJECTS]);
 
-/* limit.c. The interface's pool as it is before the first grant. */
-void pool_init(struct wt_pool *ret_pool, uint32_t cpus);
+/* limit.c. The interface's credit as it is before the first grant. */
+void credit_init(struct wt_credit *ret_credit, uint32_t cpus);
+/* Counts the peers that have limits, in maps just opened. */
+void credit_recover(struct meter *meter);
 
 #endif

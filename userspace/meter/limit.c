@@ -24,12 +24,9 @@ static uint32_t lease_bound(uint32_t cpus)
 	return (WT_UNSPENT_BOUND - WT_LARGEST_AGGREGATE) / cpus;
 }
 
-void pool_init(struct wt_pool *ret_pool, uint32_t cpus)
+void credit_init(struct wt_credit *ret_credit, uint32_t cpus)
 {
-	*ret_pool = (struct wt_pool){
-		.max_lease = lease_bound(cpus),
-		.abi = WT_POOL_ABI,
-	};
+	*ret_credit = (struct wt_credit){.pool = {.max_lease = lease_bound(cpus), .abi = WT_POOL_ABI}};
 }
 
 static uint32_t field(uint64_t state, unsigned shift)
@@ -43,19 +40,19 @@ static uint64_t with_field(uint64_t state, unsigned shift, uint32_t value)
 }
 
 /* A program that is taking the next grant up is done in a moment: it does not sleep, and cannot die. */
-static uint64_t read_state(const struct wt_pool *pool)
+static uint64_t read_state(const __u64 *word)
 {
 	uint64_t state;
 
-	while ((state = LOAD(pool->state)) & WT_STATE_TAKING_UP)
+	while ((state = LOAD(*word)) & WT_STATE_TAKING_UP)
 		sched_yield();
 	return state;
 }
 
-/* Fails when a program has latched the pool or taken the next grant up since `state` was read. */
-static bool change_state(struct wt_pool *pool, uint64_t state, uint64_t changed)
+/* Fails when a program has latched the state or taken the next grant up since it was read. */
+static bool change_state(__u64 *word, __u64 state, uint64_t changed)
 {
-	return __atomic_compare_exchange_n(&pool->state, &state, changed + SEQUENCE, false, __ATOMIC_ACQ_REL,
+	return __atomic_compare_exchange_n(word, &state, changed + SEQUENCE, false, __ATOMIC_ACQ_REL,
 					   __ATOMIC_ACQUIRE);
 }
 
@@ -109,10 +106,15 @@ static int check(const struct meter *meter, const struct meter_grant *grant)
 	return 0;
 }
 
-/* The interface's pool, for slot 0, or a peer's. */
-static struct wt_pool *pool_of(const struct meter *meter, uint32_t slot)
+/* The interface's, for slot 0, or a peer's. */
+static struct wt_pool *pool_at(const struct meter *meter, uint32_t slot)
 {
-	return slot ? &meter->peer_pools[slot] : meter->pool;
+	return slot ? &meter->peer_pools[slot] : &meter->credit->pool;
+}
+
+static __u64 *state_at(const struct meter *meter, uint32_t slot)
+{
+	return slot ? &meter->peer_states[slot] : &meter->credit->state;
 }
 
 static uint64_t counted(const struct meter *meter, uint32_t slot)
@@ -120,18 +122,15 @@ static uint64_t counted(const struct meter *meter, uint32_t slot)
 	const struct wt_meta *meta = meter->meta;
 	uint64_t sum = 0;
 
-	for (size_t cpu = 0; cpu < meta->cpus; cpu++) {
-		const struct wt_purse *purse = slot ? &meter->cells[cpu * meta->stride + slot].purse
-						    : &meter->interface_cells[cpu].purse;
-
-		sum += LOAD(purse->counted);
-	}
+	for (uint32_t cpu = 0; cpu < meta->cpus; cpu++)
+		sum += LOAD(meter->purses[wt_purse_index(cpu, slot, meta->stride)].counted);
 	return sum;
 }
 
 static int grant_now(const struct meter *meter, uint32_t slot, const struct meter_grant *grant)
 {
-	struct wt_pool *pool = pool_of(meter, slot);
+	struct wt_pool *pool = pool_at(meter, slot);
+	__u64 *word = state_at(meter, slot);
 	uint64_t state, changed;
 
 	do {
@@ -142,7 +141,7 @@ static int grant_now(const struct meter *meter, uint32_t slot, const struct mete
 					  .mask = grant->mask};
 		uint32_t place;
 
-		state = read_state(pool);
+		state = read_state(word);
 		live = live_grant(pool, state);
 		next = next_grant(pool, state);
 		place = free_grant(state);
@@ -155,14 +154,15 @@ static int grant_now(const struct meter *meter, uint32_t slot, const struct mete
 		/* What this grant overtakes is not to come. */
 		if (next && next->cycle <= grant->cycle)
 			changed = with_field(changed, WT_STATE_NEXT_SHIFT, 0);
-	} while (!change_state(pool, state, changed));
+	} while (!change_state(word, state, changed));
 	return 0;
 }
 
 static int grant_next(const struct meter *meter, uint32_t slot, const struct meter_grant *grant,
 		      uint64_t not_before)
 {
-	struct wt_pool *pool = pool_of(meter, slot);
+	struct wt_pool *pool = pool_at(meter, slot);
+	__u64 *word = state_at(meter, slot);
 	uint64_t state, changed;
 
 	do {
@@ -173,38 +173,39 @@ static int grant_next(const struct meter *meter, uint32_t slot, const struct met
 						.mask = grant->mask};
 		uint32_t place;
 
-		state = read_state(pool);
+		state = read_state(word);
 		place = free_grant(state);
 		if (grant->cycle <= live_grant(pool, state)->cycle)
 			return -EALREADY;
 		store_grant(&pool->grants[place], &stored);
 		changed = with_field(state, WT_STATE_NEXT_SHIFT, place + 1);
-	} while (!change_state(pool, state, changed));
+	} while (!change_state(word, state, changed));
 	return 0;
 }
 
-static void set_reasons(struct wt_pool *pool, uint32_t reasons)
+static void set_reasons(__u64 *word, uint32_t reasons)
 {
 	uint64_t state;
 
 	do {
-		state = read_state(pool);
+		state = read_state(word);
 		if ((state & WT_STATE_REASONS) == reasons)
 			return;
-	} while (!change_state(pool, state, (state & ~WT_STATE_REASONS) | (reasons & WT_STATE_REASONS)));
+	} while (!change_state(word, state, (state & ~WT_STATE_REASONS) | (reasons & WT_STATE_REASONS)));
 }
 
 /* Read until nothing changed meanwhile. counted comes after the base, so it is never below. */
 static void read_limit(const struct meter *meter, uint32_t slot, struct meter_limit_state *ret_state)
 {
-	const struct wt_pool *pool = pool_of(meter, slot);
+	const struct wt_pool *pool = pool_at(meter, slot);
+	const __u64 *word = state_at(meter, slot);
 	struct meter_limit_state limit;
 	uint64_t state;
 
 	do {
 		const struct wt_grant *live, *next;
 
-		state = read_state(pool);
+		state = read_state(word);
 		live = live_grant(pool, state);
 		next = next_grant(pool, state);
 		limit = (struct meter_limit_state){
@@ -222,7 +223,7 @@ static void read_limit(const struct meter *meter, uint32_t slot, struct meter_li
 			limit.next_not_before = LOAD(next->not_before);
 		}
 		limit.cycle_counted = counted(meter, slot) - limit.began;
-	} while (LOAD(pool->state) >> WT_STATE_SEQUENCE_SHIFT != state >> WT_STATE_SEQUENCE_SHIFT);
+	} while (LOAD(*word) >> WT_STATE_SEQUENCE_SHIFT != state >> WT_STATE_SEQUENCE_SHIFT);
 	*ret_state = limit;
 }
 
@@ -242,7 +243,7 @@ int meter_grant_next(struct meter *meter, const struct meter_grant *grant, uint6
 
 void meter_set_refuse(struct meter *meter, uint32_t reasons)
 {
-	set_reasons(meter->pool, reasons);
+	set_reasons(&meter->credit->state, reasons);
 }
 
 void meter_read_limit(const struct meter *meter, struct meter_limit_state *ret_state)
@@ -257,55 +258,64 @@ static int check_slot(const struct meter *meter, uint32_t slot)
 	return slot == WT_SLOT_UNATTRIBUTED || slot >= meter->meta->capacity ? -ERANGE : 0;
 }
 
-/* Tells the programs to look at flagged peers, or that there are none. */
-static void set_peers_bit(struct wt_pool *pool, bool there_are)
+/* Tells the programs to look at the peers' states, or that none has anything to say. */
+static void set_peers_bit(__u64 *word, bool there_are)
 {
 	uint64_t bit = there_are ? WT_STATE_PEERS : 0, state;
 
 	do {
-		state = read_state(pool);
+		state = read_state(word);
 		if ((state & WT_STATE_PEERS) == bit)
 			return;
-	} while (!change_state(pool, state, (state & ~WT_STATE_PEERS) | bit));
+	} while (!change_state(word, state, (state & ~WT_STATE_PEERS) | bit));
+}
+
+static bool is_limited(const struct meter *meter, uint32_t slot)
+{
+	return LOAD(meter->peer_states[slot]) & (WT_STATE_REASONS | WT_STATE_FIELD << WT_STATE_MASK_SHIFT);
 }
 
 /*
- * The flags only say where to look, and the peer's pool is the truth. So they are set before it changes: a
- * crash in between costs a look, not a limit.
+ * The bit only says where to look, and the peer's state is the truth. So it is set before a state changes,
+ * and cleared after: a crash in between costs packets a look, and no peer its limit.
  */
-static void flag_peer(struct meter *meter, uint32_t slot)
+static void expect_limit(struct meter *meter, uint32_t slot)
 {
 	struct wt_pool *pool = &meter->peer_pools[slot];
 
 	STORE(pool->max_lease, lease_bound(meter->meta->cpus));
 	STORE(pool->abi, WT_POOL_ABI);
-	__atomic_fetch_or(&meter->flagged_peers[slot / WT_FLAGS_PER_WORD], 1ULL << slot % WT_FLAGS_PER_WORD,
-			  __ATOMIC_ACQ_REL);
-	set_peers_bit(meter->pool, true);
+	set_peers_bit(&meter->credit->state, true);
 }
 
-static void unflag_peer(struct meter *meter, uint32_t slot)
+static void note_change(struct meter *meter, uint32_t slot, bool was_limited)
 {
-	uint64_t flags = 0;
+	meter->limited_peers += (uint32_t)is_limited(meter, slot) - was_limited;
+	if (!meter->limited_peers)
+		set_peers_bit(&meter->credit->state, false);
+}
 
-	__atomic_fetch_and(&meter->flagged_peers[slot / WT_FLAGS_PER_WORD],
-			   ~(1ULL << slot % WT_FLAGS_PER_WORD), __ATOMIC_ACQ_REL);
-	for (uint32_t i = 0; i * WT_FLAGS_PER_WORD < meter->meta->capacity; i++)
-		flags |= LOAD(meter->flagged_peers[i]);
-	if (!flags)
-		set_peers_bit(meter->pool, false);
+void credit_recover(struct meter *meter)
+{
+	meter->limited_peers = 0;
+	for (uint32_t slot = 1; slot < meter->meta->capacity; slot++)
+		meter->limited_peers += is_limited(meter, slot);
 }
 
 int meter_grant_peer(struct meter *meter, uint32_t slot, const struct meter_grant *grant)
 {
 	int r = check_slot(meter, slot);
+	bool was_limited;
 
 	if (r == 0)
 		r = check(meter, grant);
 	if (r < 0)
 		return r;
-	flag_peer(meter, slot);
-	return grant_now(meter, slot, grant);
+	was_limited = is_limited(meter, slot);
+	expect_limit(meter, slot);
+	r = grant_now(meter, slot, grant);
+	note_change(meter, slot, was_limited);
+	return r;
 }
 
 int meter_grant_peer_next(struct meter *meter, uint32_t slot, const struct meter_grant *grant,
@@ -321,37 +331,47 @@ int meter_grant_peer_next(struct meter *meter, uint32_t slot, const struct meter
 int meter_set_peer_refuse(struct meter *meter, uint32_t slot, uint32_t reasons)
 {
 	int r = check_slot(meter, slot);
+	bool was_limited;
 
 	if (r < 0)
 		return r;
+	was_limited = is_limited(meter, slot);
 	if (reasons)
-		flag_peer(meter, slot);
-	set_reasons(&meter->peer_pools[slot], reasons);
+		expect_limit(meter, slot);
+	set_reasons(&meter->peer_states[slot], reasons);
+	note_change(meter, slot, was_limited);
 	return 0;
 }
 
 /* What was drawn and counted stays: credit is conserved into the slot's next limit. */
-int meter_clear_peer_limit(struct meter *meter, uint32_t slot)
+static void forget_grants(const struct meter *meter, uint32_t slot)
 {
 	static const struct wt_grant none = {0};
-	struct wt_pool *pool;
+	__u64 *word = state_at(meter, slot);
 	uint64_t state, changed;
-	int r = check_slot(meter, slot);
 
-	if (r < 0)
-		return r;
-	pool = &meter->peer_pools[slot];
 	do {
 		uint32_t place;
 
-		state = read_state(pool);
+		state = read_state(word);
 		place = free_grant(state);
-		store_grant(&pool->grants[place], &none);
+		store_grant(&meter->peer_pools[slot].grants[place], &none);
 		changed = with_field(state & ~(WT_STATE_REFUSES | WT_STATE_FIELD << WT_STATE_MASK_SHIFT),
 				     WT_STATE_LIVE_SHIFT, place);
 		changed = with_field(changed, WT_STATE_NEXT_SHIFT, 0);
-	} while (!change_state(pool, state, changed));
-	unflag_peer(meter, slot);
+	} while (!change_state(word, state, changed));
+}
+
+int meter_clear_peer_limit(struct meter *meter, uint32_t slot)
+{
+	int r = check_slot(meter, slot);
+	bool was_limited;
+
+	if (r < 0)
+		return r;
+	was_limited = is_limited(meter, slot);
+	forget_grants(meter, slot);
+	note_change(meter, slot, was_limited);
 	return 0;
 }
 

@@ -142,10 +142,11 @@ static int set_sizes(struct meter_bpf *bpf, const struct wt_meta *meta)
 		{bpf->maps.buckets6, buckets},
 		{bpf->maps.hint_lines, hints / WT_HINT_LINE},
 		{bpf->maps.incarnations, WT_FAMILIES * buckets},
-		{bpf->maps.cells, meta->cpus * meta->stride},
+		{bpf->maps.counts, meta->cpus * WT_KINDS * meta->stride},
+		{bpf->maps.purses, meta->cpus * meta->stride},
 		{bpf->maps.iface_cells, meta->cpus},
+		{bpf->maps.peer_states, meta->capacity},
 		{bpf->maps.peer_pools, meta->capacity},
-		{bpf->maps.flagged_peers, meta->stride / WT_FLAGS_PER_WORD},
 		{bpf->maps.owners, meta->capacity},
 		{bpf->maps.events, (uint32_t)sysconf(_SC_PAGESIZE)},
 	};
@@ -168,7 +169,7 @@ static int set_sizes(struct meter_bpf *bpf, const struct wt_meta *meta)
 static int store_first_values(const struct meter_bpf *bpf, const struct wt_meta *meta)
 {
 	struct wt_table table = {0};
-	struct wt_pool pool;
+	struct wt_credit credit;
 	uint32_t zero = 0;
 	int r;
 
@@ -178,8 +179,8 @@ static int store_first_values(const struct meter_bpf *bpf, const struct wt_meta 
 		    sizeof(table.families[i].seed))
 			return -EIO;
 	}
-	pool_init(&pool, meta->cpus);
-	r = bpf_map_update_elem(bpf_map__fd(bpf->maps.data_pool), &zero, &pool, BPF_ANY);
+	credit_init(&credit, meta->cpus);
+	r = bpf_map_update_elem(bpf_map__fd(bpf->maps.data_credit), &zero, &credit, BPF_ANY);
 	if (r == 0)
 		r = bpf_map_update_elem(bpf_map__fd(bpf->maps.data_table), &zero, &table, BPF_ANY);
 	return r < 0 ? r : bpf_map_update_elem(bpf_map__fd(bpf->maps.meta), &zero, meta, BPF_ANY);
@@ -195,11 +196,12 @@ static int take_descriptors(const struct meter_bpf *bpf, int fds[static OBJECTS]
 		[OBJECT_BUCKETS6] = bpf_map__fd(bpf->maps.buckets6),
 		[OBJECT_HINT_LINES] = bpf_map__fd(bpf->maps.hint_lines),
 		[OBJECT_INCARNATIONS] = bpf_map__fd(bpf->maps.incarnations),
-		[OBJECT_CELLS] = bpf_map__fd(bpf->maps.cells),
+		[OBJECT_COUNTS] = bpf_map__fd(bpf->maps.counts),
+		[OBJECT_PURSES] = bpf_map__fd(bpf->maps.purses),
 		[OBJECT_INTERFACE_CELLS] = bpf_map__fd(bpf->maps.iface_cells),
-		[OBJECT_POOL] = bpf_map__fd(bpf->maps.data_pool),
+		[OBJECT_CREDIT] = bpf_map__fd(bpf->maps.data_credit),
+		[OBJECT_PEER_STATES] = bpf_map__fd(bpf->maps.peer_states),
 		[OBJECT_PEER_POOLS] = bpf_map__fd(bpf->maps.peer_pools),
-		[OBJECT_FLAGGED_PEERS] = bpf_map__fd(bpf->maps.flagged_peers),
 		[OBJECT_META] = bpf_map__fd(bpf->maps.meta),
 		[OBJECT_OWNERS] = bpf_map__fd(bpf->maps.owners),
 		[OBJECT_EVENTS] = bpf_map__fd(bpf->maps.events),
@@ -298,7 +300,7 @@ static int describe(const struct meter_options *options, struct wt_meta *ret_met
 		return r;
 	ret_meta->capacity = capacity;
 	ret_meta->cpus = (uint32_t)cpus;
-	ret_meta->stride = (capacity + 63) / 64 * 64;
+	ret_meta->stride = wt_stride(capacity);
 	return 0;
 }
 

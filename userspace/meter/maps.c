@@ -56,71 +56,83 @@ static void fill_identity(struct meter *meter)
 static bool layout_known(const struct wt_meta *meta)
 {
 	return meta->abi == WT_METER_ABI && meta->cpus > 0 && meta->capacity > 0 &&
-	       meta->stride >= meta->capacity && meta->stride % WT_FLAGS_PER_WORD == 0;
+	       meta->stride == wt_stride(meta->capacity);
+}
+
+struct array {
+	enum meter_object object;
+	size_t size;
+	uint64_t entries;
+	int protection;
+	void *ret_mapping;
+};
+
+static int map_arrays(struct meter *meter, const struct array *arrays, size_t count)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < count; i++)
+		r = map_array(meter, arrays[i].object, arrays[i].size, arrays[i].entries,
+			      arrays[i].protection, arrays[i].ret_mapping);
+	return r;
 }
 
 static int map_table(struct meter *meter)
 {
 	const uint32_t capacity = meter->meta->capacity, buckets = wt_buckets(capacity);
-	const struct {
-		enum meter_object object;
-		size_t size;
-		uint32_t entries;
-		void *ret_mapping;
-	} maps[] = {
-		{OBJECT_TABLE, sizeof(struct wt_table), 1, &meter->table.heads},
+	const int both = PROT_READ | PROT_WRITE;
+	const struct array arrays[] = {
+		{OBJECT_TABLE, sizeof(struct wt_table), 1, both, &meter->table.heads},
 		{OBJECT_WINDOWS, sizeof(struct wt_window_line),
-		 WT_FAMILIES * (wt_window_size(capacity) / WT_WINDOW_LINE), &meter->table.windows},
-		{OBJECT_BUCKETS4, sizeof(struct wt_bucket4), buckets, &meter->table.buckets4},
-		{OBJECT_BUCKETS6, sizeof(struct wt_bucket6), buckets, &meter->table.buckets6},
-		{OBJECT_HINT_LINES, sizeof(struct wt_hint_line), wt_hints(capacity) / WT_HINT_LINE,
+		 WT_FAMILIES * (wt_window_size(capacity) / WT_WINDOW_LINE), both, &meter->table.windows},
+		{OBJECT_BUCKETS4, sizeof(struct wt_bucket4), buckets, both, &meter->table.buckets4},
+		{OBJECT_BUCKETS6, sizeof(struct wt_bucket6), buckets, both, &meter->table.buckets6},
+		{OBJECT_HINT_LINES, sizeof(struct wt_hint_line), wt_hints(capacity) / WT_HINT_LINE, both,
 		 &meter->table.hint_lines},
-		{OBJECT_INCARNATIONS, sizeof(struct wt_incarnations), WT_FAMILIES * buckets,
+		{OBJECT_INCARNATIONS, sizeof(struct wt_incarnations), WT_FAMILIES * buckets, both,
 		 &meter->table.incarnations},
 	};
-	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(maps); i++)
-		r = map_array(meter, maps[i].object, maps[i].size, maps[i].entries, PROT_READ | PROT_WRITE,
-			      maps[i].ret_mapping);
 	meter->table.capacity = capacity;
-	return r;
+	return map_arrays(meter, arrays, ARRAY_SIZE(arrays));
+}
+
+/* Counts are the programs' alone: no store of ours can reach them. */
+static int map_counts(struct meter *meter)
+{
+	const struct wt_meta *meta = meter->meta;
+	const uint64_t slots = (uint64_t)meta->cpus * meta->stride;
+	const int both = PROT_READ | PROT_WRITE;
+	const struct array arrays[] = {
+		{OBJECT_COUNTS, sizeof(struct wt_count), slots * WT_KINDS, PROT_READ, &meter->counts},
+		{OBJECT_PURSES, sizeof(struct wt_purse), slots, PROT_READ, &meter->purses},
+		{OBJECT_INTERFACE_CELLS, sizeof(struct wt_interface_cell), meta->cpus, PROT_READ,
+		 &meter->interface_cells},
+		{OBJECT_CREDIT, sizeof(struct wt_credit), 1, both, &meter->credit},
+		{OBJECT_PEER_STATES, sizeof(__u64), meta->capacity, both, &meter->peer_states},
+		{OBJECT_PEER_POOLS, sizeof(struct wt_pool), meta->capacity, both, &meter->peer_pools},
+		{OBJECT_OWNERS, sizeof(struct wt_owner), meta->capacity, both, &meter->owners},
+	};
+
+	return map_arrays(meter, arrays, ARRAY_SIZE(arrays));
 }
 
 int maps_open(struct meter *meter)
 {
-	const struct wt_meta *meta;
-	int r = map_array(meter, OBJECT_META, sizeof(*meta), 1, PROT_READ, &meter->meta);
+	int r = map_array(meter, OBJECT_META, sizeof(*meter->meta), 1, PROT_READ, &meter->meta);
 
 	if (r < 0)
 		return r;
-	meta = meter->meta;
-	if (!layout_known(meta))
+	if (!layout_known(meter->meta))
 		return -EPROTO;
-	/* Counts are the programs' alone: no store of ours can reach them. */
-	r = map_array(meter, OBJECT_CELLS, sizeof(struct wt_cell), (uint64_t)meta->cpus * meta->stride,
-		      PROT_READ, &meter->cells);
-	if (r == 0)
-		r = map_array(meter, OBJECT_INTERFACE_CELLS, sizeof(struct wt_interface_cell), meta->cpus,
-			      PROT_READ, &meter->interface_cells);
-	if (r == 0)
-		r = map_array(meter, OBJECT_POOL, sizeof(struct wt_pool), 1, PROT_READ | PROT_WRITE,
-			      &meter->pool);
-	if (r == 0)
-		r = map_array(meter, OBJECT_PEER_POOLS, sizeof(struct wt_pool), meta->capacity,
-			      PROT_READ | PROT_WRITE, &meter->peer_pools);
-	if (r == 0)
-		r = map_array(meter, OBJECT_FLAGGED_PEERS, sizeof(uint64_t), meta->stride / WT_FLAGS_PER_WORD,
-			      PROT_READ | PROT_WRITE, &meter->flagged_peers);
-	if (r == 0)
-		r = map_array(meter, OBJECT_OWNERS, sizeof(struct wt_owner), meta->capacity,
-			      PROT_READ | PROT_WRITE, &meter->owners);
+	r = map_counts(meter);
 	if (r == 0)
 		r = map_table(meter);
 	if (r < 0)
 		return r;
-	if (meter->pool->abi != WT_POOL_ABI)
+	if (meter->credit->pool.abi != WT_POOL_ABI)
 		return -EPROTO;
+	credit_recover(meter);
 	fill_identity(meter);
 	return 0;
 }
@@ -128,11 +140,12 @@ int maps_open(struct meter *meter)
 void maps_close(struct meter *meter)
 {
 	unmap_array(meter, OBJECT_META, meter->meta);
-	unmap_array(meter, OBJECT_CELLS, meter->cells);
+	unmap_array(meter, OBJECT_COUNTS, meter->counts);
+	unmap_array(meter, OBJECT_PURSES, meter->purses);
 	unmap_array(meter, OBJECT_INTERFACE_CELLS, meter->interface_cells);
-	unmap_array(meter, OBJECT_POOL, meter->pool);
+	unmap_array(meter, OBJECT_CREDIT, meter->credit);
+	unmap_array(meter, OBJECT_PEER_STATES, meter->peer_states);
 	unmap_array(meter, OBJECT_PEER_POOLS, meter->peer_pools);
-	unmap_array(meter, OBJECT_FLAGGED_PEERS, meter->flagged_peers);
 	unmap_array(meter, OBJECT_OWNERS, meter->owners);
 	attribution_release(&meter->table);
 	unmap_array(meter, OBJECT_TABLE, meter->table.heads);
@@ -158,29 +171,34 @@ const char *meter_attachment(const struct meter *meter)
 
 void meter_read(const struct meter *meter, uint32_t slot, struct meter_totals *ret_totals)
 {
+	const struct wt_meta *meta = meter->meta;
 	struct meter_totals totals = {0};
 
-	for (uint32_t cpu = 0; slot < meter->meta->capacity && cpu < meter->meta->cpus; cpu++) {
-		const struct wt_cell *cell = &meter->cells[(size_t)cpu * meter->meta->stride + slot];
+	for (uint32_t cpu = 0; slot < meta->capacity && cpu < meta->cpus; cpu++) {
+		const struct wt_count *count =
+			&meter->counts[wt_count_index(cpu, WT_UPLOADED, slot, meta->stride)];
 
-		totals.upload_bytes += LOAD(cell->upload_bytes);
-		totals.upload_packets += LOAD(cell->upload_packets);
-		totals.download_bytes += LOAD(cell->download_bytes);
-		totals.download_packets += LOAD(cell->download_packets);
-		totals.refused_bytes += LOAD(cell->refused_bytes);
-		totals.refused_packets += LOAD(cell->refused_packets);
+		totals.upload_bytes += LOAD(count->bytes);
+		totals.upload_packets += LOAD(count->packets);
+		count += meta->stride;
+		totals.download_bytes += LOAD(count->bytes);
+		totals.download_packets += LOAD(count->packets);
+		count += meta->stride;
+		totals.refused_bytes += LOAD(count->bytes);
+		totals.refused_packets += LOAD(count->packets);
 	}
 	*ret_totals = totals;
 }
 
 void meter_read_interface(const struct meter *meter, struct meter_interface_totals *ret_totals)
 {
+	const struct wt_meta *meta = meter->meta;
 	struct meter_interface_totals totals = {0};
 
-	for (uint32_t cpu = 0; cpu < meter->meta->cpus; cpu++) {
+	for (uint32_t cpu = 0; cpu < meta->cpus; cpu++) {
 		const struct wt_interface_cell *cell = &meter->interface_cells[cpu];
 
-		totals.counted += LOAD(cell->purse.counted);
+		totals.counted += LOAD(meter->purses[wt_purse_index(cpu, 0, meta->stride)].counted);
 		totals.refused_bytes += LOAD(cell->refused_bytes);
 		totals.refused_packets += LOAD(cell->refused_packets);
 		totals.unparsed_packets += LOAD(cell->unparsed_packets);
