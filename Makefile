@@ -168,7 +168,8 @@ $(OUT)/gen/migrations.h: $(MIGRATIONS) api/store/embed.sh
 
 # ---- tests ----------------------------------------------------------------------------------------------
 TEST_LIBS := $(foreach l,agent api cli deploy standalone store journal meter wg net base,$(call lib,$l))
-$(UNIT_TESTS) $(VM_TESTS): $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(TEST_LIBS)
+FUZZ_PACKETS := $(OUT)/tests/fuzz/packets
+$(UNIT_TESTS) $(VM_TESTS) $(FUZZ_PACKETS): $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(TEST_LIBS)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(ALL_LIBS) -lcmocka
@@ -176,7 +177,7 @@ $(VM_TESTS): $(call lib,vm)
 $(call lib,vm): $(filter-out $(OUT)/obj/tests/vm/test_%,$(call objects,tests/vm))
 
 .PHONY: test-programs vm-programs
-test-programs: $(UNIT_TESTS)
+test-programs: $(UNIT_TESTS) $(FUZZ_PACKETS)
 vm-programs: $(VM_PROGRAMS)
 
 deps: ## install every package that building, testing and running need (apt-get)
@@ -196,6 +197,34 @@ demo: deps ## the main job, end to end, on real packets; needs root
 .PHONY: model
 model: deps ## check the protocol of limits exhaustively, with spin
 	@bash tests/model/run.sh
+
+# ---- fuzzing: clang's, in a tree of its own ---------------------------------------------------------------
+FUZZ_OUT     := build/fuzz
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(FUZZ_OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SOURCES := $(wildcard $(addsuffix /*.c,userspace/base userspace/journal)) $(addprefix userspace/,wg/device.c wg/netlink_write.c \
+                agent/uuid.c cli/options.c cli/values.c) $(addprefix userspace/standalone/,amount.c history.c history_file.c names.c) \
+                api/billing/report.c api/billing/fields.c api/resources/form.c
+FUZZ_OBJ     := $(patsubst %.c,$(FUZZ_OUT)/obj/%.o,$(FUZZ_SOURCES))
+FUZZ_SAN     := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# Sections of their own, so that what a parser's file has beside the parser needs no libraries.
+FUZZ_CFLAGS  := -std=gnu17 -O1 -g -Wall -Wextra -Werror -Wshadow -ffunction-sections -fdata-sections $(FUZZ_SAN)
+.SECONDARY: $(FUZZ_OBJ)
+
+$(FUZZ_OUT)/obj/%.o: %.c
+	$(call say,FUZZ,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(CPPFLAGS) $(PKG_CFLAGS) $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(FUZZ_TARGETS): $(FUZZ_OUT)/%: $(FUZZ_OUT)/obj/tests/fuzz/%.o $(FUZZ_OBJ)
+	$(call say,LINK,$@)
+	$(Q)$(CLANG) -fsanitize=fuzzer,address,undefined -Wl,--gc-sections -Wl,-z,start-stop-gc -o $@ $^ -lnl-genl-3 -lnl-3 -ljansson -lsodium
+
+.PHONY: fuzz fuzz-programs
+fuzz-programs: $(FUZZ_TARGETS)
+
+fuzz: deps ## break the parsers and the meter: SECONDS=N of each target (600); needs root
+	@$(MAKE) --no-print-directory fuzz-programs $(FUZZ_PACKETS)
+	@tests/envelope.sh bash tests/fuzz/run.sh $(or $(SECONDS),600)
 
 # ---- upkeep ---------------------------------------------------------------------------------------------
 C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
@@ -225,4 +254,4 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 	@echo "  variables: V=1 (show commands), SANITIZE=1 (ASan and UBSan), DESTDIR, PREFIX"
 
--include $(EVERY_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(OUT)/bpf/bench/*.d) $(patsubst $(OUT)/tests/%,$(OUT)/obj/tests/%.d,$(UNIT_TESTS)) $(wildcard $(OUT)/obj/tests/vm/*.d) $(wildcard $(OUT)/bpf/*.d)
+-include $(EVERY_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(OUT)/bpf/bench/*.d) $(patsubst $(OUT)/tests/%,$(OUT)/obj/tests/%.d,$(UNIT_TESTS)) $(wildcard $(OUT)/obj/tests/vm/*.d) $(wildcard $(OUT)/bpf/*.d) $(FUZZ_PACKETS:$(OUT)/%=$(OUT)/obj/%.d) $(FUZZ_OBJ:.o=.d) $(patsubst $(FUZZ_OUT)/%,$(FUZZ_OUT)/obj/tests/fuzz/%.d,$(FUZZ_TARGETS))

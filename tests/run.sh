@@ -52,6 +52,13 @@ run_pytest() {
 		"$(grep -oE '[0-9]+ (failed|error)' <<< "$summary" | awk '{n += $1} END {print n + 0}')"
 }
 
+# The parsers under a second of fuzzing each; `make fuzz` takes longer.
+run_fuzz() {
+	local log=$logs/fuzz.log status=0
+	PACKETS=$PWD/build/sanitize/tests/fuzz/packets timeout 180 tests/envelope.sh bash tests/fuzz/run.sh 1 > "$log" 2>&1 || status=$?
+	report fuzz "$status" "$log" "$(grep -cE '^ok ' "$log" || true)" "$(grep -cE '^not ok ' "$log" || true)"
+}
+
 # The virtual machine counts its own tests; its last line but one is the verdict.
 run_machine() {
 	local log=$logs/vm.log status=0 verdict
@@ -79,6 +86,9 @@ run_suite() {
 				run_pytest "$file"
 			fi
 		done
+		if [ "$suite" = unit ]; then
+			run_fuzz
+		fi
 		;;
 	vm)
 		run_machine
@@ -99,6 +109,7 @@ export PYTHONDONTWRITEBYTECODE=1
 echo "Building (ASan and UBSan for the tests, plain for the demo) …"
 build() {
 	make --no-print-directory -j"$(nproc)" SANITIZE=1 all test-programs &&
+		make --no-print-directory -j"$(nproc)" fuzz-programs &&
 		make --no-print-directory -j"$(nproc)" all
 }
 if ! build > "$logs/build.log" 2>&1; then
