@@ -44,10 +44,10 @@ CFLAGS     += -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototyp
 LDFLAGS    += -pie -Wl,-z,relro,-z,now -Wl,-z,noexecstack -Wl,--as-needed $(SANFLAGS)
 BPFFLAGS   := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Iinclude -I/usr/include/$(shell uname -m)-linux-gnu
 
-METER_LIBS = -lbpf -lelf -lz
-AGENT_LIBS = $(METER_LIBS) -lnl-route-3 -lnl-genl-3 -lnl-3 -luring -lcurl -ljansson -lsodium -lseccomp
+METER_LIBS = -lbpf -lelf -lz -lnl-route-3 -lnl-genl-3 -lnl-3
+AGENT_LIBS = $(METER_LIBS) -luring -lcurl -ljansson -lsodium -lseccomp
 API_LIBS   = -lmicrohttpd -lgnutls -lpq -ljansson -lsodium
-CLI_LIBS   = $(METER_LIBS) -lnl-route-3 -lnl-genl-3 -lnl-3 -lcurl -ljansson -lsodium -lpq -lgnutls -lmicrohttpd
+CLI_LIBS   = $(METER_LIBS) -lcurl -ljansson -lsodium -lpq -lgnutls -lmicrohttpd
 ALL_LIBS   = $(AGENT_LIBS) -lmicrohttpd -lgnutls -lpq
 
 # ---- sources: a folder is a static library --------------------------------------------------------------
@@ -80,9 +80,9 @@ UNIT_TESTS  := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/unit/test_*.
 all: $(PROGRAMS) ## build everything
 
 # What runs in the virtual machine: the meter, its device and its network on another kernel. The tests of the wire formats
-# need no kernel, and test_meter is about a userspace WireGuard.
+# need no kernel, and test_meter and test_meter_hooks are about TUN devices.
 VM_TESTS    := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/vm/test_*.c))
-VM_ELSEWHERE := $(foreach t,test_meter test_wg_messages test_wg_uapi,$(OUT)/tests/net/$t)
+VM_ELSEWHERE := $(foreach t,test_meter test_meter_hooks test_wg_messages test_wg_uapi,$(OUT)/tests/net/$t)
 VM_PROGRAMS := $(filter-out $(VM_ELSEWHERE),$(filter $(OUT)/tests/bpf/% $(OUT)/tests/net/%,$(UNIT_TESTS))) $(VM_TESTS)
 
 # ---- programs -------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ $(OUT)/bpf/bench/%.bpf.o: bench/%.bpf.c
 
 $(BENCH_OBJ): CPPFLAGS += -I$(OUT)/gen/bench
 $(BENCH_OBJ): | $(BENCH_SKELS)
-$(OUT)/bench/bench: $(BENCH_OBJ) $(call lib,meter) $(call lib,base)
+$(OUT)/bench/bench: $(BENCH_OBJ) $(call lib,meter) $(call lib,net) $(call lib,base)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(METER_LIBS) -lsodium -lm -pthread

@@ -103,4 +103,33 @@ int meter_egress(struct __sk_buff *skb)
 	return meter(skb, WT_DOWNLOADS);
 }
 
+/* A frame of XDP's, which is no aggregate. */
+__attribute__((noinline)) int meter_frame(__u32 slot, __u32 length, __u32 parsed)
+{
+	if (!parsed)
+		count_unparsed();
+	return judge(slot, length, 1, WT_UPLOADS) == TC_ACT_SHOT ? XDP_DROP : XDP_PASS;
+}
+
+/*
+ * In the place of ingress, where that is asked for: XDP sees neither what leaves nor the segment size of an
+ * aggregate, so it is loaded only where there are none. What it gets is linear.
+ */
+SEC("xdp")
+int meter_xdp(struct xdp_md *context)
+{
+	const __u8 *ip = (const __u8 *)(long)context->data + l3_offset,
+		   *end = (const __u8 *)(long)context->data_end;
+	__u32 length = ip < end ? end - ip : 0;
+	__u32 version = 0;
+
+	if (ip + WT_IPV4_HEADER <= end)
+		version = ip[0] >> 4;
+	if (version == 4)
+		return meter_frame(slot_of(attribute4(ip + address_offset(4, WT_UPLOADS))), length, 1);
+	if (version == 6 && ip + WT_IPV6_HEADER <= end)
+		return meter_frame(slot_of(attribute6(ip + address_offset(6, WT_UPLOADS))), length, 1);
+	return meter_frame(WT_SLOT_UNATTRIBUTED, length, 0);
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -165,6 +165,7 @@ struct wt_meta {
 
 #define WT_ATTACHED_TCX 1
 #define WT_ATTACHED_TC  2
+#define WT_ATTACHED_XDP 3 /* on ingress; egress is a tcx link, or a filter if that is not pinned */
 
 /* Whose slot it is. Written by user space only; it stands beside the counts so that a restart finds it. */
 struct wt_owner {

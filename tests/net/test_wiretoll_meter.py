@@ -243,7 +243,7 @@ def assert_schema(value, schema):
 def test_wrong_usage_and_rights():
     for arguments in (["meter"], ["meter", "show"], ["meter", "wg0", "--interval", "0"], ["meter", "wg0", "--count", "0"],
                       ["meter", "wg0", "--limit-interface", "1GBs"], ["meter", "wg0", "--limit", "nobody=1GB"],
-                      ["meter", "wg0", "--attach", "xdp"], ["meter", "wg0", "--accounting", "all"],
+                      ["meter", "wg0", "--attach", "ebpf"], ["meter", "wg0", "--accounting", "all"],
                       ["meter", "wg0", "wg1"], ["meter", "an-interface-with-a-long-name"]):
         done = wiretoll(*arguments, check=False)
         assert (done.returncode, done.stdout) == (2, ""), arguments
@@ -605,6 +605,32 @@ class Shadow:
             os.close(fd)
 
 
+def test_xdp_needs_whole_packets(network):
+    lab.run("ethtool", "-K", "wg0", "gro", "on")
+    done = wiretoll("meter", "wg0", "--count", "1", "--attach", "xdp", check=False)
+    assert done.returncode == 1 and "ethtool -K wg0 gro off" in done.stderr, done
+    assert not Path("/run/wiretoll").exists(), "nothing stays of it"
+    lab.run("ethtool", "-K", "wg0", "gro", "off")
+    with metering() as meter:
+        assert meter.last["attachment"] != "xdp", "auto never takes it"
+    wiretoll("meter", "stop", "wg0")
+    meter = Meter("--attach", "xdp")
+    assert meter.last["attachment"] == "xdp" and not meter.last["shadowed"]
+    compared = Compared(meter, network.a)
+    use(network.a, upload=1_000_000, download=1_000_000)
+    assert meter.end(signal.SIGKILL) == -signal.SIGKILL
+    use(network.a, address="fd99::1")
+    with metering() as meter:
+        assert meter.last["attachment"] == "xdp", "it stays what it was"
+        compared.meter = meter
+        assert compared.check()[0] > 1_300_000
+        assert "xdp" in lab.run("ip", "link", "show", "wg0")
+        lab.run("ethtool", "-K", "wg0", "gro", "on")
+        lab.wait_for("shadowed", lambda: meter.last["shadowed"])
+    wiretoll("meter", "stop", "wg0")
+    assert "xdp" not in lab.run("ip", "link", "show", "wg0")
+
+
 def test_shadowed(network):
     with metering() as meter:
         assert meter.last["shadowed"] is False
@@ -616,6 +642,22 @@ def test_shadowed(network):
         assert show()["shadowed"] is True
         shadow.remove()
         lab.wait_for("not shadowed any more", lambda: not meter.last["shadowed"])
+
+
+def test_shadowed_by_a_filter(network):
+    with metering("--attach", "tc") as meter:
+        assert meter.last["attachment"] == "tc" and not meter.last["shadowed"]
+        lab.run("tc", "filter", "add", "dev", "wg0", "egress", "pref", 100, "protocol", "ip", "u32", "match", "u32", 0, 0,
+                "classid", "1:1")
+        lab.wait_for("shadowed", lambda: meter.last["shadowed"])
+        lab.run("tc", "filter", "del", "dev", "wg0", "egress", "pref", 100)
+        lab.wait_for("not shadowed any more", lambda: not meter.last["shadowed"])
+    wiretoll("meter", "stop", "wg0")
+    lab.run("tc", "filter", "add", "dev", "wg0", "ingress", "pref", 1, "protocol", "ip", "u32", "match", "u32", 0, 0,
+            "classid", "1:1")
+    done = wiretoll("meter", "wg0", "--count", "1", "--attach", "tc", check=False)
+    assert done.returncode == 1 and "ingress pref 1" in done.stderr, done
+    lab.run("tc", "qdisc", "del", "dev", "wg0", "clsact")
 
 
 def test_top(network):

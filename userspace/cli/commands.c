@@ -94,7 +94,7 @@ static const struct cli_option METER_OPTIONS[] = {
 	{"limit-interface", OPTION_TEXT, NULL, "AMOUNT[/PERIOD]", "stop all peers together"},
 	{"accounting", OPTION_TEXT, NULL, "uploads|downloads|both", "what limits count (both)"},
 	{"names", OPTION_TEXT, NULL, "FILE", "names of peers: a line KEY NAME for each"},
-	{"attach", OPTION_TEXT, NULL, "auto|tcx|tc", "how to attach (auto)"},
+	{"attach", OPTION_TEXT, NULL, "auto|tcx|tc|xdp", "how to attach (auto)"},
 	{"prometheus", OPTION_TEXT, NULL, "ADDR:PORT", "serve http://ADDR:PORT/metrics"},
 	{"state", OPTION_TEXT, NULL, "DIR", "keep the history there, over reboots"},
 	{0},

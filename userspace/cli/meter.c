@@ -64,7 +64,10 @@ static int read_attach(const struct arguments *arguments, enum meter_attach *ret
 	static const struct {
 		const char *word;
 		enum meter_attach attach;
-	} kinds[] = {{"auto", METER_ATTACH_AUTO}, {"tcx", METER_ATTACH_TCX}, {"tc", METER_ATTACH_TC}};
+	} kinds[] = {{"auto", METER_ATTACH_AUTO},
+		     {"tcx", METER_ATTACH_TCX},
+		     {"tc", METER_ATTACH_TC},
+		     {"xdp", METER_ATTACH_XDP}};
 	const char *text = argument_value(arguments, "attach");
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
@@ -73,7 +76,7 @@ static int read_attach(const struct arguments *arguments, enum meter_attach *ret
 		*ret_attach = kinds[i].attach;
 		return 0;
 	}
-	return wrong("attach", text, "auto, tcx or tc", problem);
+	return wrong("attach", text, "auto, tcx, tc or xdp", problem);
 }
 
 static int read_amount(const char *option, const char *text, struct amount *ret_amount,

@@ -1,28 +1,25 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * The two hooks of the interface: tcx links (Linux 6.6), or clsact filters. Ingress runs first, so that
- * nobody hides packets from it; egress runs last, so that what others drop is not counted.
+ * The two hooks of the interface: tcx links (Linux 6.6), or clsact filters; ingress may be XDP's. Ingress
+ * runs first, so that nobody hides packets from it; egress runs last, so that what others drop is not
+ * counted.
  */
 #include "meter/internal.h"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
+#include <linux/if_link.h>
 
 /* Newer than Debian 12's headers. */
-#define TCX_INGRESS ((enum bpf_attach_type)46)
-#define TCX_EGRESS  ((enum bpf_attach_type)47)
-#define TCX_BEFORE  (1U << 3)
-#define TCX_AFTER   (1U << 4)
-#define TCX_LINK    11
+#define TCX_BEFORE (1U << 3)
+#define TCX_AFTER  (1U << 4)
+#define TCX_LINK   11
 
 /* The ends of the chain of clsact filters: a lower priority runs earlier. */
 #define TC_FIRST  1
 #define TC_LAST   65535
 #define TC_HANDLE 1
-
-/* More programs on one hook than the kernel lets there be (BPF_MPROG_MAX is 64). */
-#define MAX_PROGRAMS 64
 
 static int program_id(int fd, uint32_t *ret_id)
 {
@@ -47,19 +44,17 @@ static int make_link(int program, uint32_t ifindex, enum bpf_attach_type type, u
 	return 0;
 }
 
-int attach_tcx(uint32_t ifindex, int fds[static OBJECTS])
+static int link_ingress(uint32_t ifindex, int fds[static OBJECTS])
 {
-	int r = make_link(fds[OBJECT_INGRESS], ifindex, TCX_INGRESS, TCX_BEFORE, &fds[OBJECT_INGRESS_LINK]);
+	return make_link(fds[OBJECT_INGRESS], ifindex, TCX_INGRESS, TCX_BEFORE, &fds[OBJECT_INGRESS_LINK]);
+}
 
-	if (r < 0)
-		return r;
+static int link_egress(uint32_t ifindex, int fds[static OBJECTS])
+{
 	return make_link(fds[OBJECT_EGRESS], ifindex, TCX_EGRESS, TCX_AFTER, &fds[OBJECT_EGRESS_LINK]);
 }
 
-/*
- * ifindex 0 is what a link is left with when its interface goes; attach_type and program must be ours. Debian
- * 12's header does not know the tcx member: it is laid out as netns is (index, attach type).
- */
+/* Debian 12's header does not know the tcx member: it is laid out as netns is (index, attach type). */
 static bool verify_link(int link, int program, uint32_t ifindex, enum bpf_attach_type type)
 {
 	struct bpf_link_info info = {0};
@@ -67,10 +62,12 @@ static bool verify_link(int link, int program, uint32_t ifindex, enum bpf_attach
 
 	if (link < 0 || program < 0 || program_id(program, &id) < 0)
 		return false;
-	if (bpf_obj_get_info_by_fd(link, &info, &size) < 0)
+	if (bpf_obj_get_info_by_fd(link, &info, &size) < 0 || info.prog_id != id)
 		return false;
-	return info.type == TCX_LINK && info.prog_id == id && info.netns.netns_ino == ifindex &&
-	       info.netns.attach_type == type;
+	/* 0 is what a link is left with when its interface goes. */
+	if (type == BPF_XDP)
+		return info.type == BPF_LINK_TYPE_XDP && info.xdp.ifindex == ifindex;
+	return info.type == TCX_LINK && info.netns.netns_ino == ifindex && info.netns.attach_type == type;
 }
 
 struct filter {
@@ -79,103 +76,146 @@ struct filter {
 	enum meter_object program;
 };
 
-static const struct filter filters[] = {
-	{BPF_TC_INGRESS, TC_FIRST, OBJECT_INGRESS},
-	{BPF_TC_EGRESS, TC_LAST, OBJECT_EGRESS},
-};
+static const struct filter ingress_filter = {BPF_TC_INGRESS, TC_FIRST, OBJECT_INGRESS};
+static const struct filter egress_filter = {BPF_TC_EGRESS, TC_LAST, OBJECT_EGRESS};
 
-static int add_filter(const struct filter *filter, uint32_t ifindex, int program)
+static bool is_egress(const struct filter *filter)
+{
+	return filter->point == BPF_TC_EGRESS;
+}
+
+static int add_filter(const struct filter *filter, uint32_t ifindex, const int fds[static OBJECTS])
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = filter->point);
-	LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = program, .handle = TC_HANDLE,
+	LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = fds[filter->program], .handle = TC_HANDLE,
 		    .priority = filter->priority);
-	int r = bpf_tc_hook_create(&hook);
+	int r = bpf_tc_hook_create(&hook), taken;
 
 	if (r < 0 && r != -EEXIST)
 		return r;
-	r = bpf_tc_attach(&hook, &options);
-	/* EINVAL: a filter of another kind has this priority. */
-	return r == -EEXIST || r == -EINVAL ? -EBUSY : r;
+	taken = chain_is_taken(ifindex, is_egress(filter), filter->priority);
+	if (taken < 0)
+		return taken;
+	r = taken ? -EBUSY : bpf_tc_attach(&hook, &options);
+	return r == -EEXIST ? -EBUSY : r;
 }
 
-int attach_tc(uint32_t ifindex, const int fds[static OBJECTS])
-{
-	for (size_t i = 0; i < ARRAY_SIZE(filters); i++) {
-		int r = add_filter(&filters[i], ifindex, fds[filters[i].program]);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static bool verify_filter(const struct filter *filter, uint32_t ifindex, int program)
+static bool verify_filter(const struct filter *filter, uint32_t ifindex, const int fds[static OBJECTS])
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = filter->point);
 	LIBBPF_OPTS(bpf_tc_opts, options, .handle = TC_HANDLE, .priority = filter->priority);
+	int program = fds[filter->program];
 	uint32_t id;
 
 	return program >= 0 && program_id(program, &id) == 0 && bpf_tc_query(&hook, &options) == 0 &&
 	       options.prog_id == id;
 }
 
+static int remove_filter(const struct filter *filter, uint32_t ifindex, const int fds[static OBJECTS])
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = filter->point);
+	LIBBPF_OPTS(bpf_tc_opts, options, .handle = TC_HANDLE, .priority = filter->priority);
+
+	return verify_filter(filter, ifindex, fds) ? bpf_tc_detach(&hook, &options) : 0;
+}
+
 int detach_tc(uint32_t ifindex, const int fds[static OBJECTS])
 {
-	for (size_t i = 0; i < ARRAY_SIZE(filters); i++) {
-		LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = filters[i].point);
-		LIBBPF_OPTS(bpf_tc_opts, options, .handle = TC_HANDLE, .priority = filters[i].priority);
-		int r;
+	int r = remove_filter(&ingress_filter, ifindex, fds);
 
-		if (!verify_filter(&filters[i], ifindex, fds[filters[i].program]))
-			continue;
-		r = bpf_tc_detach(&hook, &options);
-		if (r < 0)
-			return r;
+	return r < 0 ? r : remove_filter(&egress_filter, ifindex, fds);
+}
+
+static int attach_tcx(uint32_t ifindex, int fds[static OBJECTS])
+{
+	int r = link_ingress(ifindex, fds);
+
+	return r < 0 ? r : link_egress(ifindex, fds);
+}
+
+static int attach_tc(uint32_t ifindex, const int fds[static OBJECTS])
+{
+	int r = add_filter(&ingress_filter, ifindex, fds);
+
+	return r < 0 ? r : add_filter(&egress_filter, ifindex, fds);
+}
+
+/* Generic XDP, which every device has and which runs after the kernel's own GRO: hence the refusal. */
+static int attach_xdp(const struct wt_meta *meta, int fds[static OBJECTS])
+{
+	int r = aggregates_expected(meta->ifname);
+
+	if (r > 0)
+		return -EOPNOTSUPP;
+	if (r == 0)
+		r = make_link(fds[OBJECT_INGRESS], meta->ifindex, BPF_XDP, XDP_FLAGS_SKB_MODE,
+			      &fds[OBJECT_INGRESS_LINK]);
+	if (r < 0)
+		return r == -EEXIST ? -EBUSY : r;
+	r = link_egress(meta->ifindex, fds);
+	return r == -EINVAL ? add_filter(&egress_filter, meta->ifindex, fds) : r;
+}
+
+int attach_hooks(const struct wt_meta *meta, enum meter_attach how, int fds[static OBJECTS],
+		 uint32_t *ret_attachment)
+{
+	int r;
+
+	if (how == METER_ATTACH_XDP) {
+		*ret_attachment = WT_ATTACHED_XDP;
+		return attach_xdp(meta, fds);
 	}
-	return 0;
+	*ret_attachment = WT_ATTACHED_TCX;
+	r = how == METER_ATTACH_TC ? -EINVAL : attach_tcx(meta->ifindex, fds);
+	/* A kernel before 6.6 does not know the attach type. */
+	if (r != -EINVAL || how == METER_ATTACH_TCX)
+		return r;
+	*ret_attachment = WT_ATTACHED_TC;
+	return attach_tc(meta->ifindex, fds);
 }
 
 bool attach_verify(const struct wt_meta *meta, const int fds[static OBJECTS])
 {
-	if (meta->attachment == WT_ATTACHED_TCX)
-		return verify_link(fds[OBJECT_INGRESS_LINK], fds[OBJECT_INGRESS], meta->ifindex,
-				   TCX_INGRESS) &&
-		       verify_link(fds[OBJECT_EGRESS_LINK], fds[OBJECT_EGRESS], meta->ifindex, TCX_EGRESS);
-	for (size_t i = 0; i < ARRAY_SIZE(filters); i++)
-		if (!verify_filter(&filters[i], meta->ifindex, fds[filters[i].program]))
+	const uint32_t ifindex = meta->ifindex;
+	enum bpf_attach_type ingress = meta->attachment == WT_ATTACHED_XDP ? BPF_XDP : TCX_INGRESS;
+
+	if (meta->attachment == WT_ATTACHED_TC) {
+		if (!verify_filter(&ingress_filter, ifindex, fds))
 			return false;
-	return true;
+	} else if (!verify_link(fds[OBJECT_INGRESS_LINK], fds[OBJECT_INGRESS], ifindex, ingress)) {
+		return false;
+	}
+	if (fds[OBJECT_EGRESS_LINK] < 0)
+		return verify_filter(&egress_filter, ifindex, fds);
+	return verify_link(fds[OBJECT_EGRESS_LINK], fds[OBJECT_EGRESS], ifindex, TCX_EGRESS);
 }
 
-/* The first of the interface's tcx programs on ingress, 0 when there is none. */
-static int first_program(uint32_t ifindex, uint32_t *ret_id)
+/* Whether another program comes before ours at a hook of tc. */
+static int is_preceded(const struct meter *meter, const struct filter *filter, enum meter_object link)
 {
-	uint32_t ids[MAX_PROGRAMS] = {0}, count = MAX_PROGRAMS;
-	int r = bpf_prog_query((int)ifindex, TCX_INGRESS, 0, NULL, ids, &count);
+	uint32_t ifindex = meter->meta->ifindex, first = 0, ours = 0;
+	int r = chain_first_tcx(ifindex, is_egress(filter), &first);
 
-	if (r == -EINVAL || r == -ENOENT) {
-		/* A kernel without tcx has no such programs. */
-		count = 0;
-		r = 0;
-	}
+	if (r == 0)
+		r = program_id(meter->fds[filter->program], &ours);
 	if (r < 0)
 		return r;
-	*ret_id = count ? ids[0] : 0;
-	return 0;
+	if (meter->fds[link] >= 0)
+		return first != ours;
+	/* All tcx programs run before the first clsact filter. */
+	return first ? 1 : chain_has_before(ifindex, is_egress(filter), filter->priority, TC_HANDLE);
 }
 
 int meter_is_shadowed(const struct meter *meter)
 {
-	uint32_t first = 0, ours = 0;
 	int r;
 
 	if (meter->stale || !attach_verify(meter->meta, meter->fds))
 		return -ENOLINK;
-	r = first_program(meter->meta->ifindex, &first);
-	if (r == 0)
-		r = program_id(meter->fds[OBJECT_INGRESS], &ours);
-	if (r < 0)
-		return r;
-	/* All tcx programs run before the first clsact filter. */
-	return meter->meta->attachment == WT_ATTACHED_TCX ? first != ours : first != 0;
+	/* XDP has one place, and it is ours; but aggregates would hide their headers. */
+	if (meter->meta->attachment == WT_ATTACHED_XDP)
+		r = aggregates_expected(meter->meta->ifname);
+	else
+		r = is_preceded(meter, &ingress_filter, OBJECT_INGRESS_LINK);
+	return r != 0 ? r : is_preceded(meter, &egress_filter, OBJECT_EGRESS_LINK);
 }

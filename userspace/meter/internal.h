@@ -6,7 +6,13 @@
 #include "meter/meter.h"
 #include "meter/attribution.h"
 
+#include <bpf/bpf.h>
+
 struct ring_buffer;
+
+/* Newer than Debian 12's headers. */
+#define TCX_INGRESS ((enum bpf_attach_type)46)
+#define TCX_EGRESS  ((enum bpf_attach_type)47)
 
 /* Everything that is pinned, each under its name. */
 enum meter_object {
@@ -78,13 +84,25 @@ WT_MUST_CHECK int identity_here(const char *interface, struct wt_meta *ret_meta)
 /* The highest possible CPU's number and one, or -errno: what an array by CPU needs. */
 WT_MUST_CHECK int identity_cpus(void);
 
-/* attach.c. fds: of both programs; for tcx both links' are filled in. */
-WT_MUST_CHECK int attach_tcx(uint32_t ifindex, int fds[static OBJECTS]);
-WT_MUST_CHECK int attach_tc(uint32_t ifindex, const int fds[static OBJECTS]);
+/*
+ * attach.c. fds: of both programs; those of links are filled in, also when it fails. -EBUSY when a place is
+ * taken, -EOPNOTSUPP when XDP would get aggregates, -EINVAL when the kernel cannot attach like that.
+ */
+WT_MUST_CHECK int attach_hooks(const struct wt_meta *meta, enum meter_attach how, int fds[static OBJECTS],
+			       uint32_t *ret_attachment);
 /* Whether both programs are attached to the interface as the record says. */
 bool attach_verify(const struct wt_meta *meta, const int fds[static OBJECTS]);
 /* Removes our clsact filters, if these programs are what runs in their places. */
 WT_MUST_CHECK int detach_tc(uint32_t ifindex, const int fds[static OBJECTS]);
+
+/* chain.c. The first tcx program at a hook; 0: there is none. */
+WT_MUST_CHECK int chain_first_tcx(uint32_t ifindex, bool egress, uint32_t *ret_id);
+/* Whether a filter has this preference. And whether one runs before the filter of preference and handle. */
+WT_MUST_CHECK int chain_is_taken(uint32_t ifindex, bool egress, uint32_t priority);
+WT_MUST_CHECK int chain_has_before(uint32_t ifindex, bool egress, uint32_t priority, uint32_t handle);
+
+/* aggregates.c. 1 when the interface may receive aggregates, 0 when not, or -errno. */
+WT_MUST_CHECK int aggregates_expected(const char *interface);
 
 /* limit.c. The interface's credit as it is before the first grant. */
 void credit_init(struct wt_credit *ret_credit, uint32_t cpus);

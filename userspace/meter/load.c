@@ -187,7 +187,7 @@ static int store_first_values(const struct meter_bpf *bpf, const struct wt_meta 
 }
 
 /* The object's own descriptors die with the skeleton; ours are copies. */
-static int take_descriptors(const struct meter_bpf *bpf, int fds[static OBJECTS])
+static int take_descriptors(const struct meter_bpf *bpf, bool xdp, int fds[static OBJECTS])
 {
 	const int loaded[] = {
 		[OBJECT_TABLE] = bpf_map__fd(bpf->maps.data_table),
@@ -205,7 +205,7 @@ static int take_descriptors(const struct meter_bpf *bpf, int fds[static OBJECTS]
 		[OBJECT_META] = bpf_map__fd(bpf->maps.meta),
 		[OBJECT_OWNERS] = bpf_map__fd(bpf->maps.owners),
 		[OBJECT_EVENTS] = bpf_map__fd(bpf->maps.events),
-		[OBJECT_INGRESS] = bpf_program__fd(bpf->progs.meter_ingress),
+		[OBJECT_INGRESS] = bpf_program__fd(xdp ? bpf->progs.meter_xdp : bpf->progs.meter_ingress),
 		[OBJECT_EGRESS] = bpf_program__fd(bpf->progs.meter_egress),
 	};
 
@@ -217,7 +217,7 @@ static int take_descriptors(const struct meter_bpf *bpf, int fds[static OBJECTS]
 	return 0;
 }
 
-static int load(const struct wt_meta *meta, int fds[static OBJECTS])
+static int load(const struct wt_meta *meta, bool xdp, int fds[static OBJECTS])
 {
 	struct meter_bpf *bpf = meter_bpf__open();
 	int r;
@@ -226,11 +226,13 @@ static int load(const struct wt_meta *meta, int fds[static OBJECTS])
 		return -errno;
 	r = set_sizes(bpf, meta);
 	if (r == 0)
+		r = bpf_program__set_autoload(xdp ? bpf->progs.meter_ingress : bpf->progs.meter_xdp, false);
+	if (r == 0)
 		r = meter_bpf__load(bpf);
 	if (r == 0)
 		r = store_first_values(bpf, meta);
 	if (r == 0)
-		r = take_descriptors(bpf, fds);
+		r = take_descriptors(bpf, xdp, fds);
 	meter_bpf__destroy(bpf);
 	return r;
 }
@@ -240,26 +242,8 @@ static int pin_range(struct meter *meter, int first, int end)
 	int r = 0;
 
 	for (int i = first; r == 0 && i < end; i++)
-		r = pins_add(meter->folder, PINS_NEW, (enum meter_object)i, meter->fds[i]);
-	return r;
-}
-
-static int attach_hooks(struct meter *meter, const struct wt_meta *meta, enum meter_attach how,
-			uint32_t *ret_attachment)
-{
-	int r = -EINVAL;
-
-	if (how != METER_ATTACH_TC) {
-		r = attach_tcx(meta->ifindex, meter->fds);
-		if (r == 0)
-			r = pin_range(meter, OBJECT_INGRESS_LINK, OBJECTS);
-		*ret_attachment = WT_ATTACHED_TCX;
-	}
-	/* A kernel before 6.6 does not know the attach type. */
-	if (how == METER_ATTACH_TC || (how == METER_ATTACH_AUTO && r == -EINVAL)) {
-		r = attach_tc(meta->ifindex, meter->fds);
-		*ret_attachment = WT_ATTACHED_TC;
-	}
+		if (meter->fds[i] >= 0)
+			r = pins_add(meter->folder, PINS_NEW, (enum meter_object)i, meter->fds[i]);
 	return r;
 }
 
@@ -267,14 +251,16 @@ static int attach_hooks(struct meter *meter, const struct wt_meta *meta, enum me
 static int build(struct meter *meter, struct wt_meta *meta, enum meter_attach how)
 {
 	uint32_t zero = 0;
-	int r = load(meta, meter->fds);
+	int r = load(meta, how == METER_ATTACH_XDP, meter->fds);
 
 	if (r == 0)
 		r = pins_make(meter->folder, PINS_NEW);
 	if (r == 0)
 		r = pin_range(meter, 0, OBJECT_INGRESS_LINK);
 	if (r == 0)
-		r = attach_hooks(meter, meta, how, &meta->attachment);
+		r = attach_hooks(meta, how, meter->fds, &meta->attachment);
+	if (r == 0)
+		r = pin_range(meter, OBJECT_INGRESS_LINK, OBJECTS);
 	if (r == 0)
 		r = bpf_map_update_elem(meter->fds[OBJECT_META], &zero, meta, BPF_ANY);
 	if (r == 0)

@@ -163,6 +163,8 @@ const struct meter_identity *meter_identity(const struct meter *meter)
 
 const char *meter_attachment(const struct meter *meter)
 {
+	if (meter->meta->attachment == WT_ATTACHED_XDP)
+		return "xdp";
 	return meter->meta->attachment == WT_ATTACHED_TCX ? "tcx" : "tc";
 }
 

@@ -14,7 +14,9 @@
 
 struct meter;
 
-enum meter_attach { METER_ATTACH_AUTO, METER_ATTACH_TCX, METER_ATTACH_TC };
+/* AUTO is tcx where the kernel has it, else clsact, never XDP: that one counts uploads by a program that sees
+ * no aggregate's segments, and downloads as AUTO does. */
+enum meter_attach { METER_ATTACH_AUTO, METER_ATTACH_TCX, METER_ATTACH_TC, METER_ATTACH_XDP };
 
 struct meter_options {
 	const char *pin_folder; /* in a BPF file system; created if its parent is there */
@@ -78,8 +80,9 @@ WT_MUST_CHECK int meter_adopt(const struct meter_options *options, struct meter 
 /*
  * Loads the programs and maps, attaches to the interface (ingress first in the chain, egress last) and pins
  * all. Before a limit is granted every packet is let through and counted. Returns -EEXIST when something is
- * pinned already, -EBUSY when another process holds the folder or another program owns the first place
- * (clsact only), -ENODEV when there is no such interface, -ERANGE for a capacity out of range.
+ * pinned already, -EBUSY when another process holds the folder or another program owns our place (clsact,
+ * XDP), -EOPNOTSUPP for XDP when the interface may receive aggregates (GRO, or a TUN's owner writes them),
+ * -ENODEV when there is no such interface, -ERANGE for a capacity out of range.
  */
 WT_MUST_CHECK int meter_attach(const struct meter_options *options, struct meter **ret_meter);
 
@@ -91,7 +94,7 @@ WT_MUST_CHECK int meter_remove(struct meter *meter);
 
 const struct meter_identity *meter_identity(const struct meter *meter);
 
-/* "tcx" or "tc". */
+/* "tcx", "tc" or "xdp". */
 const char *meter_attachment(const struct meter *meter);
 
 /*
@@ -160,8 +163,8 @@ WT_MUST_CHECK int meter_read_peer_limit(const struct meter *meter, uint32_t slot
 int meter_event_fd(const struct meter *meter);
 WT_MUST_CHECK int meter_drain_events(struct meter *meter);
 
-/* 1 when a program runs before ours on ingress and so may end the chain, 0 when not, -ENOLINK when ours is
- * not attached any more, or -errno. */
+/* 1 when a program runs before one of ours and so may end the chain, or XDP may get aggregates; 0 when not;
+ * -ENOLINK when ours are not attached any more; or -errno. */
 WT_MUST_CHECK int meter_is_shadowed(const struct meter *meter);
 
 #endif

@@ -161,6 +161,18 @@ static int load_history(struct station *station, const struct station_options *o
 	return r == -ENOMEM ? fail(problem, r, "the history") : r;
 }
 
+/* Of what this process has made, nothing stays but a history in a folder of the user's own. */
+static void clear_place(const struct station *station)
+{
+	char lock[PATH_MAX + 8];
+
+	if (strcmp(station->history_path, station->place.history) == 0)
+		unlink(station->history_path);
+	snprintf(lock, sizeof(lock), "%s.lock", station->history_path);
+	unlink(lock);
+	place_clear();
+}
+
 /* ---- the meter ----------------------------------------------------------------------------------------- */
 
 /* Takes what an ended meter has counted, and takes it away. `meter` is consumed. */
@@ -235,9 +247,18 @@ static int describe_adopt(int r, const char *interface, struct json_problem *pro
 static int describe_attach(int r, const char *interface, struct json_problem *problem)
 {
 	if (r == -EBUSY)
-		json_problem_set(problem, "",
-				 "another program has the first place at %s's ingress (tc, priority 1)",
-				 interface);
+		json_problem_set(
+			problem, "",
+			"another program has the meter's place on %s (tc: ingress pref 1 and egress pref "
+			"65535; or XDP's)",
+			interface);
+	else if (r == -EOPNOTSUPP)
+		json_problem_set(
+			problem, "attach",
+			"%s may receive aggregates, of which XDP would count one header only: `ethtool "
+			"-K %s gro off` (and, for a userspace WireGuard that writes aggregates, switch "
+			"that off there), or use --attach auto",
+			interface, interface);
 	else if (r == -EINVAL)
 		json_problem_set(problem, "", "this kernel cannot attach as asked: use --attach auto");
 	else
@@ -299,8 +320,11 @@ static int take_place(struct station *station, const struct station_options *opt
 		r = seal(station, found, &station->place, problem);
 	if (r == 0)
 		r = seal_earlier(station, options->interface, problem);
-	if (r == 0 && !station->meter)
+	if (r == 0 && !station->meter) {
 		r = attach(station, options, problem);
+		if (r < 0)
+			clear_place(station);
+	}
 	return r;
 }
 
@@ -459,19 +483,13 @@ int station_view(const char *interface, struct station **ret_station, struct jso
 	return r;
 }
 
-/* Nothing stays but a history in a folder of the user's own. */
 static int remove_all(struct station *station, struct json_problem *problem)
 {
-	char lock[PATH_MAX + 8];
 	int r = seal(station, TAKE_PTR(station->meter), &station->place, problem);
 
 	if (r < 0)
 		return r;
-	if (strcmp(station->history_path, station->place.history) == 0)
-		unlink(station->history_path);
-	snprintf(lock, sizeof(lock), "%s.lock", station->history_path);
-	unlink(lock);
-	place_clear();
+	clear_place(station);
 	return 0;
 }
 

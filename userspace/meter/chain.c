@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * Who runs before the meter. The kernel asks an interface's tcx programs first, then its clsact filters by
+ * their preference; filters of one preference run in the order of their dump, which is not that of their
+ * handles. Whoever ends the chain before the meter hides packets from it.
+ */
+#include "meter/internal.h"
+
+#include "net/netlink.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <linux/pkt_cls.h>
+#include <linux/rtnetlink.h>
+
+/* More programs on one hook than the kernel lets there be (BPF_MPROG_MAX is 64). */
+#define MAX_PROGRAMS 64
+#define REQUEST_SIZE 256
+
+int chain_first_tcx(uint32_t ifindex, bool egress, uint32_t *ret_id)
+{
+	uint32_t ids[MAX_PROGRAMS] = {0}, count = MAX_PROGRAMS;
+	int r = bpf_prog_query((int)ifindex, egress ? TCX_EGRESS : TCX_INGRESS, 0, NULL, ids, &count);
+
+	if (r == -EINVAL || r == -ENOENT) {
+		/* A kernel without tcx has no such programs. */
+		count = 0;
+		r = 0;
+	}
+	if (r < 0)
+		return r;
+	*ret_id = count ? ids[0] : 0;
+	return 0;
+}
+
+/* What is looked for in a dump of one hook's filters. */
+struct search {
+	uint32_t priority, handle;
+	uint32_t before; /* filters that run before it, of a lower preference or of its own */
+	uint32_t beside; /* filters of its preference that are not it */
+	bool found;
+};
+
+static bool is_entered(const struct nlmsghdr *header)
+{
+	struct nlattr *chain = nlmsg_find_attr((struct nlmsghdr *)header, sizeof(struct tcmsg), TCA_CHAIN);
+
+	return !chain || nla_get_u32(chain) == 0;
+}
+
+static int look_at(const struct nlmsghdr *header, void *data)
+{
+	const struct tcmsg *filter = nlmsg_data(header);
+	struct search *search = data;
+	uint32_t priority;
+
+	if (header->nlmsg_type != RTM_NEWTFILTER || !nlmsg_valid_hdr(header, sizeof(*filter)))
+		return 0;
+	priority = TC_H_MAJ(filter->tcm_info) >> 16;
+	/* Handle 0 is the preference itself, which its filters follow. */
+	if (!filter->tcm_handle || priority > search->priority || !is_entered(header))
+		return 0;
+	if (priority == search->priority && filter->tcm_handle == search->handle) {
+		search->found = true;
+		return 0;
+	}
+	if (priority == search->priority)
+		search->beside++;
+	if (!search->found)
+		search->before++;
+	return 0;
+}
+
+static void begin_again(void *data)
+{
+	struct search *search = data;
+
+	*search = (struct search){.priority = search->priority, .handle = search->handle};
+}
+
+static int dump(uint32_t ifindex, bool egress, struct search *search)
+{
+	const struct netlink_reader reader = {.message = look_at, .restart = begin_again, .data = search};
+	const struct tcmsg request = {
+		.tcm_family = AF_UNSPEC,
+		.tcm_ifindex = (int)ifindex,
+		.tcm_parent = TC_H_MAKE(TC_H_CLSACT, egress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS),
+	};
+	_cleanup_netlink_message_ struct nl_msg *message =
+		netlink_message(RTM_GETTFILTER, NLM_F_DUMP, REQUEST_SIZE);
+	struct nl_sock *socket = NULL;
+	int r = -ENOMEM;
+
+	if (message && nlmsg_append(message, (void *)&request, sizeof(request), NLMSG_ALIGNTO) == 0)
+		r = netlink_open(NETLINK_ROUTE, &socket);
+	if (r == 0)
+		r = netlink_request(socket, message, &reader);
+	nl_socket_free(socket);
+	return r;
+}
+
+int chain_is_taken(uint32_t ifindex, bool egress, uint32_t priority)
+{
+	struct search search = {.priority = priority};
+	int r = dump(ifindex, egress, &search);
+
+	return r < 0 ? r : search.beside > 0;
+}
+
+int chain_has_before(uint32_t ifindex, bool egress, uint32_t priority, uint32_t handle)
+{
+	struct search search = {.priority = priority, .handle = handle};
+	int r = dump(ifindex, egress, &search);
+
+	return r < 0 ? r : search.before > 0;
+}
