@@ -195,8 +195,13 @@ demo: deps ## the main job, end to end, on real packets; needs root
 	@bash tests/demo/run.sh
 
 .PHONY: model
-model: deps ## check the protocol of limits exhaustively, with spin
+model: deps ## check the protocols of limits and of reports exhaustively, with spin
 	@bash tests/model/run.sh
+
+.PHONY: soak
+soak: deps ## kill and break everything under traffic, 2,000 times (SHORT=1: 60); SEED=N repeats; needs root
+	@$(MAKE) --no-print-directory all
+	@bash tests/soak/run.sh $(if $(filter 1,$(SHORT)),short)
 
 # ---- fuzzing: clang's, in a tree of its own ---------------------------------------------------------------
 FUZZ_OUT     := build/fuzz

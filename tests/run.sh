@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # Builds with ASan and UBSan and runs every test; ends with a line "N passed, N failed" and status 1 if one failed.
-#   tests/run.sh [SUITE…]    suites: unit bpf net api vm demo (all of them, in this order, when none is named)
+#   tests/run.sh [SUITE…]    suites: unit bpf net api soak vm demo (all of them, in this order, when none is named)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -75,7 +75,7 @@ run_machine() {
 run_suite() {
 	local suite=$1 file
 	case $suite in
-	unit | bpf | net | api)
+	unit | bpf | net | api | soak)
 		for file in build/sanitize/tests/"$suite"/test_*; do
 			if [ -x "$file" ]; then
 				run_program "$file"
@@ -99,13 +99,14 @@ run_suite() {
 		report demo "$status" "$logs/demo.log" $((status == 0)) 0
 		;;
 	*)
-		echo "tests/run.sh: unknown suite $suite; there are unit, bpf, net, api, vm, demo" >&2
+		echo "tests/run.sh: unknown suite $suite; there are unit, bpf, net, api, soak, vm, demo" >&2
 		exit 2
 		;;
 	esac
 }
 
-export PYTHONDONTWRITEBYTECODE=1
+export PYTHONDONTWRITEBYTECODE=1 SOAK_FIGURES=$PWD/$logs/soak.txt
+rm -f "$SOAK_FIGURES"
 echo "Building (ASan and UBSan for the tests, plain for the demo) …"
 build() {
 	make --no-print-directory -j"$(nproc)" SANITIZE=1 all test-programs &&
@@ -120,11 +121,14 @@ if ! build > "$logs/build.log" 2>&1; then
 fi
 
 suites=("$@")
-[ ${#suites[@]} -gt 0 ] || suites=(unit bpf net api vm demo)
+[ ${#suites[@]} -gt 0 ] || suites=(unit bpf net api soak vm demo)
 for suite in "${suites[@]}"; do
 	echo "$suite"
 	begun=$SECONDS
 	run_suite "$suite"
+	if [ "$suite" = soak ] && [ -s "$SOAK_FIGURES" ]; then
+		sed 's/^/        /' "$SOAK_FIGURES"
+	fi
 	printf '        %d s\n' $((SECONDS - begun))
 done
 echo "$passed passed, $failed failed"

@@ -69,6 +69,7 @@ class Scenario:
         self.up = None
         self.connected = []
         self.invalid_runs = 0
+        self.addresses = ("127.0.0.1", "198.51.100.1")
 
     # ---- tools -------------------------------------------------------------------------------------------------
 
@@ -121,14 +122,17 @@ class Scenario:
         lost = sum(client.drops() + client.udp_errors() for client in self.connected)
         lost += sum(host.udp_errors() for host in self.instances.values())
         for name, gateway_id in self.ids.items():
-            netns = self.netns_of(name)
-            inside = ["nsenter", f"--net={netns}", "--"]
-            stats = json.loads(run(*inside, "ip", "-s", "-j", "link", "show", "dev", "wg0"))[0]["stats64"]
+            stats = self.link_of(name)
             lost += stats["tx"]["dropped"] + stats["rx"]["dropped"] + stats["tx"]["errors"] + stats["rx"]["errors"]
             pid = process_of(RUNDIR / "gw" / gateway_id / "agent.pid")
             if pid:
                 lost += udp_errors_of(Path(f"/proc/{pid}/net/snmp").read_text())
         return lost
+
+    def link_of(self, name):
+        """The kernel's statistics of a gateway's WireGuard device."""
+        inside = ["nsenter", f"--net={self.netns_of(name)}", "--"]
+        return json.loads(run(*inside, "ip", "-s", "-j", "link", "show", "dev", "wg0"))[0]["stats64"]
 
     def netns_of(self, name):
         gateway = self.admin.get(f"/v1/gateways/{self.ids[name]}")
@@ -178,9 +182,10 @@ class Scenario:
         self.progress.step("wiretoll up: PostgreSQL, API, deployment worker")
         STATE.mkdir(parents=True, mode=0o755)
         self.log = open(STATE.parent / "up.log", "w", encoding="utf-8")
+        listen = [word for address in self.addresses for word in ("--listen", f"{address}:{PORT}")]
         self.up = subprocess.Popen(
-            [self.bin / "wiretoll", "up", "--state", STATE, "--run", RUNDIR, "--listen", f"127.0.0.1:{PORT}",
-             "--listen", f"198.51.100.1:{PORT}", "--hypervisor", "host-L1", "--hypervisor", "host-L2"], stdout=self.log, stderr=subprocess.STDOUT)
+            [self.bin / "wiretoll", "up", "--state", STATE, "--run", RUNDIR, *listen, "--hypervisor", "host-L1",
+             "--hypervisor", "host-L2"], stdout=self.log, stderr=subprocess.STDOUT)
 
         def ready():
             assert self.up.poll() is None, f"wiretoll up ended:\n{(STATE.parent / 'up.log').read_text()}"

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every byte once, whatever is killed and whatever the network does: on real processes, packets and PostgreSQL.
+
+SOAK_KILLS and SOAK_REPORTS set the length, SEED repeats a run. The figures are appended to SOAK_FIGURES.
+"""
+
+import collections
+import os
+import random
+import threading
+import time
+from fractions import Fraction
+
+import pytest
+
+from cloud import ALLOWANCE_L1, STATE, Cloud, Traffic, tcp, udp, wait_for
+from scenario import ALLOWANCE_L2, GB, RATE, decimal
+
+KILLS = int(os.environ.get("SOAK_KILLS", 60))
+REPORTS = int(os.environ.get("SOAK_REPORTS", 80))
+SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
+KILLS_A_ROUND = 10
+
+
+def figures(text):
+    print(text)
+    if os.environ.get("SOAK_FIGURES"):
+        with open(os.environ["SOAK_FIGURES"], "a", encoding="utf-8") as file:
+            print(text, file=file)
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    print(f"SEED={SEED}")
+    STATE.parent.mkdir(parents=True, exist_ok=True)
+    cloud = Cloud(SEED)
+    try:
+        cloud.build(SEED)
+        cloud.limit = max(ALLOWANCE_L1, KILLS * 1_200_000 + 40_000_000)
+        extra = cloud.limit - ALLOWANCE_L1
+        if extra:
+            cloud.admin.post(f"/v1/gateways/{cloud.ids['gw1']}/extra", {"gb": f"{extra // GB}.{extra % GB:09d}"})
+        yield cloud
+    finally:
+        cloud.close()
+        print(cloud.logs())
+
+
+def test_every_byte_once_through_kills(cloud):
+    """I1, I8, M5, M6: agents, API, worker and PostgreSQL killed with -9 at random moments under traffic."""
+    killed, begun, round_ = collections.Counter(), time.monotonic(), 0
+    cloud.check_equal("before")
+    while sum(killed.values()) < KILLS:
+        round_ += 1
+        with Traffic(cloud, f"{SEED}-{round_}"):
+            for _ in range(min(KILLS_A_ROUND, KILLS - sum(killed.values()))):
+                time.sleep(cloud.random.uniform(0.02, 0.9))
+                killed[cloud.kill_one()] += 1
+            cloud.check_not_beyond()
+        cloud.check_equal(f"seed {SEED}, {dict(killed)}")
+    cloud.wait_alive()
+    kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(killed.items()))
+    figures(f"kills: {sum(killed.values())} ({kinds}); {cloud.moved():,} bytes, compared {cloud.compared} times, 0 bytes off; told "
+            f"{cloud.slowest:.1f} s later at most; {time.monotonic() - begun:.0f} s, seed {SEED}")
+
+
+def test_every_byte_once_through_a_hostile_proxy(cloud):
+    """I7, I8: requests and answers lost, cut, late, twice and out of order, also after the commit, and agents killed as well."""
+    begun, before = time.monotonic(), cloud.proxy.passed
+    compared = cloud.compared
+    cloud.proxy.hostility = 0.6
+    while cloud.proxy.passed - before < REPORTS:
+        with Traffic(cloud, f"{SEED}-proxy-{cloud.proxy.passed}"):
+            until = time.monotonic() + 6
+            while time.monotonic() < until:
+                for name in cloud.ids:
+                    cloud.watch(name)
+                time.sleep(1.5)
+                if cloud.random.random() < 0.3:
+                    cloud.kill_one()
+            cloud.check_not_beyond()
+        cloud.check_equal(f"seed {SEED}, hostile proxy, {dict(cloud.proxy.done)}")
+    cloud.proxy.hostility = 0.0
+    cloud.wait_alive()
+    cloud.check_equal("after the proxy")
+    done = ", ".join(f"{mood} {number}" for mood, number in sorted(cloud.proxy.done.items()))
+    assert sum(cloud.proxy.done.values()) >= REPORTS // 4
+    figures(f"proxy: {cloud.proxy.passed - before} reports, of them {sum(cloud.proxy.done.values())} treated badly ({done}); compared "
+            f"{cloud.compared - compared} times, 0 bytes off; {time.monotonic() - begun:.0f} s")
+
+
+def test_a_limit_is_told_once_and_what_it_refuses_costs_nothing(cloud):
+    """I14, I15: run into while agent, API and PostgreSQL are killed; what was let through is what is billed."""
+    def let_through():
+        return sum(cloud.instances[name].arrived() for name in ("i1a", "i1b")) + sum(
+            client.counters()[1] for client in cloud.clients["gw1"].values())
+
+    def used():
+        return int(cloud.ask(lambda: cloud.admin.get(f"/v1/gateways/{cloud.ids['gw1']}"))["bandwidth"]["used_bytes"])
+
+    def status():
+        return cloud.ask(lambda: cloud.gateway("gw1"))["status"]
+
+    def actions():
+        return collections.Counter(item["kind"] for item in cloud.ask(lambda: cloud.admin.items("/v1/ledger"))
+                                   if item["type"] == "action" and item["gateway"] == cloud.ids["gw1"])
+
+    before, passed_before, killed = used(), let_through(), 0
+    assert before == sum(sum(counts) for counts in cloud.truth("gw1").values()) or cloud.losses()
+    flood = threading.Thread(target=udp, args=(cloud.c1, "10.1.0.10"),
+                             kwargs={"total": cloud.limit - before + 12_000_000, "size": 1200, "rate": 8_000_000})
+    flood.start()
+    while flood.is_alive():
+        time.sleep(0.7)
+        cloud.kill_one()
+        killed += 1
+    flood.join()
+    cloud.wait_alive()
+    wait_for("suspended", lambda: status() == "suspended", 30, 0.1)
+    passed = let_through()
+    wait_for("all that passed is told", lambda: used() - before == passed - passed_before, 30, 0.2)
+    assert cloud.limit - max(1_000_000, cloud.limit // 1000) < used() <= cloud.limit
+    refused = cloud.c1.counters()[0] - cloud.recorded("gw1")["laptop"][0]
+    assert refused > 0
+    # Once told, it is told no more: neither by the next process nor by later batches.
+    cloud.kill_one()
+    cloud.wait_alive()
+    cloud.admin.post(f"/v1/gateways/{cloud.ids['gw1']}/extra", {"gb": "0.05"})
+    wait_for("active again", lambda: status() == "active", 30, 0.1)
+    wait_for("the client passes again", lambda: "1 received" in cloud.c1.run(
+        "ping", "-n", "-c", "1", "-W", "1", "10.1.0.10", check=False), 20)
+    expected = {"warning_80": 1, "warning_100": 1, "suspend": 1, "restore": 1}
+    wait_for("its actions are in the feed", lambda: actions() == expected, 30, 0.2)
+    figures(f"limit: {cloud.limit:,} bytes, {used():,} used, {refused:,} refused and not billed, one suspension and one return; "
+            f"{killed} killed meanwhile")
+
+
+def test_the_invoice_is_what_passed(cloud):
+    """I1: the bandwidth lines of the ledger, to the last digit, from what the clients' kernels counted."""
+    tcp(cloud.c3, "10.2.0.10", upload=ALLOWANCE_L2 // 2, download=ALLOWANCE_L2 // 2)
+    cloud.check_device("gw2")
+    total = sum(cloud.device("gw2"))
+    for name in cloud.ids:
+        cloud.cli("gateway", "delete", name, "--wait")
+
+    def lines():
+        return [line for line in cloud.ledger() if line["kind"] == "bandwidth"]
+
+    expected = Fraction(total - ALLOWANCE_L2) * Fraction(RATE) / GB
+    wait_for("the feed is sealed", lambda: sum(Fraction(line["amount"]) for line in lines()) == expected, 30, 0.2)
+    assert {line["gateway"] for line in lines() if Fraction(line["amount"])} == {cloud.ids["gw2"]}
+    figures(f"invoice: {decimal(expected)} credits for {total:,} bytes, as the device counted")
