@@ -82,6 +82,10 @@ class Api:
         self.violations = []
         self.lose_replies = 0
         self.refuse = None  # (status, body) to answer reports with, once
+        self.away = False  # no report is answered
+        self.report_every = 1
+        self.restored = 0
+        self.headers = []  # (seq, Wiretoll-Kept-From, Wiretoll-Epoch-Over) of each report
         self.on_first_report = None
         self.generation = 0
         self.enrolments = []
@@ -119,7 +123,9 @@ class Api:
                 return False
 
             def do_GET(self):
-                if self.authorized():
+                if self.path == "/v1/agent/held" and self.authorized():
+                    self.answer(200, api.what_is_held())
+                elif self.path != "/v1/agent/held" and self.authorized():
                     self.answer(*api.poll(int(self.path.partition("have=")[2])))
 
             def do_POST(self):
@@ -127,7 +133,7 @@ class Api:
                 if self.path == "/v1/agent/enroll":
                     self.answer(*api.enroll(json.loads(body)))
                 elif self.authorized():
-                    answer = api.report(body, self.headers["Wiretoll-Batch-CRC32C"])
+                    answer = api.report(body, self.headers)
                     if answer is None:
                         self.close_connection = True
                     else:
@@ -156,7 +162,7 @@ class Api:
             self.generation += 1
             token = f"token-{self.generation}-{uuid.uuid4()}"
             self.tokens.add(token)
-            return 201, {"token": token, "generation": self.generation, "report_every": 1}
+            return 201, {"token": token, "generation": self.generation, "report_every": self.report_every}
 
     def poll(self, have):
         with self.lock:
@@ -180,10 +186,19 @@ class Api:
         self.gone = True
         return self.set_state()
 
-    def report(self, body, checksum):
+    def what_is_held(self):
         with self.lock:
+            return {"restored": self.restored,
+                    "epochs": [{"id": epoch, "held_seq": seq, "held_crc": crc} for epoch, (seq, crc) in self.held.items()]}
+
+    def report(self, body, headers):
+        with self.lock:
+            if self.away:
+                return 503, {}
+            checksum, kept_from = headers["Wiretoll-Batch-CRC32C"], int(headers.get("Wiretoll-Kept-From", 0))
             batch = json.loads(body)
             epoch, seq = batch["epoch"]["id"], batch["seq"]
+            self.headers.append((seq, kept_from, headers.get("Wiretoll-Epoch-Over")))
             self.arrivals.append((epoch, seq, body))
             if self.on_first_report and not self.batches:
                 self.on_first_report(batch)
@@ -196,22 +211,26 @@ class Api:
             held_seq, held_crc = self.held.get(epoch, (0, None))
             if batch["generation"] != self.generation:
                 return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": "fenced"}
-            if seq == held_seq + 1:
+            if seq == held_seq + 1 or seq == kept_from > held_seq:
                 self._commit(batch, epoch, seq, crc)
             elif self.checksums.get((epoch, seq)) != crc:
                 reason = "gap" if seq > held_seq else "rolled_back"
                 self.conflicts.append((reason, batch["generation"]))
-                return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": reason}
+                return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": reason, "restored": self.restored}
             self.lock.notify_all()
             if self.lose_replies:
                 self.lose_replies -= 1
                 return None
-            return 200, {"held_seq": self.held[epoch][0], "watch_until": None, "revision": self.state["revision"] if self.state else 0}
+            return 200, {"held_seq": self.held[epoch][0], "watch_until": None, "restored": self.restored,
+                         "revision": self.state["revision"] if self.state else 0}
 
     def _commit(self, batch, epoch, seq, crc):
         previous = [b for b in self.batches if b["epoch"]["id"] == epoch]
-        if previous and previous[-1]["covered_to"] != batch["covered_from"]:
-            self.violations.append(f"hole before {seq}: {previous[-1]['covered_to']} to {batch['covered_from']}")
+        last = previous[-1] if previous else batch
+        # Parts of one sample cover the same time; of parts that a crash cut off, the next batch covers it anew.
+        begins = last["covered_from"] if last.get("more") else last["covered_to"]
+        if previous and begins != batch["covered_from"] and last["seq"] == seq - 1:
+            self.violations.append(f"hole before {seq}: {begins} to {batch['covered_from']}")
         for record in batch["records"]:
             key = (epoch, record["slot"], record["incarnation"])
             before = self.totals.get(key, (None, None))[1]

@@ -11,10 +11,11 @@
 #include <cmocka.h>
 
 #include "agent/batch.h"
+#include "agent/split.h"
 #include "base/clock.h"
+#include "base/crc32c.h"
 
-#define NSEC_PER_HOUR (3600 * NSEC_PER_SEC)
-#define CAPACITY      8
+#define CAPACITY 8
 
 static const uint8_t peer_a[UUID_SIZE] = {0xa}, peer_b[UUID_SIZE] = {0xb};
 
@@ -59,25 +60,29 @@ static bool sample(struct slots *slots, uint32_t slot, uint64_t upload, uint64_t
 
 static struct batch_head make_head(const char *from, const char *to)
 {
+	/* Booted an hour before. */
 	return (struct batch_head){.generation = 3,
 				   .epoch = {0xe},
 				   .seq = 5,
 				   .covered_from_ns = at(from),
-				   .covered_to_ns = at(to)};
+				   .covered_to_ns = at(to),
+				   .boot_from_ns = NSEC_PER_HOUR,
+				   .boot_to_ns = NSEC_PER_HOUR + at(to) - at(from),
+				   .utc_to_ns = at(to)};
 }
 
 static json_t *build(const struct batch_head *head, const struct slots *slots)
 {
+	struct batch_list list;
 	json_error_t error;
-	char *body = NULL;
-	size_t length = 0;
 	json_t *batch;
 
-	assert_int_equal(batch_build(head, slots, NULL, NULL, &body, &length), 0);
-	assert_int_equal(strlen(body), length);
-	batch = json_loadb(body, length, 0, &error);
+	assert_int_equal(batch_build(head, slots, NULL, NULL, &list), 0);
+	assert_int_equal(list.n, 1);
+	assert_int_equal(strlen(list.parts[0].body), list.parts[0].length);
+	batch = json_loadb(list.parts[0].body, list.parts[0].length, JSON_REJECT_DUPLICATES, &error);
 	assert_non_null(batch);
-	free(body);
+	batch_list_free(&list);
 	return batch;
 }
 
@@ -139,14 +144,13 @@ static void test_only_changed_slots(void **state)
 	slots_free(&slots);
 }
 
-static void test_hours_are_split_by_time(void **state)
+static void test_I11_hours_are_split_by_time(void **state)
 {
 	struct batch_head head = make_head("2026-11-22T13:30:00Z", "2026-11-22T16:15:00Z");
 	static const char *const hours[] = {"2026-11-22T13:00:00.000000Z", "2026-11-22T14:00:00.000000Z",
 					    "2026-11-22T15:00:00.000000Z", "2026-11-22T16:00:00.000000Z"};
-	/* 165 minutes: 30, 60, 60, 15 of them; 1,000 bytes on top of 100. */
-	static const uint64_t reached[] = {100 + 1000 * 30 / 165, 100 + 1000 * 90 / 165,
-					   100 + 1000 * 150 / 165, 1100};
+	/* 165 minutes: 30, 60, 60, 15 of them; 1,000 bytes on top of 100: 181.8, 363.6, 363.6 and 90.9. */
+	static const uint64_t reached[] = {282, 646, 1009, 1100};
 	struct slots slots = make_slots();
 	json_t *batch;
 
@@ -160,6 +164,8 @@ static void test_hours_are_split_by_time(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(hours); i++) {
 		assert_string_equal(text_of(record_at(batch, i), "hour"), hours[i]);
 		assert_int_equal(count_of(record_at(batch, i), "upload_bytes"), reached[i]);
+		/* Shared out and not measured: it says so. */
+		assert_true(json_is_true(json_object_get(record_at(batch, i), "split")));
 	}
 	json_decref(batch);
 	slots_free(&slots);
@@ -177,6 +183,7 @@ static void test_an_edge_belongs_to_the_hour_before(void **state)
 	batch = build(&head, &slots);
 	assert_int_equal(n_records(batch), 1);
 	assert_string_equal(text_of(record_at(batch, 0), "hour"), "2026-11-22T13:00:00.000000Z");
+	assert_null(json_object_get(record_at(batch, 0), "split"));
 	json_decref(batch);
 	head = make_head("2026-11-22T14:00:00Z", "2026-11-22T14:00:10Z");
 	batch = build(&head, &slots);
@@ -205,37 +212,119 @@ static void test_unknown_totals_are_not_split(void **state)
 	slots_free(&slots);
 }
 
-/* Growth, spans and 64-bit totals at random: parts never fall and end at the whole. */
-static void test_splits_are_monotonic(void **state)
-{
-	uint64_t random = 88172645463325252ULL;
+static uint64_t seed = 88172645463325252ULL;
 
+static uint64_t next_random(void)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return seed;
+}
+
+/* I11: parts >= 0, their sum is the whole, each less than one from its exact share; any number of hours. */
+static void test_I11_parts_add_up(void **state)
+{
+	uint64_t parts[SPLIT_HOURS_MAX];
+	struct split split;
+
+	(void)state;
+	for (int round = 0; round < 3000; round++) {
+		int64_t length = (int64_t)(next_random() % (uint64_t)(900 * NSEC_PER_HOUR)) >> (round % 40);
+		int64_t utc = at("2026-11-22T13:30:00Z") + (int64_t)(next_random() >> 16);
+		uint64_t amount = next_random() >> (round % 64), sum = 0;
+
+		split_interval(NSEC_PER_SEC, NSEC_PER_SEC + length, utc, &split);
+		split_share(&split, amount, parts);
+		for (size_t i = 0; i < split.n; i++) {
+			unsigned __int128 exact = (unsigned __int128)amount * split.weights[i];
+			unsigned __int128 whole = split.n > 1 ? split.whole : 1;
+
+			sum += parts[i];
+			if (split.n == 1)
+				continue;
+			assert_true((unsigned __int128)parts[i] * whole < exact + whole);
+			assert_true(exact < ((unsigned __int128)parts[i] + 1) * whole);
+		}
+		assert_true(sum == amount);
+		assert_int_equal(split.first_hour_ns % NSEC_PER_HOUR, 0);
+	}
+}
+
+/* I5: growth, spans and 64-bit totals at random: totals never fall, and end at the whole. */
+static void test_I5_totals_never_fall(void **state)
+{
 	(void)state;
 	for (int round = 0; round < 300; round++) {
 		struct slots slots = make_slots();
 		struct batch_head head = make_head("2026-11-22T13:30:00Z", "2026-11-22T13:30:00Z");
-		uint64_t before, growth, last;
+		uint64_t before = next_random() >> 2, growth = next_random() >> (round % 60 + 2),
+			 last = before;
 		json_t *batch;
 
-		for (int i = 0; i < 3; i++)
-			random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-		before = random >> 2;
-		growth = (random * 2654435761u) >> (round % 60 + 2);
-		head.covered_to_ns += 1 + (int64_t)(random % (30 * (uint64_t)NSEC_PER_HOUR));
+		head.boot_to_ns += (int64_t)(next_random() % (30 * (uint64_t)NSEC_PER_HOUR));
 		assign(&slots, peer_a);
 		sample(&slots, 1, before, 0);
 		batch_settled(&slots, 1);
 		sample(&slots, 1, before + growth, 0);
 		batch = build(&head, &slots);
-		last = before;
 		for (size_t i = 0; i < n_records(batch); i++) {
 			assert_true(count_of(record_at(batch, i), "upload_bytes") >= last);
 			last = count_of(record_at(batch, i), "upload_bytes");
 		}
-		assert_true(last == before + growth);
+		assert_true(last == before + growth || growth == 0);
 		json_decref(batch);
 		slots_free(&slots);
 	}
+}
+
+/*
+ * I12: the wall clock is set at random between batches of 10 s. Totals are what they are, nothing is
+ * negative, and no byte is put further from the hour that the clock showed, before or after the step, than
+ * its interval is long.
+ */
+static void test_I12_steps_of_the_clock(void **state)
+{
+	const int64_t interval = 10 * NSEC_PER_SEC;
+	struct slots slots = make_slots();
+	int64_t boot = NSEC_PER_HOUR, offset = at("2026-11-22T13:59:31Z"), covered = offset + boot;
+	uint64_t total = 0, told = 0;
+
+	(void)state;
+	assign(&slots, peer_a);
+	for (int round = 0; round < 2000; round++) {
+		struct batch_head head = make_head("2026-11-22T13:30:00Z", "2026-11-22T13:30:00Z");
+		int64_t begun = boot;
+		json_t *batch;
+
+		total += 1 + next_random() % 100000;
+		boot += interval;
+		if (next_random() % 3 == 0)
+			offset += (int64_t)(next_random() % (uint64_t)(48 * NSEC_PER_HOUR)) -
+				  24 * NSEC_PER_HOUR;
+		head.boot_from_ns = begun;
+		head.boot_to_ns = boot;
+		head.utc_to_ns = offset + boot;
+		head.covered_from_ns = covered;
+		covered = head.covered_to_ns = head.utc_to_ns > covered ? head.utc_to_ns : covered + 1000;
+		sample(&slots, 1, total, 0);
+		batch = build(&head, &slots);
+		assert_true(n_records(batch) == 1 || n_records(batch) == 2);
+		for (size_t i = 0; i < n_records(batch); i++) {
+			int64_t hour = at(text_of(record_at(batch, i), "hour"));
+			uint64_t reached = count_of(record_at(batch, i), "upload_bytes");
+
+			assert_true(hour < head.utc_to_ns &&
+				    hour + NSEC_PER_HOUR > head.utc_to_ns - interval);
+			assert_true(reached >= told);
+			told = reached;
+		}
+		assert_true(told == total);
+		assert_true(strcmp(text_of(batch, "covered_from"), text_of(batch, "covered_to")) < 0);
+		batch_settled(&slots, 1);
+		json_decref(batch);
+	}
+	slots_free(&slots);
 }
 
 /* Bytes found undelivered are a total like the others: alone they make a record, and they are split by time.
@@ -258,7 +347,8 @@ static void test_undelivered_is_a_total(void **state)
 	slots.slots[1].undelivered = 301;
 	batch = build(&head, &slots);
 	assert_int_equal(n_records(batch), 2);
-	assert_int_equal(count_of(record_at(batch, 0), "undelivered_bytes"), 200);
+	assert_int_equal(count_of(record_at(batch, 0), "undelivered_bytes"),
+			 201); /* of equal remainders the first */
 	assert_int_equal(count_of(record_at(batch, 0), "download_bytes"), 5000);
 	assert_int_equal(count_of(record_at(batch, 1), "undelivered_bytes"), 301);
 	assert_int_equal(batch_parse_record(record_at(batch, 1), &record), 0);
@@ -313,20 +403,24 @@ static void test_renewed_batch_keeps_its_counts(void **state)
 {
 	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
 	struct slots slots = make_slots();
-	char *body = NULL, *renewed = NULL;
-	size_t length, renewed_length;
+	struct batch_list list;
+	struct batch renewed;
 	json_t *before, *after;
 
 	(void)state;
 	assign(&slots, peer_a);
 	sample(&slots, 1, 77, 88);
-	assert_int_equal(batch_build(&head, &slots, NULL, NULL, &body, &length), 0);
-	assert_int_equal(batch_renew(body, length, 9, at("2027-01-01T00:00:00Z"), &renewed, &renewed_length),
+	assert_int_equal(batch_build(&head, &slots, NULL, NULL, &list), 0);
+	assert_int_equal(batch_renew(&list.parts[0].summary, list.parts[0].body, list.parts[0].length, 9,
+				     at("2027-01-01T00:00:00Z"), &renewed),
 			 0);
-	before = json_loadb(body, length, 0, NULL);
-	after = json_loadb(renewed, renewed_length, 0, NULL);
+	before = json_loadb(list.parts[0].body, list.parts[0].length, 0, NULL);
+	after = json_loadb(renewed.body, renewed.length, 0, NULL);
 	assert_int_equal(json_integer_value(json_object_get(after, "generation")), 9);
 	assert_string_equal(text_of(after, "now"), "2027-01-01T00:00:00.000000Z");
+	assert_int_equal(renewed.summary.generation, 9);
+	assert_int_equal(renewed.summary.checksum, crc32c(0, renewed.body, renewed.length));
+	assert_int_equal(renewed.summary.seq, list.parts[0].summary.seq);
 	for (int i = 0; i < 2; i++) {
 		json_object_del(i ? before : after, "generation");
 		json_object_del(i ? before : after, "now");
@@ -334,36 +428,123 @@ static void test_renewed_batch_keeps_its_counts(void **state)
 	assert_true(json_equal(before, after));
 	json_decref(before);
 	json_decref(after);
-	free(body);
-	free(renewed);
-	assert_int_equal(batch_renew("{", 1, 9, 1, &renewed, &renewed_length), -EINVAL);
+	assert_int_equal(batch_renew(&list.parts[0].summary, "{", 1, 9, 1, &list.parts[0]), -EINVAL);
+	free(renewed.body);
+	batch_list_free(&list);
 	slots_free(&slots);
 }
 
-static void test_parse_gives_back_what_was_built(void **state)
+static void test_record_gives_back_what_was_built(void **state)
 {
 	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
 	struct slots slots = make_slots();
 	struct batch_summary summary;
 	struct batch_record record;
+	struct batch_list list;
+	struct journal_entry entry;
+	const char *body;
+	char payload[4096];
+	size_t length;
 	json_t *batch;
 
 	(void)state;
 	head.counted = 1234;
+	head.final = true;
 	assign(&slots, peer_a);
 	sample(&slots, 1, 1ULL << 63, 88);
-	batch = build(&head, &slots);
-	assert_int_equal(batch_parse(batch, &summary), 0);
-	assert_memory_equal(summary.epoch, head.epoch, UUID_SIZE);
-	assert_int_equal(summary.seq, 5);
-	assert_int_equal(summary.covered_to_ns, head.covered_to_ns);
-	assert_int_equal(summary.counted, 1234);
+	assert_int_equal(batch_build(&head, &slots, NULL, NULL, &list), 0);
+	entry = batch_entry(&list.parts[0]);
+	memcpy(payload, entry.head, entry.head_length);
+	memcpy(payload + entry.head_length, entry.payload, entry.length);
+	/* As it is written now, and as it was when the body told everything. */
+	for (int i = 0; i < 2; i++) {
+		enum journal_kind kind = i ? JOURNAL_DATA : JOURNAL_BATCH;
+		const char *from = i ? payload + entry.head_length : payload;
+		size_t size = entry.length + (i ? 0 : entry.head_length);
+
+		assert_int_equal(batch_from_record(kind, from, size, &summary, &body, &length), 0);
+		assert_memory_equal(summary.epoch, head.epoch, UUID_SIZE);
+		assert_int_equal(summary.seq, 5);
+		assert_int_equal(summary.covered_to_ns, head.covered_to_ns);
+		assert_int_equal(summary.counted, 1234);
+		assert_int_equal(summary.flags, BATCH_FINAL);
+		assert_int_equal(summary.checksum, crc32c(0, list.parts[0].body, list.parts[0].length));
+		assert_int_equal(length, list.parts[0].length);
+		assert_memory_equal(body, list.parts[0].body, length);
+	}
+	assert_int_equal(batch_from_record(JOURNAL_DATA, "{}", 2, &summary, &body, &length), -EINVAL);
+	assert_int_equal(batch_from_record(JOURNAL_BATCH, payload, 100, &summary, &body, &length), -EINVAL);
+	assert_int_equal(batch_from_record(JOURNAL_SAMPLE, payload, 400, &summary, &body, &length), -EINVAL);
+	batch = json_loadb(list.parts[0].body, list.parts[0].length, 0, NULL);
 	assert_int_equal(batch_parse_record(record_at(batch, 0), &record), 0);
 	assert_true(record.slot == 1 && record.totals.upload_bytes == 1ULL << 63 &&
 		    record.totals.download_bytes == 88);
-	json_object_set_new(batch, "covered_to", json_string("yesterday"));
-	assert_int_equal(batch_parse(batch, &summary), -EINVAL);
 	json_decref(batch);
+	batch_list_free(&list);
+	slots_free(&slots);
+}
+
+/* More than a body takes, with the longest numbers there are: each part below 1 MiB, together everything. */
+static void test_large_samples_are_split(void **state)
+{
+	enum { PEERS = 2 * BATCH_RECORDS_MAX + 77 };
+	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
+	json_t *status = json_array(), *complaints = json_array();
+	struct batch_list list;
+	struct slots slots;
+	uint8_t peer[UUID_SIZE] = {0};
+	size_t told = 0, n_status = 0;
+	uint32_t slot;
+
+	(void)state;
+	assert_int_equal(slots_create(PEERS + 1, &slots), 0);
+	for (uint32_t i = 1; i <= PEERS; i++) {
+		struct meter_totals most = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, 0};
+
+		memcpy(peer, &i, sizeof(i));
+		assert_int_equal(slots_assign(&slots, peer, &slot), 0);
+		slots.slots[slot].incarnation = UINT32_MAX;
+		slots_sample(&slots, slot, &most);
+		slots.slots[slot].undelivered = UINT64_MAX;
+		json_array_append_new(status, json_pack("{s:s, s:s, s:s, s:s}", "peer",
+							"0b000000-0000-0000-0000-000000000000", "handshake",
+							"2026-11-22T14:00:00.000000Z", "endpoint",
+							"[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535",
+							"audit", "over_padding"));
+		json_array_append_new(complaints, json_pack("{s:s, s:s}", "what",
+							    "peer 0b000000-0000-0000-0000-000000000000",
+							    "reason", "the meter has no free slot"));
+	}
+	head.final = true;
+	head.states[0] = (struct batch_state){head.covered_from_ns, head.covered_to_ns, GATEWAY_ACTIVE};
+	head.n_states = 1;
+	assert_int_equal(batch_build(&head, &slots, status, complaints, &list), 0);
+	assert_int_equal(list.n, 5); /* as much status as that */
+	for (size_t i = 0; i < list.n; i++) {
+		json_t *part = json_loadb(list.parts[i].body, list.parts[i].length, 0, NULL);
+		bool last = i + 1 == list.n;
+
+		assert_true(list.parts[i].length < 1 << 20);
+		assert_int_equal(json_integer_value(json_object_get(part, "seq")), 5 + i);
+		assert_int_equal(list.parts[i].summary.seq, 5 + i);
+		assert_int_equal(json_is_true(json_object_get(part, "more")), !last);
+		assert_int_equal(list.parts[i].summary.flags, last ? BATCH_FINAL : BATCH_MORE);
+		assert_int_equal(json_is_true(json_object_get(json_object_get(part, "epoch"), "final")),
+				 last);
+		assert_int_equal(json_array_size(json_object_get(part, "states")), last);
+		assert_int_equal(json_array_size(json_object_get(part, "cannot_apply")),
+				 last ? BATCH_COMPLAINTS_MAX : 0);
+		for (size_t j = 0; j < n_records(part); j++)
+			assert_int_equal(json_integer_value(json_object_get(record_at(part, j), "slot")),
+					 ++told);
+		n_status += json_array_size(json_object_get(part, "status"));
+		json_decref(part);
+	}
+	assert_int_equal(told, PEERS);
+	assert_int_equal(n_status, PEERS);
+	json_decref(status);
+	json_decref(complaints);
+	batch_list_free(&list);
 	slots_free(&slots);
 }
 
@@ -425,14 +606,17 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_only_changed_slots),
-		cmocka_unit_test(test_hours_are_split_by_time),
+		cmocka_unit_test(test_I11_hours_are_split_by_time),
+		cmocka_unit_test(test_I11_parts_add_up),
+		cmocka_unit_test(test_I5_totals_never_fall),
+		cmocka_unit_test(test_I12_steps_of_the_clock),
+		cmocka_unit_test(test_large_samples_are_split),
 		cmocka_unit_test(test_an_edge_belongs_to_the_hour_before),
 		cmocka_unit_test(test_unknown_totals_are_not_split),
-		cmocka_unit_test(test_splits_are_monotonic),
 		cmocka_unit_test(test_undelivered_is_a_total),
 		cmocka_unit_test(test_states_grant_and_nulls),
 		cmocka_unit_test(test_renewed_batch_keeps_its_counts),
-		cmocka_unit_test(test_parse_gives_back_what_was_built),
+		cmocka_unit_test(test_record_gives_back_what_was_built),
 		cmocka_unit_test(test_full_is_refused_and_reuse_begins_at_zero),
 		cmocka_unit_test(test_owners_survive_a_restart),
 	};

@@ -20,6 +20,8 @@
 #include "journal/journal.h"
 
 #define N_RECORDS 12
+/* Room for all of them, and an end that stays empty. */
+#define ONE_SEGMENT 512
 
 static char folder[64];
 
@@ -37,7 +39,7 @@ static void remove_folder(void)
 static int make_folder(void **state)
 {
 	(void)state;
-	snprintf(folder, sizeof(folder), "/tmp/wiretoll-journal-XXXXXX");
+	snprintf(folder, sizeof(folder), "/dev/shm/wiretoll-journal-XXXXXX");
 	return mkdtemp(folder) ? 0 : -1;
 }
 
@@ -52,7 +54,10 @@ static struct journal *open_journal(size_t segment_bytes)
 {
 	struct journal *journal = NULL;
 
-	assert_int_equal(journal_open(&(struct journal_options){folder, segment_bytes}, &journal), 0);
+	assert_int_equal(
+		journal_open(&(struct journal_options){.folder = folder, .segment_bytes = segment_bytes},
+			     &journal),
+		0);
 	return journal;
 }
 
@@ -115,7 +120,7 @@ static const char *const first_segment = "0000000000000001.wtj";
 
 static char *fill_one_segment(size_t *ret_length)
 {
-	struct journal *journal = open_journal(0);
+	struct journal *journal = open_journal(ONE_SEGMENT);
 	char path[128], *image = NULL;
 
 	for (unsigned i = 1; i <= N_RECORDS; i++)
@@ -150,12 +155,12 @@ static void test_truncation_at_every_byte(void **state)
 		unsigned kept = records_within(cut);
 
 		write_file(first_segment, image, cut);
-		journal = open_journal(0);
+		journal = open_journal(ONE_SEGMENT);
 		assert_int_equal(walk_journal(journal).count, kept);
 		/* It goes on behind what is valid, and that holds after another start. */
 		append_numbered(journal, kept + 1);
 		journal_close(journal);
-		journal = open_journal(0);
+		journal = open_journal(ONE_SEGMENT);
 		assert_int_equal(walk_journal(journal).count, kept + 1);
 		journal_close(journal);
 	}
@@ -173,7 +178,7 @@ static void test_every_flipped_bit(void **state)
 
 		image[bit / 8] ^= (char)(1 << (bit % 8));
 		write_file(first_segment, image, length);
-		journal = open_journal(0);
+		journal = open_journal(ONE_SEGMENT);
 		assert_int_equal(walk_journal(journal).count, records_within(bit / 8));
 		journal_close(journal);
 		image[bit / 8] ^= (char)(1 << (bit % 8));
@@ -183,7 +188,7 @@ static void test_every_flipped_bit(void **state)
 
 static void test_damage_in_an_early_segment(void **state)
 {
-	struct journal *journal = open_journal(64);
+	struct journal *journal = open_journal(96);
 	char path[128];
 	struct stat status;
 	int fd;
@@ -192,20 +197,21 @@ static void test_damage_in_an_early_segment(void **state)
 	for (unsigned i = 1; i <= N_RECORDS; i++)
 		append_numbered(journal, i);
 	journal_close(journal);
-	/* 25 + 26 + 27 bytes reach 64: the second segment begins with record 4, the third with record 7. */
-	path_in_folder(path, sizeof(path), "0000000000000004.wtj");
+	/* An append asks for 32 bytes besides, for an acknowledgement: records 1 and 2, then 3 and 4, then 5.
+	 */
+	path_in_folder(path, sizeof(path), "0000000000000003.wtj");
 	fd = open(path, O_WRONLY);
 	assert_true(fd >= 0);
 	assert_int_equal(pwrite(fd, "x", 1, 30), 1);
 	close(fd);
-	journal = open_journal(64);
-	assert_int_equal(walk_journal(journal).count, 4);
-	append_numbered(journal, 5);
+	journal = open_journal(96);
+	assert_int_equal(walk_journal(journal).count, 3);
+	append_numbered(journal, 4);
 	journal_close(journal);
-	path_in_folder(path, sizeof(path), "0000000000000007.wtj.bad");
+	path_in_folder(path, sizeof(path), "0000000000000005.wtj.bad");
 	assert_int_equal(stat(path, &status), 0);
-	journal = open_journal(64);
-	assert_int_equal(walk_journal(journal).count, 5);
+	journal = open_journal(96);
+	assert_int_equal(walk_journal(journal).count, 4);
 	journal_close(journal);
 }
 
@@ -214,7 +220,7 @@ static void test_single_writer(void **state)
 	struct journal *journal = open_journal(0), *second = NULL;
 
 	(void)state;
-	assert_int_equal(journal_open(&(struct journal_options){folder, 0}, &second), -EBUSY);
+	assert_int_equal(journal_open(&(struct journal_options){.folder = folder}, &second), -EBUSY);
 	assert_null(second);
 	journal_close(journal);
 	journal_close(open_journal(0));
@@ -246,12 +252,13 @@ static void test_acknowledgement_is_kept(void **state)
 
 static void test_failed_append_leaves_no_trace(void **state)
 {
+	struct journal_entry torn = {.kind = JOURNAL_DATA, .payload = "torn", .length = 4};
 	struct journal *journal = open_journal(0);
 	struct journal_write write;
 
 	(void)state;
 	append_numbered(journal, 1);
-	assert_int_equal(journal_prepare(journal, "torn", 4, &write), 0);
+	assert_int_equal(journal_prepare(journal, &torn, 1, &write), 0);
 	assert_int_equal(pwrite(write.fd, write.data, write.length / 2, write.offset), write.length / 2);
 	assert_int_equal(journal_finish(journal, -ENOSPC), -ENOSPC);
 	append_numbered(journal, 2);
@@ -266,19 +273,21 @@ static void test_failed_append_leaves_no_trace(void **state)
 static void test_one_append_at_a_time(void **state)
 {
 	struct journal *journal = open_journal(0);
+	struct journal_entry entry = {.kind = JOURNAL_DATA, .payload = "a", .length = 1};
 	struct journal_write write, second;
 
 	(void)state;
-	assert_int_equal(journal_prepare(journal, "a", 1, &write), 0);
-	assert_int_equal(journal_prepare(journal, "b", 1, &second), -EBUSY);
+	assert_int_equal(journal_prepare(journal, &entry, 1, &write), 0);
+	assert_int_equal(journal_prepare(journal, &entry, 1, &second), -EBUSY);
 	assert_int_equal(journal_finish(journal, -EIO), -EIO);
-	assert_int_equal(journal_prepare(journal, NULL, (size_t)JOURNAL_RECORD_MAX + 1, &second), -EFBIG);
+	entry.length = (size_t)JOURNAL_RECORD_MAX + 1;
+	assert_int_equal(journal_prepare(journal, &entry, 1, &second), -EFBIG);
 	journal_close(journal);
 }
 
 static void test_read_by_sequence(void **state)
 {
-	struct journal *journal = open_journal(64);
+	struct journal *journal = open_journal(96);
 	char *payload = NULL;
 	size_t length = 0;
 
@@ -313,7 +322,7 @@ static unsigned count_records(struct journal *journal)
 
 static void test_expiry_spares_what_is_unacknowledged(void **state)
 {
-	struct journal *journal = open_journal(64);
+	struct journal *journal = open_journal(96);
 	int64_t later = clock_utc_ns() + 60 * NSEC_PER_SEC;
 
 	(void)state;
@@ -321,13 +330,13 @@ static void test_expiry_spares_what_is_unacknowledged(void **state)
 		append_numbered(journal, i);
 	assert_int_equal(journal_expire(journal, later), 0);
 	assert_int_equal(count_records(journal), N_RECORDS);
-	journal_acknowledge(journal, 7); /* the third segment has two more */
+	journal_acknowledge(journal, 7); /* segments: 1 2, 3 4, 5 6, 7 8 … */
 	assert_int_equal(journal_expire(journal, 0), 0);
 	assert_int_equal(count_records(journal), N_RECORDS);
 	assert_int_equal(journal_expire(journal, later), 0);
 	assert_int_equal(count_records(journal), N_RECORDS - 6);
 	journal_close(journal);
-	journal = open_journal(64);
+	journal = open_journal(96);
 	assert_int_equal(count_records(journal), N_RECORDS - 6);
 	journal_close(journal);
 }

@@ -21,7 +21,7 @@
 #include "net/net.h"
 #include "wg/wg.h"
 
-/* A batch that is in the journal and not acknowledged. */
+/* A batch that is in the journal and to be sent, or sent again. */
 struct pending {
 	uint64_t sequence; /* in the journal */
 	uint8_t epoch[UUID_SIZE];
@@ -29,6 +29,7 @@ struct pending {
 	int64_t generation;
 	uint32_t checksum;
 	uint32_t checksum_before; /* of the bytes that were sent before they were renewed; 0: never */
+	uint64_t kept_from;       /* the journal has nothing of this epoch before this number; 0: not asked */
 	bool final;
 };
 
@@ -36,12 +37,17 @@ struct uplink {
 	struct pending *pending; /* oldest first */
 	size_t n_pending, size;
 	struct http_request *request;
-	char *body; /* in flight */
+	char *payload; /* in flight, as the journal has it; the body points into it */
+	struct batch_summary summary;
+	const char *body;
 	size_t length;
 	unsigned failures;
 	loop_tag retry;
 	size_t api;              /* index in use */
 	int64_t renewed_boot_ns; /* when a refused batch was last renewed */
+	/* The API's database was put back to an earlier point each time that this number rises. */
+	int64_t restored; /* -1: not known yet */
+	struct http_request *held_request;
 };
 
 struct follow {
@@ -56,18 +62,33 @@ struct follow {
 
 struct report {
 	uint64_t next_seq;
-	int64_t covered_to_ns;  /* UTC: where the next batch begins */
-	int64_t next_boot_ns;   /* when the next one is due */
-	int64_t watch_until_ns; /* UTC: every second until then */
-	bool due;               /* wanted while another was being written */
-	char *body;             /* built, and not in the journal yet */
-	size_t length;
-	uint64_t sequence; /* in the journal, of the body */
+	int64_t covered_to_ns;     /* UTC: where the next batch begins */
+	int64_t boot_to_ns;        /* the same on the boot clock; 0: not known */
+	int64_t next_boot_ns;      /* when the next one is due */
+	int64_t watch_until_ns;    /* UTC: every second until then */
+	bool due;                  /* wanted while another was being written */
+	struct batch_list writing; /* built, and not in the journal yet */
+	uint64_t sequence;         /* in the journal, of its first part */
 	bool final;
 	struct batch_state states[BATCH_STATES_MAX];
 	size_t n_states; /* the last one is open: its end is not set */
 	bool exhausted;  /* as last seen */
 	loop_tag retry;
+	bool complained;
+	bool sparing; /* the journal runs short of room: a batch for each hour only */
+};
+
+/* What changed each second, in a journal of its own until a batch says it. */
+struct samples {
+	struct journal *journal;
+	char *record;
+	size_t size;
+	bool writing;
+	bool all_due;      /* the next one says all slots: the last write failed, or the samples are many */
+	bool whole;        /* the one being written does */
+	uint64_t sequence; /* its number */
+	uint64_t counted;  /* the interface's, as last written */
+	uint64_t covered;  /* up to this record, the batch that is being written says all */
 	bool complained;
 };
 
@@ -85,6 +106,9 @@ struct agent {
 	struct loop *loop;
 	struct http *http;
 	struct journal *journal;
+	struct samples samples;
+	int clock_fd;          /* becomes readable when the wall clock is set */
+	int64_t utc_offset_ns; /* of the wall clock from the boot clock, at the last sample */
 	struct net *net, *link_watch;
 	int ifindex;
 	struct wg *wg;
@@ -124,21 +148,44 @@ void agent_exit(struct agent *agent, int status);
 /* start.c: device and meter. */
 WT_MUST_CHECK int start_device(struct agent *agent); /* -ENODEV: not there yet */
 WT_MUST_CHECK int start_meter(struct agent *agent);
+WT_MUST_CHECK int
+start_restore_owners(struct agent *agent); /* slots, as meter, files and journal know them */
 /* An epoch that the API refuses cannot be continued: the link goes down and its meter is removed. */
 void start_abandon_epoch(struct agent *agent);
 
 /* enroll.c: trades the one-time token, then calls `done`. */
 void enroll_begin(struct agent *agent, void (*done)(struct agent *agent));
 
-/* sample.c: timers, hour edges and the ring buffer. */
+/* sample.c: timers, hour edges, steps of the clock and the ring buffer. */
 void sample_take(struct agent *agent);
 WT_MUST_CHECK int sample_begin(struct agent *agent);
 
 /* report.c: batches, from samples into the journal. Made now, or once the last one is in the journal. */
 void report_make(struct agent *agent);
-void report_make_at(struct agent *agent, int64_t covered_to_ns);
+void report_make_at(struct agent *agent, int64_t utc_to_ns);
 void report_state(struct agent *agent, enum gateway_state state);
+bool report_is_writing(const struct agent *agent);
 WT_MUST_CHECK int report_append_final(struct agent *agent); /* blocking, for an epoch that is over at start */
+
+/*
+ * samples.c: the journal of samples. samples_write() appends what has changed since the last one; nothing is
+ * allocated for it. Between report_make() and the moment the batch is durable, samples_cover() and
+ * samples_give_up() say which ones it makes superfluous.
+ */
+WT_MUST_CHECK int samples_open(struct agent *agent);
+void samples_close(struct agent *agent);
+void samples_write(struct agent *agent);
+void samples_cover(struct agent *agent);
+void samples_give_up(struct agent *agent);
+
+/*
+ * seal.c: ends an epoch at start. The device that the pins belong to is gone, and they tell its last counts;
+ * or nothing is pinned, as after a reboot, and the journal's last sample does.
+ */
+WT_MUST_CHECK int seal_stale(struct agent *agent, const struct batch_summary *last);
+WT_MUST_CHECK int seal_forgotten(struct agent *agent, const struct batch_summary *last);
+/* Goes on behind the journal's last batch, if that is of the meter's epoch. */
+void seal_or_continue(struct agent *agent, const struct batch_summary *last);
 
 /*
  * fair.c: each peer's audit. fair_expect() precedes the steps of a plan: from there on, peers that are made
@@ -153,16 +200,27 @@ void fair_finish(struct agent *agent, int64_t boot_ns); /* after the last peer o
 json_t *status_collect(struct agent *agent);
 
 /* uplink.c: from the journal to the API. */
-WT_MUST_CHECK int uplink_add(struct agent *agent, uint64_t sequence, const char *body, size_t length);
+WT_MUST_CHECK int uplink_add(struct agent *agent, uint64_t sequence, const struct batch_summary *summary);
 void uplink_send(struct agent *agent);
 bool uplink_is_idle(const struct agent *agent);
 
 /* replay.c: what a restart takes from the journal. -ENOENT: it is empty. */
 WT_MUST_CHECK int replay_pending(struct agent *agent, struct batch_summary *ret_last);
-WT_MUST_CHECK int replay_slots(struct agent *agent);
-/* Queues the batches of the epoch behind `held_seq` again, acknowledged or not. -ENOENT: they are not kept.
+WT_MUST_CHECK int replay_slots(struct agent *agent, const uint8_t epoch[static UUID_SIZE]);
+
+/*
+ * refill.c: an API that holds less than it did. Queues again what the journal keeps behind it, acknowledged
+ * or not, oldest first.
  */
-WT_MUST_CHECK int replay_from(struct agent *agent, const uint8_t epoch[static UUID_SIZE], uint64_t held_seq);
+struct held_epoch {
+	uint8_t id[UUID_SIZE];
+	uint64_t seq;
+};
+/* The epoch given, behind `seq`. -ENOENT: nothing of it is kept. */
+WT_MUST_CHECK int refill_epoch(struct agent *agent, const struct held_epoch *held);
+/* Takes the answer's `restored`; when it has risen, asks what is held and queues the rest of all epochs. */
+void refill_notice(struct agent *agent, const json_t *answer);
+void refill_load(struct agent *agent);
 
 /* follow.c: the long poll. */
 void follow_begin(struct agent *agent);

@@ -2,14 +2,14 @@
 #include "agent/batch.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/split.h"
 #include "base/clock.h"
-
-#define NSEC_PER_HOUR (3600 * NSEC_PER_SEC)
-/* A gap longer than this is one the agent slept through: its growth is told for the last hours only. */
-#define SPLIT_HOURS_MAX 72
+#include "base/crc32c.h"
 
 const char *gateway_state_name(enum gateway_state state)
 {
@@ -24,156 +24,283 @@ const char *gateway_state_name(enum gateway_state state)
 	return NULL;
 }
 
-static json_t *instant(int64_t utc_ns)
-{
-	char text[CLOCK_TEXT_SIZE];
+#define SHARED_COUNTS 6
 
-	return utc_ns == 0 ? json_null() : json_string(clock_format(utc_ns, text));
-}
+/*
+ * A report in the making. Its text is written as it goes: a tree of JSON objects of a thousand records would
+ * take megabytes that the process keeps.
+ */
+struct builder {
+	const struct batch_head *head;
+	const struct slots *slots;
+	const json_t *status, *cannot_apply;
+	size_t n_status; /* told so far */
+	struct split split;
+	uint64_t parts[SHARED_COUNTS][SPLIT_HOURS_MAX]; /* of the slot at hand, by hour */
+	struct batch_list list;
+	FILE *out; /* the body of the last part */
+	unsigned n_records;
+};
 
-static json_t *uuid_json(const uint8_t *uuid)
+static void put_uuid(FILE *out, const char *field, const uint8_t *uuid)
 {
 	char text[UUID_TEXT_SIZE];
 
-	return json_string(uuid_format(uuid, text));
+	fprintf(out, "\"%s\":\"%s\"", field, uuid_format(uuid, text));
 }
 
-static json_t *key_json(const struct key *key)
+static void put_instant(FILE *out, const char *field, int64_t utc_ns)
 {
-	char text[KEY_TEXT_SIZE];
+	char text[CLOCK_TEXT_SIZE];
 
-	return json_string(key_format(key, text));
+	if (utc_ns == 0)
+		fprintf(out, ",\"%s\":null", field);
+	else
+		fprintf(out, ",\"%s\":\"%s\"", field, clock_format(utc_ns, text));
 }
 
-static json_t *record_json(const struct slots *slots, uint32_t slot, int64_t hour_ns,
-			   const struct meter_totals *totals, uint64_t undelivered)
+static void put_states(FILE *out, const struct batch_head *head)
 {
-	const struct slot *at = &slots->slots[slot];
-
-	return json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "slot", (json_int_t)slot,
-			 "incarnation", (json_int_t)at->incarnation, "peer",
-			 slot == WT_SLOT_UNATTRIBUTED ? json_null() : uuid_json(at->peer_id), "hour",
-			 instant(hour_ns), "upload_bytes", json_u64(totals->upload_bytes), "download_bytes",
-			 json_u64(totals->download_bytes), "upload_packets", json_u64(totals->upload_packets),
-			 "download_packets", json_u64(totals->download_packets), "undelivered_bytes",
-			 json_u64(undelivered), "refused_bytes", json_u64(totals->refused_bytes));
-}
-
-static uint64_t share(uint64_t from, uint64_t to, int64_t elapsed, int64_t whole)
-{
-	return from + (uint64_t)((unsigned __int128)(to - from) * (uint64_t)elapsed / (uint64_t)whole);
-}
-
-/* The totals that were reached, in proportion, `elapsed` of `whole` after `from`. */
-static struct meter_totals totals_between(const struct meter_totals *from, const struct meter_totals *to,
-					  int64_t elapsed, int64_t whole)
-{
-	return (struct meter_totals){
-		.upload_bytes = share(from->upload_bytes, to->upload_bytes, elapsed, whole),
-		.upload_packets = share(from->upload_packets, to->upload_packets, elapsed, whole),
-		.download_bytes = share(from->download_bytes, to->download_bytes, elapsed, whole),
-		.download_packets = share(from->download_packets, to->download_packets, elapsed, whole),
-		.refused_bytes = share(from->refused_bytes, to->refused_bytes, elapsed, whole),
-		.refused_packets = share(from->refused_packets, to->refused_packets, elapsed, whole),
-	};
-}
-
-static int append_records(const struct batch_head *head, const struct slots *slots, uint32_t slot,
-			  json_t *records)
-{
-	const struct slot *at = &slots->slots[slot];
-	int64_t from = head->covered_from_ns, to = head->covered_to_ns;
-	/* An interval that ends at an hour's edge belongs to the hour before it. */
-	int64_t last_hour = clock_hour_start(to > from ? to - 1 : to);
-	int64_t hour = clock_hour_start(from);
-
-	/* Without the total at its beginning, the growth cannot be shared out: it goes to the last hour. */
-	if (!at->known || hour > last_hour)
-		hour = last_hour;
-	if (hour < last_hour - SPLIT_HOURS_MAX * NSEC_PER_HOUR)
-		hour = last_hour - SPLIT_HOURS_MAX * NSEC_PER_HOUR;
-	for (; hour < last_hour; hour += NSEC_PER_HOUR) {
-		int64_t elapsed = hour + NSEC_PER_HOUR - from;
-		struct meter_totals reached = totals_between(&at->batched, &at->sampled, elapsed, to - from);
-		uint64_t undelivered = share(at->undelivered_batched, at->undelivered, elapsed, to - from);
-
-		if (json_array_append_new(records, record_json(slots, slot, hour, &reached, undelivered)) < 0)
-			return -ENOMEM;
-	}
-	return json_array_append_new(records,
-				     record_json(slots, slot, last_hour, &at->sampled, at->undelivered)) < 0
-		       ? -ENOMEM
-		       : 0;
-}
-
-static json_t *records_json(const struct batch_head *head, const struct slots *slots)
-{
-	json_t *records = json_array();
-
-	for (uint32_t slot = 0; records && slot < slots->end; slot++) {
-		const struct slot *at = &slots->slots[slot];
-
-		if (totals_equal(&at->batched, &at->sampled) && at->undelivered == at->undelivered_batched)
-			continue;
-		if (append_records(head, slots, slot, records) < 0) {
-			json_decref(records);
-			return NULL;
-		}
-	}
-	return records;
-}
-
-static json_t *states_json(const struct batch_head *head)
-{
-	json_t *states = json_array();
-
-	for (size_t i = 0; states && i < head->n_states; i++) {
+	fputs(",\"states\":[", out);
+	for (size_t i = 0; i < head->n_states; i++) {
 		const struct batch_state *state = &head->states[i];
 
-		if (json_array_append_new(states,
-					  json_pack("{s:o, s:o, s:s}", "from", instant(state->from_ns), "to",
-						    instant(state->to_ns), "state",
-						    gateway_state_name(state->state))) < 0) {
-			json_decref(states);
-			return NULL;
-		}
+		fprintf(out, "%s{\"state\":\"%s\"", i ? "," : "", gateway_state_name(state->state));
+		put_instant(out, "from", state->from_ns);
+		put_instant(out, "to", state->to_ns);
+		fputc('}', out);
 	}
-	return states;
+	fputc(']', out);
 }
 
-static json_t *grant_json(const struct meter_limit_state *limit)
+static void put_grant(FILE *out, const struct meter_limit_state *limit)
 {
-	if (limit->grant.cycle == 0)
-		return json_null();
-	return json_pack("{s:I, s:I, s:o, s:b}", "cycle", (json_int_t)limit->grant.cycle, "grant_seq",
-			 (json_int_t)limit->grant.grant_seq, "cycle_counted", json_u64(limit->cycle_counted),
-			 "exhausted", limit->exhausted);
+	if (limit->grant.cycle == 0) {
+		fputs(",\"grant\":null", out);
+		return;
+	}
+	fprintf(out,
+		",\"grant\":{\"cycle\":%" PRIu64 ",\"grant_seq\":%" PRIu64 ",\"cycle_counted\":\"%" PRIu64
+		"\",\"exhausted\":%s}",
+		(uint64_t)limit->grant.cycle, (uint64_t)limit->grant.grant_seq, limit->cycle_counted,
+		limit->exhausted ? "true" : "false");
 }
 
-int batch_build(const struct batch_head *head, const struct slots *slots, json_t *status,
-		json_t *cannot_apply, char **ret_body, size_t *ret_length)
+/* At most `max` elements of the array from `from` on. Returns how many. */
+static size_t put_array(FILE *out, const char *field, const json_t *array, size_t from, size_t max)
 {
-	json_t *body _cleanup_json_ = NULL;
-	char *text;
+	size_t n = 0;
 
-	body = json_pack(
-		"{s:I, s:{s:o, s:o, s:b}, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, "
-		"s:o}",
-		"generation", (json_int_t)head->generation, "epoch", "id", uuid_json(head->epoch), "boot_id",
-		uuid_json(head->boot_id), "final", head->final, "seq", (json_int_t)head->seq, "covered_from",
-		instant(head->covered_from_ns), "covered_to", instant(head->covered_to_ns), "states",
-		states_json(head), "active_since", instant(head->active_since_ns), "public_key",
-		key_json(&head->public_key), "applied_revision", (json_int_t)head->applied_revision,
-		"cannot_apply", cannot_apply ? json_incref(cannot_apply) : json_array(), "counted",
-		json_u64(head->counted), "grant", grant_json(&head->limit), "records",
-		records_json(head, slots), "status", status ? json_incref(status) : json_array(), "now",
-		instant(head->now_ns));
-	text = body ? json_dumps(body, JSON_COMPACT) : NULL;
-	if (!text)
+	fprintf(out, ",\"%s\":[", field);
+	for (; n < max && from + n < json_array_size(array); n++) {
+		if (n > 0)
+			fputc(',', out);
+		/* What fails here fails the stream, which is asked at the end. */
+		(void)json_dumpf(json_array_get(array, from + n), out, JSON_COMPACT | JSON_ENCODE_ANY);
+	}
+	fputc(']', out);
+	return n;
+}
+
+static void put_head(FILE *out, const struct batch_head *head, bool last)
+{
+	char key[KEY_TEXT_SIZE];
+
+	fputs("\"epoch\":{", out);
+	put_uuid(out, "id", head->epoch);
+	fputc(',', out);
+	put_uuid(out, "boot_id", head->boot_id);
+	fprintf(out, ",\"final\":%s}", last && head->final ? "true" : "false");
+	put_instant(out, "covered_from", head->covered_from_ns);
+	put_instant(out, "covered_to", head->covered_to_ns);
+	put_instant(out, "active_since", head->active_since_ns);
+	fprintf(out, ",\"public_key\":\"%s\",\"applied_revision\":%" PRIu64 ",\"counted\":\"%" PRIu64 "\"",
+		key_format(&head->public_key, key), head->applied_revision, head->counted);
+	put_grant(out, &head->limit);
+}
+
+static int begin_part(struct builder *builder)
+{
+	struct batch_list *list = &builder->list;
+	const struct batch_head *head = builder->head;
+	struct batch *larger = realloc(list->parts, (list->n + 1) * sizeof(*list->parts)), *part;
+
+	if (!larger)
 		return -ENOMEM;
-	*ret_body = text;
-	*ret_length = strlen(text);
+	list->parts = larger;
+	part = &larger[list->n];
+	*part = (struct batch){.summary = {.seq = head->seq + list->n,
+					   .generation = head->generation,
+					   .covered_from_ns = head->covered_from_ns,
+					   .covered_to_ns = head->covered_to_ns,
+					   .boot_ns = head->boot_to_ns,
+					   .applied_revision = head->applied_revision,
+					   .counted = head->counted,
+					   .cycle = head->limit.grant.cycle,
+					   .grant_seq = head->limit.grant.grant_seq,
+					   .cycle_counted = head->limit.cycle_counted,
+					   .flags = head->limit.exhausted ? BATCH_EXHAUSTED : 0}};
+	memcpy(part->summary.epoch, head->epoch, UUID_SIZE);
+	memcpy(part->summary.boot_id, head->boot_id, UUID_SIZE);
+	list->n++;
+	builder->n_records = 0;
+	builder->out = open_memstream(&part->body, &part->length);
+	if (!builder->out)
+		return -ENOMEM;
+	fprintf(builder->out, "{\"generation\":%" PRId64 ",\"seq\":%" PRIu64 ",\"records\":[",
+		head->generation, part->summary.seq);
 	return 0;
+}
+
+static int end_part(struct builder *builder, bool more)
+{
+	static const struct batch_head nothing;
+	struct batch *part = &builder->list.parts[builder->list.n - 1];
+	FILE *out = TAKE_PTR(builder->out);
+	bool failed;
+
+	fputs("],", out);
+	put_head(out, builder->head, !more);
+	put_states(out, more ? &nothing : builder->head);
+	builder->n_status += put_array(out, "status", builder->status, builder->n_status, BATCH_STATUS_MAX);
+	put_array(out, "cannot_apply", more ? NULL : builder->cannot_apply, 0, BATCH_COMPLAINTS_MAX);
+	put_instant(out, "now", builder->head->now_ns);
+	fputs(more ? ",\"more\":true}" : "}", out);
+	failed = ferror(out);
+	if (fclose(out) != 0 || failed)
+		return -ENOMEM;
+	part->summary.checksum = crc32c(0, part->body, part->length);
+	if (more)
+		part->summary.flags |= BATCH_MORE;
+	else if (builder->head->final)
+		part->summary.flags |= BATCH_FINAL;
+	return 0;
+}
+
+static int next_part(struct builder *builder)
+{
+	int r = end_part(builder, true);
+
+	return r < 0 ? r : begin_part(builder);
+}
+
+struct reached {
+	struct meter_totals totals;
+	uint64_t undelivered;
+};
+
+static int put_record(struct builder *builder, uint32_t slot, size_t hour, const struct reached *reached,
+		      bool split)
+{
+	const struct slot *at = &builder->slots->slots[slot];
+	const struct meter_totals *totals = &reached->totals;
+	int r = builder->n_records == BATCH_RECORDS_MAX ? next_part(builder) : 0;
+	FILE *out = builder->out;
+
+	if (r < 0)
+		return r;
+	fprintf(out, "%s{\"slot\":%u,\"incarnation\":%u,", builder->n_records++ ? "," : "", slot,
+		at->incarnation);
+	if (slot == WT_SLOT_UNATTRIBUTED)
+		fputs("\"peer\":null", out);
+	else
+		put_uuid(out, "peer", at->peer_id);
+	put_instant(out, "hour", builder->split.first_hour_ns + (int64_t)hour * NSEC_PER_HOUR);
+	fprintf(out,
+		",\"upload_bytes\":\"%" PRIu64 "\",\"download_bytes\":\"%" PRIu64
+		"\",\"upload_packets\":\"%" PRIu64 "\",\"download_packets\":\"%" PRIu64
+		"\",\"undelivered_bytes\":\"%" PRIu64 "\",\"refused_bytes\":\"%" PRIu64 "\"%s}",
+		totals->upload_bytes, totals->download_bytes, totals->upload_packets,
+		totals->download_packets, reached->undelivered, totals->refused_bytes,
+		split ? ",\"split\":true" : "");
+	return 0;
+}
+
+/* The totals of a slot hour by hour, from what batches have said to the sample. */
+static int put_hours(struct builder *builder, uint32_t slot)
+{
+	const struct slot *at = &builder->slots->slots[slot];
+	const struct meter_totals *from = &at->batched, *to = &at->sampled;
+	const uint64_t growth[SHARED_COUNTS] = {
+		to->upload_bytes - from->upload_bytes,     to->download_bytes - from->download_bytes,
+		to->upload_packets - from->upload_packets, to->download_packets - from->download_packets,
+		to->refused_bytes - from->refused_bytes,   at->undelivered - at->undelivered_batched};
+	struct reached reached = {*from, at->undelivered_batched};
+	uint64_t *const totals[SHARED_COUNTS] = {
+		&reached.totals.upload_bytes,   &reached.totals.download_bytes,
+		&reached.totals.upload_packets, &reached.totals.download_packets,
+		&reached.totals.refused_bytes,  &reached.undelivered};
+	size_t n = builder->split.n;
+	int r = 0;
+
+	for (size_t i = 0; i < SHARED_COUNTS; i++)
+		split_share(&builder->split, growth[i], builder->parts[i]);
+	for (size_t hour = 0; hour < n && r == 0; hour++) {
+		bool grew = hour + 1 == n;
+
+		for (size_t i = 0; i < SHARED_COUNTS; i++) {
+			*totals[i] += builder->parts[i][hour];
+			grew = grew || builder->parts[i][hour] > 0;
+		}
+		if (grew)
+			r = put_record(builder, slot, hour, &reached, true);
+	}
+	return r;
+}
+
+static int put_slot(struct builder *builder, uint32_t slot)
+{
+	const struct slot *at = &builder->slots->slots[slot];
+
+	if (totals_equal(&at->batched, &at->sampled) && at->undelivered == at->undelivered_batched)
+		return 0;
+	/* Without the total at its beginning, the growth cannot be shared out: it goes to the last hour. */
+	if (at->known && builder->split.n > 1)
+		return put_hours(builder, slot);
+	return put_record(builder, slot, builder->split.n - 1,
+			  &(struct reached){at->sampled, at->undelivered}, false);
+}
+
+static int put_all(struct builder *builder)
+{
+	int r = begin_part(builder);
+
+	for (uint32_t slot = 0; r == 0 && slot < builder->slots->end; slot++)
+		r = put_slot(builder, slot);
+	while (r == 0 && json_array_size(builder->status) > builder->n_status + BATCH_STATUS_MAX)
+		r = next_part(builder);
+	return r < 0 ? r : end_part(builder, false);
+}
+
+int batch_build(const struct batch_head *head, const struct slots *slots, const json_t *status,
+		const json_t *cannot_apply, struct batch_list *ret_list)
+{
+	struct builder *builder = malloc(sizeof(*builder));
+	int r;
+
+	if (!builder)
+		return -ENOMEM;
+	*builder = (struct builder){
+		.head = head, .slots = slots, .status = status, .cannot_apply = cannot_apply};
+	split_interval(head->boot_from_ns ? head->boot_from_ns : head->boot_to_ns, head->boot_to_ns,
+		       head->utc_to_ns, &builder->split);
+	r = put_all(builder);
+	if (builder->out)
+		fclose(builder->out);
+	if (r < 0)
+		batch_list_free(&builder->list);
+	else
+		*ret_list = builder->list;
+	free(builder);
+	return r;
+}
+
+void batch_list_free(struct batch_list *list)
+{
+	for (size_t i = 0; i < list->n; i++)
+		free(list->parts[i].body);
+	free(list->parts);
+	*list = (struct batch_list){0};
 }
 
 void batch_settled(struct slots *slots, uint64_t seq)
@@ -189,78 +316,11 @@ void batch_settled(struct slots *slots, uint64_t seq)
 	}
 }
 
-static int read_uuid(const json_t *object, const char *field, uint8_t *ret_uuid)
+struct journal_entry batch_entry(const struct batch *batch)
 {
-	const char *text = json_string_value(json_object_get(object, field));
-
-	return text ? uuid_parse(text, ret_uuid) : -EINVAL;
-}
-
-int batch_parse(const json_t *body, struct batch_summary *ret_summary)
-{
-	const json_t *epoch = json_object_get(body, "epoch");
-	const char *covered_to = json_string_value(json_object_get(body, "covered_to"));
-	struct batch_summary summary = {
-		.final = json_is_true(json_object_get(epoch, "final")),
-		.seq = (uint64_t)json_integer_value(json_object_get(body, "seq")),
-		.generation = json_integer_value(json_object_get(body, "generation")),
-		.applied_revision = (uint64_t)json_integer_value(json_object_get(body, "applied_revision")),
-	};
-
-	if (read_uuid(epoch, "id", summary.epoch) < 0 || read_uuid(epoch, "boot_id", summary.boot_id) < 0)
-		return -EINVAL;
-	if (json_read_u64(body, "counted", &summary.counted, NULL) < 0)
-		return -EINVAL;
-	if (!covered_to || clock_parse(covered_to, &summary.covered_to_ns) < 0 || summary.seq == 0)
-		return -EINVAL;
-	*ret_summary = summary;
-	return 0;
-}
-
-int batch_parse_record(const json_t *record, struct batch_record *ret_record)
-{
-	struct batch_record parsed = {
-		.slot = (uint32_t)json_integer_value(json_object_get(record, "slot")),
-		.incarnation = (uint32_t)json_integer_value(json_object_get(record, "incarnation")),
-	};
-	const struct {
-		const char *field;
-		uint64_t *value;
-	} counts[] = {
-		{"upload_bytes", &parsed.totals.upload_bytes},
-		{"download_bytes", &parsed.totals.download_bytes},
-		{"upload_packets", &parsed.totals.upload_packets},
-		{"download_packets", &parsed.totals.download_packets},
-		{"refused_bytes", &parsed.totals.refused_bytes},
-	};
-	int r;
-
-	for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
-		if (json_read_u64(record, counts[i].field, counts[i].value, NULL) < 0)
-			return -EINVAL;
-	/* Files of earlier versions do not have it. */
-	r = json_read_u64(record, "undelivered_bytes", &parsed.undelivered, NULL);
-	if (r < 0 && r != -ENOENT)
-		return -EINVAL;
-	*ret_record = parsed;
-	return 0;
-}
-
-int batch_renew(const char *body, size_t length, int64_t generation, int64_t now_ns, char **ret_body,
-		size_t *ret_length)
-{
-	json_t *batch _cleanup_json_ = json_loadb(body, length, 0, NULL);
-	char *text;
-
-	if (!batch)
-		return -EINVAL;
-	if (json_object_set_new(batch, "generation", json_integer(generation)) < 0 ||
-	    json_object_set_new(batch, "now", instant(now_ns)) < 0)
-		return -ENOMEM;
-	text = json_dumps(batch, JSON_COMPACT);
-	if (!text)
-		return -ENOMEM;
-	*ret_body = text;
-	*ret_length = strlen(text);
-	return 0;
+	return (struct journal_entry){.kind = JOURNAL_BATCH,
+				      .head = &batch->summary,
+				      .head_length = sizeof(batch->summary),
+				      .payload = batch->body,
+				      .length = batch->length};
 }

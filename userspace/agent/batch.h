@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A report's body, built from values and read back after a restart. Pure: sends nothing and writes nothing.
- * See docs/agent-protocol.md, section 3.
+ * Reports: their bodies, built from values, and what the journal keeps beside each. Pure: sends nothing and
+ * writes nothing. See docs/agent-protocol.md, section 3.
  */
 #ifndef WIRETOLL_AGENT_BATCH_H
 #define WIRETOLL_AGENT_BATCH_H
@@ -10,6 +10,7 @@
 #include "agent/uuid.h"
 #include "base/json.h"
 #include "base/key.h"
+#include "journal/journal.h"
 #include "meter/meter.h"
 
 enum gateway_state { GATEWAY_DOWN, GATEWAY_ACTIVE, GATEWAY_SUSPENDED };
@@ -24,13 +25,21 @@ struct batch_state {
 
 #define BATCH_STATES_MAX 32
 
+/* A batch of more is split: with the longest numbers, a body of that many stays below 1 MiB. */
+#define BATCH_RECORDS_MAX 2000
+#define BATCH_STATUS_MAX  1000
+/* Of more complaints only these are told; the log has all. */
+#define BATCH_COMPLAINTS_MAX 100
+
 struct batch_head {
 	int64_t generation;
 	uint8_t epoch[UUID_SIZE];
 	uint8_t boot_id[UUID_SIZE];
 	bool final;
-	uint64_t seq;
-	int64_t covered_from_ns, covered_to_ns; /* UTC */
+	uint64_t seq;                           /* of the first part */
+	int64_t covered_from_ns, covered_to_ns; /* UTC, never turned round */
+	int64_t boot_from_ns, boot_to_ns;       /* the same interval's true length; 0: it is not known */
+	int64_t utc_to_ns;                      /* what the wall clock shows at its end */
 	struct batch_state states[BATCH_STATES_MAX];
 	size_t n_states;
 	int64_t active_since_ns; /* 0: not yet */
@@ -41,32 +50,65 @@ struct batch_head {
 	int64_t now_ns;
 };
 
-/*
- * Builds the body, with a record for each slot whose sample differs from what batches have said; several when
- * hours ended in between (a missed hour's share is by time, in integers, and the parts add up). `status` and
- * `cannot_apply` are arrays, or NULL for empty ones; references stay the caller's. The text is compact JSON;
- * the caller frees it. Returns -ENOMEM.
- */
-WT_MUST_CHECK int batch_build(const struct batch_head *head, const struct slots *slots, json_t *status,
-			      json_t *cannot_apply, char **ret_body, size_t *ret_length);
+#define BATCH_FINAL     1
+#define BATCH_MORE      2 /* parts of the same sample follow */
+#define BATCH_EXHAUSTED 4
 
-/*
- * To be called when the batch is built: its samples are what batches have said from now on, so the caller
- * keeps the body until it is in the journal.
- */
-void batch_settled(struct slots *slots, uint64_t seq);
-
-/* What a restart needs of a batch. */
+/* What a restart needs of a batch; in the journal it stands before the body. */
 struct batch_summary {
 	uint8_t epoch[UUID_SIZE];
 	uint8_t boot_id[UUID_SIZE];
-	bool final;
 	uint64_t seq;
 	int64_t generation;
-	int64_t covered_to_ns;
+	int64_t covered_from_ns, covered_to_ns;
+	int64_t boot_ns; /* when it was sampled; 0: not known */
 	uint64_t applied_revision;
 	uint64_t counted;
+	uint64_t cycle, grant_seq, cycle_counted; /* cycle 0: no grant */
+	uint32_t checksum;                        /* CRC32C of the body */
+	uint32_t flags;                           /* BATCH_* */
 };
+
+_Static_assert(sizeof(struct batch_summary) == 120, "layout on disk");
+
+struct batch {
+	struct batch_summary summary;
+	char *body;
+	size_t length;
+};
+
+/* The parts of one sample: consecutive numbers, all but the last with BATCH_MORE. */
+struct batch_list {
+	struct batch *parts;
+	size_t n;
+};
+
+/*
+ * Builds the batch, with a record for each slot whose sample differs from what batches have said; several
+ * when hours ended in between (see split.h), then marked as split. More than fits into one body becomes
+ * several parts, each of which stands alone. `status` and `cannot_apply` are arrays, or NULL for empty ones;
+ * references stay the caller's. Returns -ENOMEM.
+ */
+WT_MUST_CHECK int batch_build(const struct batch_head *head, const struct slots *slots, const json_t *status,
+			      const json_t *cannot_apply, struct batch_list *ret_list);
+void batch_list_free(struct batch_list *list);
+
+/*
+ * To be called when the batch is built: its samples are what batches have said from now on, so the caller
+ * keeps the bodies until they are in the journal. `seq` is the last part's.
+ */
+void batch_settled(struct slots *slots, uint64_t seq);
+
+/* The journal's entry; it refers to the batch. */
+struct journal_entry batch_entry(const struct batch *batch);
+
+/*
+ * Takes a payload of JOURNAL_BATCH, or a body of JOURNAL_DATA, as it was written before there were summaries.
+ * The body points into the payload. Returns -EINVAL for what no batch_build() made.
+ */
+WT_MUST_CHECK int batch_from_record(enum journal_kind kind, const void *payload, size_t length,
+				    struct batch_summary *ret_summary, const char **ret_body,
+				    size_t *ret_length);
 
 struct batch_record {
 	uint32_t slot, incarnation;
@@ -74,15 +116,14 @@ struct batch_record {
 	uint64_t undelivered;
 };
 
-/* Returns -EINVAL for a body that no batch_build() made. */
-WT_MUST_CHECK int batch_parse(const json_t *body, struct batch_summary *ret_summary);
+/* Returns -EINVAL. */
 WT_MUST_CHECK int batch_parse_record(const json_t *record, struct batch_record *ret_record);
 
 /*
  * The same batch to be sent anew after the API has refused it for good: only generation and now are others.
- * The caller frees the text.
+ * batch_list_free() or the caller frees the body.
  */
-WT_MUST_CHECK int batch_renew(const char *body, size_t length, int64_t generation, int64_t now_ns,
-			      char **ret_body, size_t *ret_length);
+WT_MUST_CHECK int batch_renew(const struct batch_summary *summary, const char *body, size_t length,
+			      int64_t generation, int64_t now_ns, struct batch *ret_batch);
 
 #endif

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -310,6 +311,12 @@ static int set_headers(struct http_request *request, const struct http_call *cal
 		snprintf(line, sizeof(line), "Wiretoll-Batch-CRC32C: %u", call->checksum);
 		r = add_header(request, line);
 	}
+	if (r == 0 && call->kept_from) {
+		snprintf(line, sizeof(line), "Wiretoll-Kept-From: %" PRIu64, call->kept_from);
+		r = add_header(request, line);
+	}
+	if (r == 0 && call->epoch_over)
+		r = add_header(request, "Wiretoll-Epoch-Over: true");
 	return r;
 }
 

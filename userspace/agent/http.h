@@ -28,7 +28,9 @@ struct http_call {
 	const void *body; /* NULL: GET; else POST, and it must live until the answer */
 	size_t length;
 	bool has_checksum;
-	uint32_t checksum; /* of the body, for the batch's header */
+	uint32_t checksum;  /* of the body, for the batch's header */
+	uint64_t kept_from; /* for its header; 0: none */
+	bool epoch_over;    /* for its header */
 	unsigned timeout_seconds;
 };
 

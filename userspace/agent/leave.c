@@ -67,7 +67,7 @@ void leave_stopped(struct agent *agent)
 
 void leave_sent(struct agent *agent)
 {
-	bool all = !agent->report.body && !agent->report.due;
+	bool all = !report_is_writing(agent) && !agent->report.due;
 
 	if (agent->leaving == LEAVING_GONE && agent->report.final && all)
 		agent_exit(agent, 0);
@@ -77,6 +77,6 @@ void leave_sent(struct agent *agent)
 
 void leave_failed(struct agent *agent)
 {
-	if (agent->leaving == LEAVING_STOPPED && !agent->report.body)
+	if (agent->leaving == LEAVING_STOPPED && !report_is_writing(agent))
 		agent_exit(agent, 1);
 }

@@ -9,6 +9,8 @@
 #include "base/log.h"
 
 #define RETRY_NS NSEC_PER_SEC
+/* Batches in the queue; of more, at 10 s each two days, the queue itself would be what grows. */
+#define PENDING_MAX 16384
 
 /* Behind what is covered already: a clock that was set back makes no empty or negative interval. */
 static int64_t not_before_covered(const struct report *report, int64_t utc_ns)
@@ -55,68 +57,103 @@ static void move_states(struct report *report, struct batch_head *head)
 	report->n_states = open.state == GATEWAY_DOWN ? 0 : 1;
 }
 
-static void fill_head(struct agent *agent, int64_t covered_to_ns, bool final, struct batch_head *head)
+static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct batch_head *head)
 {
 	const struct meter_identity *identity = meter_identity(agent->meter);
+	struct report *report = &agent->report;
 	struct meter_interface_totals totals;
+	int64_t utc = clock_utc_ns(), boot = clock_boot_ns();
 
 	*head = (struct batch_head){.generation = agent->config.generation,
 				    .final = final,
-				    .seq = agent->report.next_seq,
-				    .covered_from_ns = agent->report.covered_to_ns,
-				    .covered_to_ns = not_before_covered(&agent->report, covered_to_ns),
+				    .seq = report->next_seq,
+				    .covered_from_ns = report->covered_to_ns,
+				    .covered_to_ns = not_before_covered(report, utc_to_ns),
+				    .boot_to_ns = boot,
+				    .utc_to_ns = utc_to_ns,
 				    .active_since_ns = agent->config.active_since_ns,
 				    .public_key = agent->public_key,
 				    .applied_revision = agent->applied_revision,
-				    .now_ns = clock_utc_ns()};
+				    .now_ns = utc};
+	/* Of an interval whose beginning is not known on the boot clock, the wall clock's word is taken. */
+	head->boot_from_ns = report->boot_to_ns            ? report->boot_to_ns
+			     : utc > report->covered_to_ns ? boot - (utc - report->covered_to_ns)
+							   : boot;
 	memcpy(head->epoch, identity->map_uuid, UUID_SIZE);
 	memcpy(head->boot_id, identity->boot_id, UUID_SIZE);
 	meter_read_interface(agent->meter, &totals);
 	head->counted = totals.counted;
 	meter_read_limit(agent->meter, &head->limit);
-	move_states(&agent->report, head);
+	move_states(report, head);
+}
+
+bool report_is_writing(const struct agent *agent)
+{
+	return agent->report.writing.n > 0;
 }
 
 /* Builds the next batch. From here on it exists, and is written until it is in the journal. */
-static int build(struct agent *agent, int64_t covered_to_ns, bool final, json_t *status)
+static int build(struct agent *agent, int64_t utc_to_ns, bool final, json_t *status)
 {
+	struct report *report = &agent->report;
 	struct batch_head head;
 	int r;
 
-	fill_head(agent, covered_to_ns, final, &head);
-	r = batch_build(&head, &agent->slots, status, agent->cannot_apply, &agent->report.body,
-			&agent->report.length);
+	fill_head(agent, utc_to_ns, final, &head);
+	r = batch_build(&head, &agent->slots, status, agent->cannot_apply, &report->writing);
 	if (r < 0)
 		return r;
-	batch_settled(&agent->slots, head.seq);
-	agent->report.final = final;
-	agent->report.next_seq++;
-	agent->report.covered_to_ns = head.covered_to_ns;
+	report->next_seq += report->writing.n;
+	batch_settled(&agent->slots, report->next_seq - 1);
+	samples_cover(agent);
+	report->final = final;
+	report->covered_to_ns = head.covered_to_ns;
+	report->boot_to_ns = head.boot_to_ns;
 	return 0;
+}
+
+/* The parts of a sample are committed together. Returns their number, 0 without memory. */
+static size_t fill_entries(const struct batch_list *list, struct journal_entry **ret_entries)
+{
+	struct journal_entry *entries = calloc(list->n, sizeof(*entries));
+
+	for (size_t i = 0; entries && i < list->n; i++)
+		entries[i] = batch_entry(&list->parts[i]);
+	*ret_entries = entries;
+	return entries ? list->n : 0;
 }
 
 static int to_uplink(struct agent *agent, uint64_t sequence)
 {
-	char *body _cleanup_free_ = TAKE_PTR(agent->report.body);
+	struct batch_list list = agent->report.writing;
+	int r = 0;
 
-	return uplink_add(agent, sequence, body, agent->report.length);
+	agent->report.writing = (struct batch_list){0};
+	for (size_t i = 0; i < list.n && r == 0; i++)
+		r = uplink_add(agent, sequence + i, &list.parts[i].summary);
+	batch_list_free(&list);
+	return r;
 }
 
 int report_append_final(struct agent *agent)
 {
+	struct journal_entry *entries _cleanup_free_ = NULL;
 	uint64_t sequence;
+	size_t n;
 	int r;
 
 	if (agent->report.final)
 		return 0;
 	sample_take(agent);
 	r = build(agent, clock_utc_ns(), true, NULL);
-	if (r == 0)
-		r = journal_append(agent->journal, agent->report.body, agent->report.length, &sequence);
+	if (r < 0)
+		return r;
+	n = fill_entries(&agent->report.writing, &entries);
+	r = n ? journal_append_entries(agent->journal, entries, n, &sequence) : -ENOMEM;
 	return r < 0 ? r : to_uplink(agent, sequence);
 }
 
-static void write_body(struct agent *agent);
+static void write_batch(struct agent *agent);
 
 static void on_retry(void *data, int result)
 {
@@ -124,7 +161,7 @@ static void on_retry(void *data, int result)
 
 	(void)result;
 	agent->report.retry = 0;
-	write_body(agent);
+	write_batch(agent);
 }
 
 static void write_failed(struct agent *agent, int error)
@@ -146,6 +183,7 @@ static void on_written(void *data, int result)
 		return;
 	}
 	agent->report.complained = false;
+	samples_give_up(agent);
 	r = to_uplink(agent, agent->report.sequence);
 	if (r < 0) {
 		log_error("could not queue a batch: %s", strerror(-r));
@@ -157,11 +195,13 @@ static void on_written(void *data, int result)
 		report_make(agent);
 }
 
-static void write_body(struct agent *agent)
+static void write_batch(struct agent *agent)
 {
+	struct journal_entry *entries _cleanup_free_ = NULL;
 	struct journal_write write;
+	size_t n = fill_entries(&agent->report.writing, &entries);
 	loop_tag tag;
-	int r = journal_prepare(agent->journal, agent->report.body, agent->report.length, &write);
+	int r = n ? journal_prepare(agent->journal, entries, n, &write) : -ENOMEM;
 
 	if (r < 0) {
 		write_failed(agent, r);
@@ -195,7 +235,25 @@ static bool watch_chain(struct agent *agent)
 	return true;
 }
 
-void report_make_at(struct agent *agent, int64_t covered_to_ns)
+/*
+ * While the journal runs short of room, one batch an hour: a record for each peer, direction and hour.
+ * Nothing is lost by that, as counts are cumulative, and each second's sample is kept apart.
+ */
+static bool is_spared(struct agent *agent, int64_t utc_to_ns)
+{
+	struct report *report = &agent->report;
+	bool tight = journal_is_tight(agent->journal) || agent->uplink.n_pending > PENDING_MAX;
+
+	if (tight && !report->sparing)
+		log_warning("the journal runs short of room: from here on it keeps a batch for each hour");
+	if (!tight && report->sparing)
+		log_info("the journal has room again");
+	report->sparing = tight;
+	return tight && agent->leaving == STAYING &&
+	       clock_hour_start(utc_to_ns) == clock_hour_start(report->covered_to_ns);
+}
+
+void report_make_at(struct agent *agent, int64_t utc_to_ns)
 {
 	json_t *status _cleanup_json_ = NULL;
 	int r;
@@ -203,26 +261,26 @@ void report_make_at(struct agent *agent, int64_t covered_to_ns)
 	/* Nothing follows the final batch of an epoch. */
 	if (agent->report.final)
 		return;
-	if (agent->report.body) {
+	if (report_is_writing(agent)) {
 		agent->report.due = true;
 		return;
 	}
 	agent->report.due = false;
 	agent->report.next_boot_ns = clock_boot_ns() + agent->config.report_every * NSEC_PER_SEC;
-	if (!watch_chain(agent))
+	if (!watch_chain(agent) || is_spared(agent, utc_to_ns))
 		return;
 	status = status_collect(agent);
-	r = build(agent, covered_to_ns, agent->leaving == LEAVING_GONE, status);
+	r = build(agent, utc_to_ns, agent->leaving == LEAVING_GONE, status);
 	if (r < 0) {
 		log_error("could not build a batch: %s", strerror(-r));
 		return;
 	}
-	write_body(agent);
+	write_batch(agent);
 }
 
 void report_make(struct agent *agent)
 {
-	if (!agent->report.body)
+	if (!report_is_writing(agent))
 		sample_take(agent);
 	report_make_at(agent, clock_utc_ns());
 }

@@ -27,6 +27,7 @@ void agent_exit(struct agent *agent, int status)
 	/* Nothing is answered any more: the meter may be gone already. */
 	follow_stop(agent);
 	http_cancel(TAKE_PTR(agent->uplink.request));
+	http_cancel(TAKE_PTR(agent->uplink.held_request));
 	loop_stop(agent->loop);
 }
 
@@ -155,6 +156,10 @@ static int open_files(struct agent *agent)
 	r = journal_open(&(struct journal_options){.folder = journal}, &agent->journal);
 	if (r < 0)
 		return fail("open the journal", r);
+	r = samples_open(agent);
+	if (r < 0)
+		return fail("open the journal of samples", r);
+	refill_load(agent);
 	r = endpoints_load(agent->base, &agent->endpoints);
 	return r < 0 ? fail("read endpoints.json", r) : 0;
 }
@@ -222,6 +227,7 @@ static void close_all(struct agent *agent)
 	if (agent->journal && journal_flush(agent->journal) < 0)
 		log_warning("could not write the last acknowledgement; it is asked for again");
 	journal_close(agent->journal);
+	samples_close(agent);
 	meter_close(agent->meter);
 	wg_close(agent->wg);
 	net_close(agent->link_watch);
@@ -233,12 +239,14 @@ static void close_all(struct agent *agent)
 	desired_free(agent->desired);
 	json_decref(agent->cannot_apply);
 	free(agent->uplink.pending);
-	free(agent->uplink.body);
-	free(agent->report.body);
+	free(agent->uplink.payload);
+	batch_list_free(&agent->report.writing);
 	config_free(&agent->config);
 	key_wipe(&agent->private_key);
 	if (agent->signal_fd >= 0)
 		close(agent->signal_fd);
+	if (agent->clock_fd >= 0)
+		close(agent->clock_fd);
 }
 
 int run_agent(const char *base, const char *bpf_folder, int64_t settle_seconds)
@@ -248,6 +256,7 @@ int run_agent(const char *base, const char *bpf_folder, int64_t settle_seconds)
 			      .pin_folder = pin_folder,
 			      .settle_ns = settle_seconds * NSEC_PER_SEC,
 			      .signal_fd = -1,
+			      .clock_fd = -1,
 			      .resolver_pipe = {-1, -1},
 			      .exit_status = 1};
 	_cleanup_close_ int lock = lock_base(base);

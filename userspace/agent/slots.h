@@ -27,6 +27,7 @@ struct slot {
 	struct audit audit;          /* begins with the incarnation */
 	uint64_t undelivered;        /* what batches may say of it: it is on disk */
 	uint64_t undelivered_batched;
+	uint64_t journaled; /* the sum of what the last sample in the journal says; see samples.c */
 };
 
 struct slots {

@@ -28,7 +28,7 @@ int start_device(struct agent *agent)
 	return wg_open(interface, &agent->wg);
 }
 
-static int restore_owners(struct agent *agent)
+int start_restore_owners(struct agent *agent)
 {
 	uint32_t capacity = meter_identity(agent->meter)->capacity;
 	int r = slots_create(capacity, &agent->slots);
@@ -43,72 +43,8 @@ static int restore_owners(struct agent *agent)
 	if (r == 0)
 		r = bases_load(agent);
 	if (r == 0)
-		r = replay_slots(agent);
+		r = replay_slots(agent, meter_identity(agent->meter)->map_uuid);
 	return r;
-}
-
-/* Goes on behind the journal's last batch, if that is of the meter's epoch. */
-static void continue_epoch(struct agent *agent, const struct batch_summary *last)
-{
-	const struct meter_identity *identity = meter_identity(agent->meter);
-
-	agent->report.next_seq = 1;
-	agent->report.covered_to_ns = clock_utc_ns();
-	if (!uuid_equal(last->epoch, identity->map_uuid))
-		return;
-	agent->report.next_seq = last->seq + 1;
-	agent->report.covered_to_ns = last->covered_to_ns;
-	/* Killed on the way out: nothing follows its final batch. */
-	agent->report.final = last->final;
-	agent->epoch_known = true;
-	for (size_t i = 0; i < agent->uplink.n_pending; i++)
-		if (agent->uplink.pending[i].seq == 1 &&
-		    uuid_equal(agent->uplink.pending[i].epoch, identity->map_uuid))
-			agent->epoch_known = false;
-}
-
-/* The device that the pins belong to is gone: its last counts are journaled before they are given up. */
-static int seal_stale(struct agent *agent, const struct batch_summary *last)
-{
-	int r;
-
-	continue_epoch(agent, last);
-	agent->epoch_known = false;
-	r = restore_owners(agent);
-	if (r == 0)
-		r = report_append_final(agent);
-	slots_free(&agent->slots);
-	agent->report = (struct report){0};
-	if (r < 0)
-		return r;
-	return meter_remove(TAKE_PTR(agent->meter));
-}
-
-/* Nothing is pinned and the journal's last epoch is open: a reboot. What is known of it is journaled already.
- */
-static int seal_forgotten(struct agent *agent, const struct batch_summary *last)
-{
-	struct batch_head head = {.generation = agent->config.generation,
-				  .final = true,
-				  .seq = last->seq + 1,
-				  .covered_from_ns = last->covered_to_ns,
-				  .covered_to_ns = last->covered_to_ns + 1000,
-				  .public_key = agent->public_key,
-				  .applied_revision = last->applied_revision,
-				  .counted = last->counted,
-				  .now_ns = clock_utc_ns()};
-	struct slots none = {0};
-	char *body _cleanup_free_ = NULL;
-	uint64_t sequence;
-	size_t length;
-	int r;
-
-	memcpy(head.epoch, last->epoch, UUID_SIZE);
-	memcpy(head.boot_id, last->boot_id, UUID_SIZE);
-	r = batch_build(&head, &none, NULL, NULL, &body, &length);
-	if (r == 0)
-		r = journal_append(agent->journal, body, length, &sequence);
-	return r < 0 ? r : uplink_add(agent, sequence, body, length);
 }
 
 static int attach(struct agent *agent, const struct meter_options *options)
@@ -137,7 +73,7 @@ static int adopt_or_attach(struct agent *agent, const struct batch_summary *last
 		log_warning("the device that was metered is gone: its epoch is sealed");
 		r = seal_stale(agent, last);
 	} else if (r == -ENOENT) {
-		r = last->seq > 0 && !last->final ? seal_forgotten(agent, last) : 0;
+		r = last->seq > 0 && !(last->flags & BATCH_FINAL) ? seal_forgotten(agent, last) : 0;
 	} else {
 		if (r == 0)
 			log_info("adopted the meter of %s", options.interface);
@@ -173,8 +109,8 @@ int start_meter(struct agent *agent)
 	r = adopt_or_attach(agent, &last);
 	if (r < 0)
 		return r;
-	continue_epoch(agent, &last);
-	r = restore_owners(agent);
+	seal_or_continue(agent, &last);
+	r = start_restore_owners(agent);
 	if (r == 0)
 		r = peers_load_table(agent);
 	if (r == 0)
@@ -187,7 +123,7 @@ void start_abandon_epoch(struct agent *agent)
 	int r = net_link_set_up(agent->net, agent->config.interface, false);
 
 	/* A last batch that nobody is sent: it tells the next start that this epoch is over. */
-	if (r == 0 && !agent->report.body)
+	if (r == 0 && !report_is_writing(agent))
 		r = report_append_final(agent);
 	if (r == 0)
 		r = meter_remove(TAKE_PTR(agent->meter));

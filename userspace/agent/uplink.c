@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/crc32c.h"
 #include "base/log.h"
 
 #define TIMEOUT_SECONDS 15
@@ -20,39 +19,35 @@ bool uplink_is_idle(const struct agent *agent)
 	return agent->uplink.n_pending == 0;
 }
 
-static int describe(uint64_t sequence, const char *body, size_t length, struct pending *ret_pending)
+/* A batch that stands twice was renewed: the later bytes are sent in its place. */
+static struct pending *find_renewed(struct uplink *uplink, const struct batch_summary *summary)
 {
-	json_t *batch _cleanup_json_ = json_loadb(body, length, 0, NULL);
-	struct batch_summary summary;
+	const struct pending *last = uplink->n_pending ? &uplink->pending[uplink->n_pending - 1] : NULL;
 
-	if (!batch || batch_parse(batch, &summary) < 0)
-		return -EINVAL;
-	*ret_pending = (struct pending){.sequence = sequence,
-					.seq = summary.seq,
-					.generation = summary.generation,
-					.checksum = crc32c(0, body, length),
-					.final = summary.final};
-	memcpy(ret_pending->epoch, summary.epoch, UUID_SIZE);
-	return 0;
+	if (!last || (last->seq < summary->seq && uuid_equal(last->epoch, summary->epoch)))
+		return NULL;
+	for (size_t i = uplink->n_pending; i-- > 0;)
+		if (uplink->pending[i].seq == summary->seq &&
+		    uuid_equal(uplink->pending[i].epoch, summary->epoch))
+			return &uplink->pending[i];
+	return NULL;
 }
 
-int uplink_add(struct agent *agent, uint64_t sequence, const char *body, size_t length)
+int uplink_add(struct agent *agent, uint64_t sequence, const struct batch_summary *summary)
 {
 	struct uplink *uplink = &agent->uplink;
-	struct pending pending;
-	int r = describe(sequence, body, length, &pending);
+	struct pending pending = {.sequence = sequence,
+				  .seq = summary->seq,
+				  .generation = summary->generation,
+				  .checksum = summary->checksum};
+	struct pending *before = find_renewed(uplink, summary);
 
-	if (r < 0)
-		return r;
-	/* A batch that stands twice was renewed: the later bytes are sent in its place. */
-	for (size_t i = 0; i < uplink->n_pending; i++) {
-		struct pending *before = &uplink->pending[i];
-
-		if (before->seq == pending.seq && uuid_equal(before->epoch, pending.epoch)) {
-			pending.checksum_before = before->checksum;
-			*before = pending;
-			return 0;
-		}
+	memcpy(pending.epoch, summary->epoch, UUID_SIZE);
+	if (before) {
+		pending.checksum_before = before->checksum;
+		pending.kept_from = before->kept_from;
+		*before = pending;
+		return 0;
 	}
 	if (uplink->n_pending == uplink->size) {
 		size_t size = uplink->size ? uplink->size * 2 : 16;
@@ -192,6 +187,17 @@ static void epoch_refused(struct agent *agent, const char *reason)
 	uplink_send(agent);
 }
 
+/* Once: an API that does not take what is kept, and is told so, cannot follow this epoch. */
+static int rewind_to(struct agent *agent, const struct pending *first, uint64_t held_seq)
+{
+	struct held_epoch held = {.seq = held_seq};
+
+	if (first->kept_from == first->seq || held_seq >= first->seq)
+		return -EINVAL;
+	memcpy(held.id, first->epoch, UUID_SIZE);
+	return refill_epoch(agent, &held);
+}
+
 static void conflict(struct agent *agent, const json_t *answer)
 {
 	const char *reason = json_string_value(json_object_get(answer, "reason"));
@@ -207,8 +213,7 @@ static void conflict(struct agent *agent, const json_t *answer)
 		agent_exit(agent, 1);
 	} else if (held > 0) {
 		accepted(agent, held);
-	} else if (strcmp(reason, "gap") == 0 && held_seq + 1 < first.seq &&
-		   replay_from(agent, first.epoch, held_seq) == 0) {
+	} else if (strcmp(reason, "gap") == 0 && rewind_to(agent, &first, held_seq) == 0) {
 		log_warning("the API holds batch %" PRIu64 " only: what follows is sent again", held_seq);
 		uplink_send(agent);
 	} else {
@@ -220,20 +225,26 @@ static void conflict(struct agent *agent, const json_t *answer)
  * New bytes for a batch that was refused for good, or was made under an earlier generation: its counts stay,
  * its date and generation are today's.
  */
-static int renew(struct agent *agent, const char *body, size_t length)
+static int renew(struct agent *agent)
 {
-	char *renewed _cleanup_free_ = NULL;
-	size_t renewed_length;
+	struct uplink *uplink = &agent->uplink;
+	struct batch renewed = {0};
+	struct journal_entry entry;
 	uint64_t sequence;
-	int r = batch_renew(body, length, agent->config.generation, clock_utc_ns(), &renewed,
-			    &renewed_length);
+	int r = batch_renew(&uplink->summary, uplink->body, uplink->length, agent->config.generation,
+			    clock_utc_ns(), &renewed);
 
+	if (r < 0)
+		return r;
+	entry = batch_entry(&renewed);
+	r = journal_append_entries(agent->journal, &entry, 1, &sequence);
 	if (r == 0)
-		r = journal_append(agent->journal, renewed, renewed_length, &sequence);
-	return r < 0 ? r : uplink_add(agent, sequence, renewed, renewed_length);
+		r = uplink_add(agent, sequence, &renewed.summary);
+	free(renewed.body);
+	return r;
 }
 
-static void refused(struct agent *agent, const char *body, size_t length, const struct http_answer *answer)
+static void refused(struct agent *agent, const struct http_answer *answer)
 {
 	int64_t now = clock_boot_ns();
 
@@ -241,7 +252,7 @@ static void refused(struct agent *agent, const char *body, size_t length, const 
 		log_warning("the API refuses a batch with status %d: %.200s", answer->status, answer->body);
 	/* Each renewal is another record in the journal. */
 	if (agent->uplink.renewed_boot_ns == 0 || now - agent->uplink.renewed_boot_ns > RENEW_EVERY_NS) {
-		int r = renew(agent, body, length);
+		int r = renew(agent);
 
 		if (r < 0)
 			log_warning("could not renew the batch: %s", strerror(-r));
@@ -255,17 +266,19 @@ static void on_answer(const struct http_answer *answer, void *data)
 {
 	struct agent *agent = data;
 	json_t *json _cleanup_json_ = json_loadb(answer->body, answer->length, 0, NULL);
-	char *body _cleanup_free_ = TAKE_PTR(agent->uplink.body);
+	char *payload _cleanup_free_ = TAKE_PTR(agent->uplink.payload);
 	char reason[64];
 
 	agent->uplink.request = NULL;
+	if (answer->status == 200 || answer->status == 409)
+		refill_notice(agent, json);
 	switch (answer->status) {
 	case 200:
 		take_watch(agent, json);
 		accepted(agent, 1);
 		break;
 	case 400:
-		refused(agent, body, agent->uplink.length, answer);
+		refused(agent, answer);
 		break;
 	case 409:
 		conflict(agent, json);
@@ -282,18 +295,41 @@ static void on_answer(const struct http_answer *answer, void *data)
 	}
 }
 
+static int read_first(struct agent *agent)
+{
+	struct uplink *uplink = &agent->uplink;
+	enum journal_kind kind;
+	size_t length;
+	int r = journal_read_kind(agent->journal, uplink->pending[0].sequence, &kind, &uplink->payload,
+				  &length);
+
+	return r < 0 ? r
+		     : batch_from_record(kind, uplink->payload, length, &uplink->summary, &uplink->body,
+					 &uplink->length);
+}
+
+/* Acknowledged before a restore, and given up for space since: what is kept follows, and says so. */
+static void skip_lost(struct agent *agent)
+{
+	struct uplink *uplink = &agent->uplink;
+
+	if (uplink->n_pending > 1 && uuid_equal(uplink->pending[0].epoch, uplink->pending[1].epoch))
+		uplink->pending[1].kept_from = uplink->pending[1].seq;
+	drop_first(agent, 1);
+}
+
 static int load_first(struct agent *agent)
 {
 	struct uplink *uplink = &agent->uplink;
-	int r = journal_read(agent->journal, uplink->pending[0].sequence, &uplink->body, &uplink->length);
+	int r = read_first(agent);
 
+	if (r == -ENOENT)
+		skip_lost(agent);
 	if (r < 0 || uplink->pending[0].generation == agent->config.generation)
 		return r;
-	r = renew(agent, uplink->body, uplink->length);
-	free(TAKE_PTR(uplink->body));
-	if (r == 0)
-		r = journal_read(agent->journal, uplink->pending[0].sequence, &uplink->body, &uplink->length);
-	return r;
+	r = renew(agent);
+	free(TAKE_PTR(uplink->payload));
+	return r < 0 ? r : read_first(agent);
 }
 
 void uplink_send(struct agent *agent)
@@ -302,7 +338,8 @@ void uplink_send(struct agent *agent)
 	struct http_call call;
 	int r;
 
-	if (uplink->n_pending == 0 || uplink->request || uplink->retry || !agent->config.token)
+	if (uplink->n_pending == 0 || uplink->request || uplink->held_request || uplink->retry ||
+	    !agent->config.token)
 		return;
 	r = load_first(agent);
 	if (r == 0) {
@@ -313,11 +350,13 @@ void uplink_send(struct agent *agent)
 					  .length = uplink->length,
 					  .has_checksum = true,
 					  .checksum = uplink->pending[0].checksum,
+					  .kept_from = uplink->pending[0].kept_from,
+					  .epoch_over = !is_current_epoch(agent, &uplink->pending[0]),
 					  .timeout_seconds = TIMEOUT_SECONDS};
 		r = http_begin(agent->http, &call, on_answer, agent, &uplink->request);
 	}
 	if (r < 0) {
-		free(TAKE_PTR(uplink->body));
+		free(TAKE_PTR(uplink->payload));
 		retry_later(agent, strerror(-r));
 	}
 }

@@ -1,143 +1,33 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "journal/journal.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "journal/format.h"
+#include "journal/internal.h"
 
-#define SEGMENT_BYTES_DEFAULT (4u << 20)
-#define SEGMENT_NAME_LENGTH   20 /* sixteen hexadecimal digits and ".wtj" */
-
-struct segment {
-	uint64_t first; /* sequence of its first record, and its name */
-	size_t bytes;   /* of valid records */
-};
-
-struct journal {
-	int folder_fd; /* holds the lock */
-	size_t segment_bytes;
-	struct segment *segments; /* oldest first; the last one is written to */
-	size_t n_segments;
-	int fd; /* the last segment; -1: none yet */
-	uint64_t next_sequence;
-	uint64_t acknowledged;
-	uint64_t acknowledged_durably;
-	/* The open append: an acknowledgement that is due goes in front of the record. */
-	char *write_buffer;
-	size_t write_length;
-	uint64_t write_records;
-	uint64_t write_acknowledges;
-};
-
-static const char *segment_name(uint64_t first, char buffer[static SEGMENT_NAME_LENGTH + 1])
-{
-	snprintf(buffer, SEGMENT_NAME_LENGTH + 1, "%016" PRIx64 ".wtj", first);
-	return buffer;
-}
-
-static bool parse_segment_name(const char *name, uint64_t *ret_first)
-{
-	char again[SEGMENT_NAME_LENGTH + 1];
-	uint64_t first;
-
-	if (strlen(name) != SEGMENT_NAME_LENGTH || sscanf(name, "%16" SCNx64, &first) != 1)
-		return false;
-	if (strcmp(segment_name(first, again), name) != 0)
-		return false;
-	*ret_first = first;
-	return true;
-}
-
-static int add_segment(struct journal *journal, uint64_t first)
-{
-	struct segment *larger =
-		realloc(journal->segments, (journal->n_segments + 1) * sizeof(*journal->segments));
-
-	if (!larger)
-		return -ENOMEM;
-	journal->segments = larger;
-	larger[journal->n_segments++] = (struct segment){.first = first};
-	return 0;
-}
-
-static int compare_segments(const void *a, const void *b)
-{
-	const struct segment *left = a, *right = b;
-
-	return (left->first > right->first) - (left->first < right->first);
-}
-
-static int list_segments(struct journal *journal)
-{
-	int fd = openat(journal->folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *folder = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-	uint64_t first;
-	int r = 0;
-
-	if (!folder) {
-		r = -errno;
-		if (fd >= 0)
-			close(fd);
-		return r;
-	}
-	while (r == 0 && (entry = readdir(folder)))
-		if (parse_segment_name(entry->d_name, &first))
-			r = add_segment(journal, first);
-	closedir(folder);
-	if (journal->n_segments > 0)
-		qsort(journal->segments, journal->n_segments, sizeof(*journal->segments), compare_segments);
-	return r;
-}
-
-struct mapping {
-	const char *data;
-	size_t size;
-};
-
-static void unmap(struct mapping *mapping)
-{
-	if (mapping->size > 0)
-		munmap((void *)mapping->data, mapping->size);
-}
+/* Segments that the bound has room for at least: one written, one spare, one given up, one kept. */
+#define SEGMENTS_MIN 4
 
 static int map_segment(const struct journal *journal, const struct segment *segment,
 		       struct mapping *ret_mapping)
 {
-	char name[SEGMENT_NAME_LENGTH + 1];
-	_cleanup_close_ int fd =
-		openat(journal->folder_fd, segment_name(segment->first, name), O_RDONLY | O_CLOEXEC);
-	struct stat status;
-	void *data = NULL;
+	char name[SEGMENT_NAME_SIZE];
 
-	if (fd < 0 || fstat(fd, &status) < 0)
-		return -errno;
-	if (status.st_size > 0) {
-		data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-		if (data == MAP_FAILED)
-			return -errno;
-	}
-	*ret_mapping = (struct mapping){data, (size_t)status.st_size};
-	return 0;
+	return segment_map(journal->folder_fd, segment_name(segment->first, name), ret_mapping);
 }
 
 /* Walks the records of a segment; sets its valid length and the journal's positions. */
-static int scan_segment(struct journal *journal, struct segment *segment, bool *ret_whole)
+static int scan_segment(struct journal *journal, struct segment *segment)
 {
-	struct mapping WT_CLEANUP(unmap) mapping = {0};
+	struct mapping WT_CLEANUP(mapping_close) mapping = {0};
 	struct journal_header header;
 	size_t size;
 	int r = map_segment(journal, segment, &mapping);
@@ -146,58 +36,62 @@ static int scan_segment(struct journal *journal, struct segment *segment, bool *
 		return r;
 	segment->bytes = 0;
 	while ((size = journal_record_at(mapping.data + segment->bytes, mapping.size - segment->bytes,
-					 journal->next_sequence, &header)) > 0) {
+					 journal->next_sequence, segment->last_crc, &header)) > 0) {
 		if (header.kind == JOURNAL_ACK)
 			memcpy(&journal->acknowledged, mapping.data + segment->bytes + sizeof(header),
 			       sizeof(journal->acknowledged));
 		segment->bytes += size;
+		segment->last_crc = header.crc;
 		journal->next_sequence++;
 	}
-	*ret_whole = segment->bytes == mapping.size;
 	return 0;
 }
 
 /* What stands behind an invalid record cannot be told from invention: it is kept, but not as a segment. */
 static int set_aside(struct journal *journal, size_t from)
 {
-	for (size_t i = from; i < journal->n_segments; i++) {
-		char name[SEGMENT_NAME_LENGTH + 1], aside[SEGMENT_NAME_LENGTH + 5];
+	for (size_t i = from; i < journal->list.n; i++) {
+		char name[SEGMENT_NAME_SIZE], aside[SEGMENT_NAME_SIZE + 4];
 
-		segment_name(journal->segments[i].first, name);
+		segment_name(journal->list.segments[i].first, name);
 		snprintf(aside, sizeof(aside), "%s.bad", name);
 		if (renameat(journal->folder_fd, name, journal->folder_fd, aside) < 0)
 			return -errno;
 	}
-	journal->n_segments = from;
+	journal->list.n = from;
 	return 0;
 }
 
 static int open_last_segment(struct journal *journal)
 {
-	const struct segment *last = &journal->segments[journal->n_segments - 1];
-	char name[SEGMENT_NAME_LENGTH + 1];
+	struct segment *last = last_segment(journal);
+	char name[SEGMENT_NAME_SIZE];
 
 	journal->fd = openat(journal->folder_fd, segment_name(last->first, name), O_RDWR | O_CLOEXEC);
 	if (journal->fd < 0)
 		return -errno;
-	if (ftruncate(journal->fd, (off_t)last->bytes) < 0 || fdatasync(journal->fd) < 0)
+	if (ftruncate(journal->fd, (off_t)last->bytes) < 0)
 		return -errno;
-	return 0;
+	last->size = last->bytes;
+	/* On a full disk the next record begins a segment of its own, or waits for space. */
+	if (last->bytes < journal->segment_bytes &&
+	    fallocate(journal->fd, 0, 0, (off_t)journal->segment_bytes) == 0)
+		last->size = journal->segment_bytes;
+	return fsync(journal->fd) < 0 ? -errno : 0;
 }
 
 static int replay(struct journal *journal)
 {
-	bool whole = true;
 	size_t valid = 0;
-	int r = list_segments(journal);
+	int r = segment_list_read(journal->folder_fd, &journal->list);
 
-	if (r < 0 || journal->n_segments == 0)
+	room_find_spare(journal);
+	if (r < 0 || journal->list.n == 0)
 		return r;
-	journal->next_sequence = journal->segments[0].first;
-	while (whole && valid < journal->n_segments) {
-		if (journal->segments[valid].first != journal->next_sequence)
-			break;
-		r = scan_segment(journal, &journal->segments[valid], &whole);
+	journal->next_sequence = journal->list.segments[0].first;
+	/* A segment that goes on with the next number proves that the one before is whole. */
+	while (valid < journal->list.n && journal->list.segments[valid].first == journal->next_sequence) {
+		r = scan_segment(journal, &journal->list.segments[valid]);
 		if (r < 0)
 			return r;
 		valid++;
@@ -209,6 +103,14 @@ static int replay(struct journal *journal)
 	return open_last_segment(journal);
 }
 
+static void set_sizes(struct journal *journal, const struct journal_options *options)
+{
+	journal->segment_bytes = options->segment_bytes ? options->segment_bytes : JOURNAL_SEGMENT_BYTES;
+	journal->max_bytes = options->max_bytes ? options->max_bytes : JOURNAL_MAX_BYTES;
+	if (journal->max_bytes < (uint64_t)SEGMENTS_MIN * journal->segment_bytes)
+		journal->max_bytes = (uint64_t)SEGMENTS_MIN * journal->segment_bytes;
+}
+
 int journal_open(const struct journal_options *options, struct journal **ret_journal)
 {
 	struct journal *journal = calloc(1, sizeof(*journal));
@@ -218,7 +120,7 @@ int journal_open(const struct journal_options *options, struct journal **ret_jou
 		return -ENOMEM;
 	journal->fd = -1;
 	journal->next_sequence = 1;
-	journal->segment_bytes = options->segment_bytes ? options->segment_bytes : SEGMENT_BYTES_DEFAULT;
+	set_sizes(journal, options);
 	r = file_make_folder(options->folder, 0700);
 	journal->folder_fd = r < 0 ? -1 : open(options->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (r == 0 && journal->folder_fd < 0)
@@ -244,33 +146,38 @@ void journal_close(struct journal *journal)
 	if (journal->folder_fd >= 0)
 		close(journal->folder_fd);
 	free(journal->write_buffer);
-	free(journal->segments);
+	free(journal->list.segments);
 	free(journal);
+}
+
+static int each_of_segment(struct journal *journal, const struct segment *segment, journal_fn fn, void *data)
+{
+	struct mapping WT_CLEANUP(mapping_close) mapping = {0};
+	struct journal_header header = {0};
+	uint64_t sequence = segment->first;
+	size_t size;
+	int r = map_segment(journal, segment, &mapping);
+
+	for (size_t at = 0; r == 0 && at < segment->bytes; at += size, sequence++) {
+		size = journal_record_at(mapping.data + at, segment->bytes - at, sequence, header.crc,
+					 &header);
+		if (size == 0)
+			return -EIO;
+		if (header.kind == JOURNAL_ACK)
+			continue;
+		r = fn(&(struct journal_record){sequence, header.kind, mapping.data + at + sizeof(header),
+						header.length, sequence <= journal->acknowledged},
+		       data);
+	}
+	return r;
 }
 
 int journal_for_each(struct journal *journal, journal_fn fn, void *data)
 {
 	int r = 0;
 
-	for (size_t i = 0; i < journal->n_segments && r == 0; i++) {
-		const struct segment *segment = &journal->segments[i];
-		struct mapping WT_CLEANUP(unmap) mapping = {0};
-		struct journal_header header;
-		uint64_t sequence = segment->first;
-		size_t size;
-
-		r = map_segment(journal, segment, &mapping);
-		for (size_t at = 0; r == 0 && at < segment->bytes; at += size, sequence++) {
-			size = journal_record_at(mapping.data + at, segment->bytes - at, sequence, &header);
-			if (size == 0)
-				return -EIO;
-			if (header.kind != JOURNAL_DATA)
-				continue;
-			r = fn(&(struct journal_record){sequence, mapping.data + at + sizeof(header),
-							header.length, sequence <= journal->acknowledged},
-			       data);
-		}
-	}
+	for (size_t i = 0; i < journal->list.n && r == 0; i++)
+		r = each_of_segment(journal, &journal->list.segments[i], fn, data);
 	return r;
 }
 
@@ -279,16 +186,37 @@ static const struct segment *segment_of(const struct journal *journal, uint64_t 
 {
 	if (sequence >= journal->next_sequence)
 		return NULL;
-	for (size_t i = journal->n_segments; i-- > 0;)
-		if (journal->segments[i].first <= sequence)
-			return &journal->segments[i];
+	for (size_t i = journal->list.n; i-- > 0;)
+		if (journal->list.segments[i].first <= sequence)
+			return &journal->list.segments[i];
 	return NULL;
 }
 
-int journal_read(struct journal *journal, uint64_t sequence, char **ret_payload, size_t *ret_length)
+/* Headers lead from record to record; only the one that is wanted has its checksum computed. */
+static int find_record(const struct segment *segment, const char *data, uint64_t sequence, size_t *ret_at,
+		       struct journal_header *ret_header)
+{
+	struct journal_header header = {0};
+	size_t at = 0;
+
+	for (uint64_t number = segment->first; number < sequence; number++) {
+		if (at + sizeof(header) > segment->bytes)
+			return -EIO;
+		memcpy(&header, data + at, sizeof(header));
+		at += sizeof(header) + header.length;
+	}
+	if (at > segment->bytes ||
+	    journal_record_at(data + at, segment->bytes - at, sequence, header.crc, ret_header) == 0)
+		return -EIO;
+	*ret_at = at + sizeof(header);
+	return 0;
+}
+
+int journal_read_kind(struct journal *journal, uint64_t sequence, enum journal_kind *ret_kind,
+		      char **ret_payload, size_t *ret_length)
 {
 	const struct segment *segment = segment_of(journal, sequence);
-	struct mapping WT_CLEANUP(unmap) mapping = {0};
+	struct mapping WT_CLEANUP(mapping_close) mapping = {0};
 	struct journal_header header;
 	size_t at = 0;
 	char *payload;
@@ -297,116 +225,144 @@ int journal_read(struct journal *journal, uint64_t sequence, char **ret_payload,
 	if (!segment)
 		return -ENOENT;
 	r = map_segment(journal, segment, &mapping);
+	if (r == 0)
+		r = find_record(segment, mapping.data, sequence, &at, &header);
 	if (r < 0)
 		return r;
-	/* Headers lead from record to record; only the one that is wanted has its checksum computed. */
-	for (uint64_t number = segment->first; number < sequence; number++) {
-		if (at + sizeof(header) > segment->bytes)
-			return -EIO;
-		memcpy(&header, mapping.data + at, sizeof(header));
-		at += sizeof(header) + header.length;
-	}
-	if (at > segment->bytes ||
-	    journal_record_at(mapping.data + at, segment->bytes - at, sequence, &header) == 0)
-		return -EIO;
-	if (header.kind != JOURNAL_DATA)
+	if (header.kind == JOURNAL_ACK)
 		return -ENOENT;
 	payload = malloc(header.length + 1);
 	if (!payload)
 		return -ENOMEM;
-	memcpy(payload, mapping.data + at + sizeof(header), header.length);
+	memcpy(payload, mapping.data + at, header.length);
 	payload[header.length] = '\0';
+	*ret_kind = header.kind;
 	*ret_payload = payload;
 	*ret_length = header.length;
 	return 0;
 }
 
-static int begin_segment(struct journal *journal)
+int journal_read(struct journal *journal, uint64_t sequence, char **ret_payload, size_t *ret_length)
 {
-	char name[SEGMENT_NAME_LENGTH + 1];
-	_cleanup_close_ int fd = openat(journal->folder_fd, segment_name(journal->next_sequence, name),
-					O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	int r;
+	enum journal_kind kind;
 
-	if (fd < 0)
-		return -errno;
-	if (fsync(journal->folder_fd) < 0)
-		return -errno;
-	r = add_segment(journal, journal->next_sequence);
-	if (r < 0)
-		return r;
-	if (journal->fd >= 0)
-		close(journal->fd);
-	journal->fd = TAKE_FD(fd);
-	return 0;
+	return journal_read_kind(journal, sequence, &kind, ret_payload, ret_length);
 }
 
-static void put_record(struct journal *journal, enum journal_kind kind, const void *payload, size_t length)
+static void put_record(struct journal *journal, const struct journal_entry *entry)
 {
+	size_t length = entry->head_length + entry->length;
 	struct journal_header header = {.magic = JOURNAL_MAGIC,
 					.length = (uint32_t)length,
 					.sequence = journal->next_sequence + journal->write_records,
-					.kind = kind};
+					.kind = entry->kind};
 	char *to = journal->write_buffer + journal->write_length;
 
-	header.crc = journal_crc(&header, payload);
+	if (entry->head_length)
+		memcpy(to + sizeof(header), entry->head, entry->head_length);
+	if (entry->length)
+		memcpy(to + sizeof(header) + entry->head_length, entry->payload, entry->length);
+	header.crc = journal_crc(journal->write_crc, &header, to + sizeof(header));
 	memcpy(to, &header, sizeof(header));
-	memcpy(to + sizeof(header), payload, length);
 	journal->write_length += sizeof(header) + length;
+	journal->write_crc = header.crc;
 	journal->write_records++;
 }
 
-/* Fills the write buffer with the acknowledgement, if one is due, and the record, if there is one. */
-static int prepare(struct journal *journal, const void *payload, size_t length, struct journal_write *ret)
+/* The size of the whole append with its acknowledgement. Returns -EFBIG. */
+static int measure(const struct journal_entry *entries, size_t n, size_t *ret_length)
 {
-	const struct segment *last;
-	int r;
+	size_t length = sizeof(struct journal_header) + sizeof(uint64_t);
 
-	if (journal->write_buffer)
-		return -EBUSY;
+	for (size_t i = 0; i < n; i++) {
+		if (entries[i].head_length > JOURNAL_RECORD_MAX ||
+		    entries[i].length > JOURNAL_RECORD_MAX - entries[i].head_length)
+			return -EFBIG;
+		length += sizeof(struct journal_header) + entries[i].head_length + entries[i].length;
+	}
 	if (length > JOURNAL_RECORD_MAX)
 		return -EFBIG;
-	last = journal->n_segments ? &journal->segments[journal->n_segments - 1] : NULL;
-	if (!last || last->bytes >= journal->segment_bytes) {
-		r = begin_segment(journal);
-		if (r < 0)
-			return r;
-		last = &journal->segments[journal->n_segments - 1];
-	}
-	journal->write_buffer = malloc(2 * sizeof(struct journal_header) + sizeof(uint64_t) + length);
-	if (!journal->write_buffer)
-		return -ENOMEM;
-	journal->write_length = 0;
-	journal->write_records = 0;
-	journal->write_acknowledges = journal->acknowledged;
-	if (journal->acknowledged != journal->acknowledged_durably)
-		put_record(journal, JOURNAL_ACK, &journal->acknowledged, sizeof(journal->acknowledged));
-	if (payload)
-		put_record(journal, JOURNAL_DATA, payload, length);
-	*ret = (struct journal_write){journal->fd, journal->write_buffer, journal->write_length,
-				      (off_t)last->bytes,
-				      journal->next_sequence + journal->write_records - 1};
+	*ret_length = length;
 	return 0;
 }
 
-int journal_prepare(struct journal *journal, const void *payload, size_t length,
+/* The buffer stays for the next append: in the long run none allocates. */
+static int reserve_buffer(struct journal *journal, size_t length)
+{
+	char *larger;
+
+	if (length <= journal->write_size)
+		return 0;
+	larger = realloc(journal->write_buffer, length);
+	if (!larger)
+		return -ENOMEM;
+	journal->write_buffer = larger;
+	journal->write_size = length;
+	return 0;
+}
+
+int journal_prepare(struct journal *journal, const struct journal_entry *entries, size_t n,
 		    struct journal_write *ret_write)
 {
-	return prepare(journal, payload ? payload : "", length, ret_write);
+	const struct segment *last;
+	size_t length;
+	int r;
+
+	if (journal->write_open)
+		return -EBUSY;
+	r = measure(entries, n, &length);
+	if (r == 0)
+		r = room_for(journal, length);
+	if (r == 0)
+		r = reserve_buffer(journal, length);
+	if (r < 0)
+		return r;
+	room_keep_spare(journal);
+	last = last_segment(journal);
+	journal->write_open = true;
+	journal->write_length = 0;
+	journal->write_records = 0;
+	journal->write_crc = last->last_crc;
+	journal->write_acknowledges = journal->acknowledged;
+	if (journal->acknowledged != journal->acknowledged_durably)
+		put_record(journal, &(struct journal_entry){.kind = JOURNAL_ACK,
+							    .payload = &journal->acknowledged,
+							    .length = sizeof(journal->acknowledged)});
+	*ret_write = (struct journal_write){.fd = journal->fd,
+					    .data = journal->write_buffer,
+					    .offset = (off_t)last->bytes,
+					    .sequence = journal->next_sequence + journal->write_records};
+	for (size_t i = 0; i < n; i++)
+		put_record(journal, &entries[i]);
+	ret_write->length = journal->write_length;
+	return 0;
+}
+
+/*
+ * Part of a failed write may be on disk. Nothing ever follows it, as each record names the one before; it is
+ * wiped so that it is not taken for a success after a crash, and without giving its space back if that can be.
+ */
+static void wipe_failed(struct journal *journal, struct segment *last)
+{
+	if (fallocate(journal->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)last->bytes,
+		      (off_t)journal->write_length) == 0)
+		return;
+	if (ftruncate(journal->fd, (off_t)last->bytes) == 0 &&
+	    fallocate(journal->fd, 0, 0, (off_t)last->size) < 0)
+		last->size = last->bytes;
 }
 
 int journal_finish(struct journal *journal, int result)
 {
-	struct segment *last = &journal->segments[journal->n_segments - 1];
+	struct segment *last = last_segment(journal);
 
-	free(TAKE_PTR(journal->write_buffer));
+	journal->write_open = false;
 	if (result < 0) {
-		/* Part of it may be on disk; the next record must not follow behind a torn one. */
-		if (ftruncate(journal->fd, (off_t)last->bytes) < 0)
-			return -errno;
+		wipe_failed(journal, last);
 		return result;
 	}
 	last->bytes += journal->write_length;
+	last->last_crc = journal->write_crc;
 	journal->next_sequence += journal->write_records;
 	journal->acknowledged_durably = journal->write_acknowledges;
 	return 0;
@@ -429,17 +385,25 @@ static int write_through(const struct journal_write *write)
 	return fdatasync(write->fd) < 0 ? -errno : 0;
 }
 
-int journal_append(struct journal *journal, const void *payload, size_t length, uint64_t *ret_sequence)
+int journal_append_entries(struct journal *journal, const struct journal_entry *entries, size_t n,
+			   uint64_t *ret_first)
 {
 	struct journal_write write;
-	int r = journal_prepare(journal, payload, length, &write);
+	int r = journal_prepare(journal, entries, n, &write);
 
 	if (r < 0)
 		return r;
 	r = journal_finish(journal, write_through(&write));
-	if (r == 0 && ret_sequence)
-		*ret_sequence = write.sequence;
+	if (r == 0 && ret_first)
+		*ret_first = write.sequence;
 	return r;
+}
+
+int journal_append(struct journal *journal, const void *payload, size_t length, uint64_t *ret_sequence)
+{
+	struct journal_entry entry = {.kind = JOURNAL_DATA, .payload = payload, .length = length};
+
+	return journal_append_entries(journal, &entry, 1, ret_sequence);
 }
 
 void journal_acknowledge(struct journal *journal, uint64_t sequence)
@@ -455,15 +419,9 @@ void journal_acknowledge_all(struct journal *journal)
 
 int journal_flush(struct journal *journal)
 {
-	struct journal_write write;
-	int r;
-
 	if (journal->acknowledged == journal->acknowledged_durably)
 		return 0;
-	r = prepare(journal, NULL, 0, &write);
-	if (r < 0)
-		return r;
-	return journal_finish(journal, write_through(&write));
+	return journal_append_entries(journal, NULL, 0, NULL);
 }
 
 uint64_t journal_acknowledged(const struct journal *journal)
@@ -471,30 +429,7 @@ uint64_t journal_acknowledged(const struct journal *journal)
 	return journal->acknowledged;
 }
 
-int journal_expire(struct journal *journal, int64_t before_utc_ns)
+uint64_t journal_last(const struct journal *journal)
 {
-	size_t expired = 0;
-	int r = 0;
-
-	/* The last segment stays: it holds the sequence. */
-	while (expired + 1 < journal->n_segments) {
-		char name[SEGMENT_NAME_LENGTH + 1];
-		struct stat status;
-
-		if (journal->segments[expired + 1].first > journal->acknowledged + 1)
-			break;
-		segment_name(journal->segments[expired].first, name);
-		if (fstatat(journal->folder_fd, name, &status, 0) < 0 ||
-		    status.st_mtim.tv_sec * NSEC_PER_SEC + status.st_mtim.tv_nsec >= before_utc_ns)
-			break;
-		if (unlinkat(journal->folder_fd, name, 0) < 0) {
-			r = -errno;
-			break;
-		}
-		expired++;
-	}
-	journal->n_segments -= expired;
-	memmove(journal->segments, journal->segments + expired,
-		journal->n_segments * sizeof(*journal->segments));
-	return r;
+	return journal->next_sequence - 1;
 }

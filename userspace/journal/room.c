@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/* Space: segments begin, are given up and expire, within the bound. */
+#include "journal/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+static uint64_t bytes_taken(const struct journal *journal, size_t from)
+{
+	uint64_t bytes = journal->spare_bytes;
+
+	for (size_t i = from; i < journal->list.n; i++)
+		bytes += journal->list.segments[i].size;
+	return bytes;
+}
+
+/* Whether all records of the oldest segment are acknowledged. The last one stays: it holds the sequence. */
+static bool oldest_is_acknowledged(const struct journal *journal)
+{
+	return journal->list.n > 1 && journal->list.segments[1].first <= journal->acknowledged + 1;
+}
+
+static int drop_oldest(struct journal *journal)
+{
+	char name[SEGMENT_NAME_SIZE];
+
+	if (unlinkat(journal->folder_fd, segment_name(journal->list.segments[0].first, name), 0) < 0)
+		return -errno;
+	journal->list.n--;
+	memmove(journal->list.segments, journal->list.segments + 1,
+		journal->list.n * sizeof(*journal->list.segments));
+	return 0;
+}
+
+/* Within the bound and the disk's space; what is acknowledged is given up for it. */
+static int allocate(struct journal *journal, const char *name, size_t size)
+{
+	int r = -ENOSPC;
+
+	while (true) {
+		if (bytes_taken(journal, 0) + size <= journal->max_bytes)
+			r = segment_allocate(journal->folder_fd, name, size);
+		if (r != -ENOSPC || !oldest_is_acknowledged(journal))
+			return r;
+		r = drop_oldest(journal);
+		if (r < 0)
+			return r;
+		r = -ENOSPC;
+	}
+}
+
+void room_find_spare(struct journal *journal)
+{
+	struct stat status;
+
+	if (fstatat(journal->folder_fd, SEGMENT_SPARE, &status, AT_SYMLINK_NOFOLLOW) < 0)
+		return;
+	/* Of another size, or one whose maker was interrupted. */
+	if ((size_t)status.st_size == journal->segment_bytes)
+		journal->spare_bytes = journal->segment_bytes;
+	else
+		unlinkat(journal->folder_fd, SEGMENT_SPARE, 0);
+}
+
+void room_keep_spare(struct journal *journal)
+{
+	if (journal->spare_bytes == 0 && allocate(journal, SEGMENT_SPARE, journal->segment_bytes) == 0)
+		journal->spare_bytes = journal->segment_bytes;
+}
+
+static int name_segment(struct journal *journal, const char *name, size_t size)
+{
+	if (journal->spare_bytes < size)
+		return allocate(journal, name, size);
+	if (renameat(journal->folder_fd, SEGMENT_SPARE, journal->folder_fd, name) < 0)
+		return -errno;
+	journal->spare_bytes = 0;
+	return 0;
+}
+
+static int begin_segment(struct journal *journal, size_t length)
+{
+	struct segment segment = {.first = journal->next_sequence,
+				  .size = length > journal->segment_bytes ? length : journal->segment_bytes};
+	char name[SEGMENT_NAME_SIZE];
+	_cleanup_close_ int fd = -1;
+	int r = name_segment(journal, segment_name(segment.first, name), segment.size);
+
+	if (r < 0)
+		return r;
+	fd = openat(journal->folder_fd, name, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || fsync(journal->folder_fd) < 0)
+		r = -errno;
+	else
+		r = segment_list_add(&journal->list, &segment);
+	if (r < 0) {
+		unlinkat(journal->folder_fd, name, 0);
+		return r;
+	}
+	if (journal->fd >= 0)
+		close(journal->fd);
+	journal->fd = TAKE_FD(fd);
+	return 0;
+}
+
+/* What was allocated behind the last record goes back. */
+static void seal(struct journal *journal, struct segment *segment)
+{
+	if (journal->fd >= 0 && segment->size > segment->bytes &&
+	    ftruncate(journal->fd, (off_t)segment->bytes) == 0)
+		segment->size = segment->bytes;
+}
+
+int room_for(struct journal *journal, size_t length)
+{
+	struct segment *last = last_segment(journal);
+
+	if (last && journal->fd >= 0 && last->bytes + length <= last->size)
+		return 0;
+	if (last && last->bytes == 0 && journal->fd >= 0) {
+		/* Empty, and yet too small: its name is needed for the larger one. */
+		char name[SEGMENT_NAME_SIZE];
+
+		if (unlinkat(journal->folder_fd, segment_name(last->first, name), 0) < 0)
+			return -errno;
+		journal->list.n--;
+		close(TAKE_FD(journal->fd));
+	} else if (last) {
+		seal(journal, last);
+	}
+	return begin_segment(journal, length);
+}
+
+int journal_expire(struct journal *journal, int64_t before_utc_ns)
+{
+	int r = 0;
+
+	while (r == 0 && oldest_is_acknowledged(journal)) {
+		char name[SEGMENT_NAME_SIZE];
+		struct stat status;
+
+		segment_name(journal->list.segments[0].first, name);
+		if (fstatat(journal->folder_fd, name, &status, 0) < 0 ||
+		    status.st_mtim.tv_sec * NSEC_PER_SEC + status.st_mtim.tv_nsec >= before_utc_ns)
+			break;
+		r = drop_oldest(journal);
+	}
+	return r;
+}
+
+bool journal_is_tight(const struct journal *journal)
+{
+	size_t first = 0;
+
+	if (journal->list.n > 0 && journal->spare_bytes == 0)
+		return true;
+	while (first + 1 < journal->list.n &&
+	       journal->list.segments[first + 1].first <= journal->acknowledged + 1)
+		first++;
+	return bytes_taken(journal, first) > journal->max_bytes / 2;
+}

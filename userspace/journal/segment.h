@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The files of a journal's folder. For the journal and its reader only. */
+#ifndef WIRETOLL_JOURNAL_SEGMENT_H
+#define WIRETOLL_JOURNAL_SEGMENT_H
+
+#include "base/base.h"
+
+#define SEGMENT_NAME_SIZE 21 /* sixteen hexadecimal digits, ".wtj" and NUL */
+#define SEGMENT_SPARE     "spare"
+
+struct segment {
+	uint64_t first;    /* sequence of its first record, and its name */
+	size_t bytes;      /* of valid records */
+	size_t size;       /* that the file takes */
+	uint32_t last_crc; /* of its last record; 0: there is none */
+};
+
+struct segment_list {
+	struct segment *segments; /* oldest first */
+	size_t n;
+};
+
+const char *segment_name(uint64_t first, char buffer[static SEGMENT_NAME_SIZE]);
+bool segment_name_parse(const char *name, uint64_t *ret_first);
+
+/* All segments of the folder in order of their names, with first and size set. */
+WT_MUST_CHECK int segment_list_read(int folder_fd, struct segment_list *ret_list);
+WT_MUST_CHECK int segment_list_add(struct segment_list *list, const struct segment *segment);
+
+struct mapping {
+	const char *data;
+	size_t size;
+};
+
+WT_MUST_CHECK int segment_map(int folder_fd, const char *name, struct mapping *ret_mapping);
+void mapping_close(struct mapping *mapping);
+
+/* Makes a file of that size, its space allocated. Leaves nothing behind on failure; returns -ENOSPC and
+ * others.
+ */
+WT_MUST_CHECK int segment_allocate(int folder_fd, const char *name, size_t size);
+
+#endif
