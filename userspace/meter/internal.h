@@ -6,8 +6,6 @@
 #include "meter/meter.h"
 #include "meter/attribution.h"
 
-#include <bpf/bpf.h>
-
 struct ring_buffer;
 
 /* Newer than Debian 12's headers. */
