@@ -8,6 +8,8 @@ SHELL := /bin/bash
 PREFIX     ?= /usr/local
 DESTDIR    ?=
 BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+DOCDIR     ?= $(PREFIX)/share/doc/wiretoll
 SANITIZE   ?= 0
 V          ?= 0
 FULL       ?= 0
@@ -248,9 +250,22 @@ check-headers: $(GENERATED) ## every header compiles alone
 			-Wno-pragma-once-outside-header || { echo "$$header does not compile alone"; exit 1; }; \
 	done
 
-install: all ## copy the programs to DESTDIR/PREFIX/bin
-	install -d $(DESTDIR)$(BINDIR)
+# Units name the folders that they were installed to. The gateway's sysctls are applied by the agent's unit, not at boot:
+# a control plane is no router.
+UNITS      := $(notdir $(wildcard dist/systemd/*))
+install: all ## copy programs, systemd's units and documents to DESTDIR/PREFIX
+	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/wiretoll $(foreach d,systemd/system sysusers.d tmpfiles.d,$(LIBDIR)/$d) $(DOCDIR)/operate)
 	install -m 0755 $(PROGRAMS) $(DESTDIR)$(BINDIR)/
+	for unit in $(UNITS); do \
+		sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@DOCDIR@|$(DOCDIR)|g' \
+			"dist/systemd/$$unit" > "$(DESTDIR)$(LIBDIR)/systemd/system/$$unit"; \
+	done
+	install -m 0755 dist/backoff $(DESTDIR)$(LIBDIR)/wiretoll/
+	install -m 0644 dist/gateway.conf $(DESTDIR)$(LIBDIR)/wiretoll/
+	install -m 0644 dist/sysusers.d/wiretoll.conf $(DESTDIR)$(LIBDIR)/sysusers.d/
+	install -m 0644 dist/tmpfiles.d/wiretoll.conf $(DESTDIR)$(LIBDIR)/tmpfiles.d/
+	install -m 0644 docs/meter.md $(DESTDIR)$(DOCDIR)/
+	install -m 0644 docs/operate/*.md $(DESTDIR)$(DOCDIR)/operate/
 
 clean: ## remove build/
 	rm -rf build

@@ -4,6 +4,7 @@
 #include "background.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "certificate.h"
 #include "http.h"
 #include "store/migrate.h"
@@ -87,8 +88,10 @@ static int load_secrets(struct server *server, const char *folder)
 
 static void wait_for_signal(const sigset_t *signals)
 {
-	int number;
+	int number, r = notify_manager("READY=1");
 
+	if (r < 0)
+		log_warning("could not tell the service manager: %s", strerror(-r));
 	while (sigwait(signals, &number) != 0)
 		;
 	log_info("stopping");

@@ -12,7 +12,7 @@ packages=(
 	# running: the gateway and the control plane
 	wireguard-go wireguard-tools nftables iproute2 procps util-linux postgresql postgresql-contrib
 	# tests and the demo
-	libcmocka-dev libasan8 libubsan1 libclang-rt-14-dev python3 python3-pytest python3-psycopg2 iputils-ping openssl spin conntrack
+	libcmocka-dev libasan8 libubsan1 libclang-rt-14-dev python3 python3-pytest python3-psycopg2 iputils-ping openssl spin conntrack systemd
 	# the virtual machine, whose kernel is downloaded and not installed
 	qemu-system-x86 busybox-static kmod cpio zstd dash ethtool
 )

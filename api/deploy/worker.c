@@ -2,6 +2,7 @@
 #include "deploy/worker.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "deploy/bootstrap.h"
 #include "deploy/supervisor.h"
 #include "deploy/task.h"
@@ -523,6 +524,8 @@ int worker_run(const struct deploy_driver *driver, struct worker_options *option
 		snprintf(name, sizeof(name), "%s/%d/%lld", machine, (int)getpid(), (long long)clock_utc_ns());
 		r = queue_new(options->database_file, name, &worker.queue);
 	}
+	if (r == 0)
+		r = notify_manager("READY=1");
 	while (r == 0 && !worker.stopping)
 		turn(&worker);
 	if (r == 0)

@@ -35,7 +35,7 @@ static const char *const needed[] = {
 	"accept4", "bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvfrom",
 	"recvmmsg", "recvmsg", "sendmmsg", "sendmsg", "sendto", "setsockopt", "shutdown", "socketpair",
 	/* memory; mmap() and mprotect() below */
-	"brk", "madvise", "mincore", "mremap", "msync", "munmap",
+	"brk", "madvise", "mremap", "msync", "munmap",
 	/* processes, threads and signals; clone() below */
 	"arch_prctl", "execve", "exit", "exit_group", "futex", "get_robust_list", "getegid", "geteuid",
 	"getgid", "getpgrp", "getpid", "getppid", "getresgid", "getresuid", "getrlimit", "gettid", "getuid",

@@ -16,6 +16,7 @@
 #include "agent/privileges.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/notify.h"
 
 #define DEVICE_POLL_NS (20 * 1000000LL)
 /* Polls after which the log says what is waited for: 2 s. */
@@ -176,6 +177,14 @@ static int open_network(struct agent *agent)
 	return r < 0 ? fail("open netlink", r) : 0;
 }
 
+static void tell_manager(void)
+{
+	int r = notify_manager("READY=1");
+
+	if (r < 0)
+		log_warning("could not tell the service manager: %s", strerror(-r));
+}
+
 static int close_firewall(struct agent *agent)
 {
 	char error[256] = "";
@@ -277,6 +286,7 @@ int run_agent(const char *base, const char *bpf_folder, int64_t settle_seconds)
 			begin_device(&agent);
 		else
 			enroll_begin(&agent, begin_device);
+		tell_manager();
 		r = loop_run(agent.loop);
 		if (r < 0)
 			fail("wait for events", r);
