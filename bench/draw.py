@@ -106,8 +106,8 @@ def bars(title, rows, across, left):
 
 
 def draw_forward(series, peers):
-    labels = {"nothing": "nothing attached", "empty": "empty program", "meter": "meter, one hook",
-              "empty-both": "empty programs, both hooks", "meter-both": "meter, both hooks",
+    labels = {"nothing": "nothing attached", "hook/without": "empty program", "hook/meter": "meter, one hook",
+              "hooks/without": "empty programs, both hooks", "hooks/meter": "meter, both hooks",
               "naive": "trie + per-CPU hash", "nft-set": "nft set with counters", "nft-rules": "nft, one rule a peer"}
     rows = [(label, statistics.median(series[f"forward/{peers}/{name}"])) for name, label in labels.items()
             if f"forward/{peers}/{name}" in series]

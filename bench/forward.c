@@ -22,20 +22,25 @@
 #include <unistd.h>
 
 #define ETHERNET   14
-#define FEW        8192 /* packets, where each takes microseconds */
+#define TURN       8192 /* packets that are timed at once */
+#define MOST_WARM  16384
 #define MOST_RULES 1000
 #define RING       1024 /* packets that the TUN may hold before it drops */
+#define COMPARED   4    /* turns of a block: A B B A */
+#define BLOCKS     8    /* for each round of the rest */
 
-enum variant { NOTHING, EMPTY, EMPTY_BOTH, METER, METER_BOTH, NAIVE, SET, RULES, VARIANTS };
+enum variant { NOTHING, EMPTY, METER, NAIVE, SET, RULES, EMPTY_BOTH, METER_BOTH, VARIANTS };
 
-static const char *const names[VARIANTS] = {"nothing",    "empty", "empty-both", "meter",
-					    "meter-both", "naive", "nft-set",    "nft-rules"};
+#define ATTACHED (RULES + 1) /* variants that are attached anew for each turn */
+
+static const char *const names[ATTACHED] = {"nothing", "empty", "meter", "naive", "nft-set", "nft-rules"};
 
 struct road {
 	struct driver_bpf *driver;
 	int ingress[VARIANTS], egress[VARIANTS]; /* programs; 0: none */
+	uint64_t walked[VARIANTS];               /* packets, each to the next of the addresses */
 	uint8_t frame[ETHERNET + RIG_PACKET];
-	uint64_t sent;
+	uint32_t warm; /* packets that bring a program's memory into the caches before a turn */
 };
 
 static int make_tun(const char *name)
@@ -105,41 +110,123 @@ static void make_tables(const struct bench_peers *peers)
 		fail("nft does not take the tables");
 }
 
-static double send_frames(struct road *road, uint32_t packets)
+/* Sends packets to the variant's next addresses; returns nanoseconds a packet. */
+static double walk(struct road *road, enum variant variant, uint32_t packets)
 {
 	struct xdp_md context = {.data_end = sizeof(road->frame), .ingress_ifindex = if_nametoindex("in")};
 	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = road->frame, .data_size_in = sizeof(road->frame),
 		    .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = (int)packets,
 		    .flags = BPF_F_TEST_XDP_LIVE_FRAMES, .batch_size = 64);
-	double begun = thread_time();
-	int r = bpf_prog_test_run_opts(bpf_program__fd(road->driver->progs.live4), &run);
+	double begun;
+	int r;
 
+	road->driver->bss->cursors[0].next = road->walked[variant];
+	begun = thread_time();
+	r = bpf_prog_test_run_opts(bpf_program__fd(road->driver->progs.live4), &run);
 	if (r < 0)
 		fail("live frames are not sent: %s", strerror(-r));
-	road->sent += packets;
+	road->walked[variant] += packets;
 	return (thread_time() - begun) / packets;
 }
 
-static double sample(struct road *road, enum variant variant)
+static double turn(struct road *road, enum variant variant)
 {
-	int ingress = -1, egress = -1;
+	walk(road, variant, road->warm);
+	return walk(road, variant, TURN);
+}
+
+/* Walks the variant's addresses to their end, so that what each peer must have been counted is known. */
+static void finish(struct road *road, enum variant variant)
+{
+	uint32_t rest = (uint32_t)(-road->walked[variant] % BENCH_KEYS);
+
+	if (rest > 0)
+		walk(road, variant, rest);
+}
+
+static double turn_attached(struct road *road, enum variant variant, bool last)
+{
+	_cleanup_close_ int egress = -1;
 	double value;
 
 	if (variant == SET || variant == RULES)
 		shell("nft 'add chain ip bench counting { type filter hook forward priority 0; }; "
 		      "add rule ip bench counting jump %s'",
 		      variant == SET ? "by_set" : "by_rule");
-	if (road->ingress[variant])
-		ingress = rig_attach(road->ingress[variant], "in", TCX_INGRESS);
 	if (road->egress[variant])
 		egress = rig_attach(road->egress[variant], "out", TCX_EGRESS);
-	send_frames(road, FEW); /* warms up what has just been attached */
-	value = send_frames(road, variant == RULES ? FEW : BENCH_KEYS - FEW);
-	cleanup_close(&ingress);
-	cleanup_close(&egress);
+	value = turn(road, variant);
+	if (last)
+		finish(road, variant);
 	if (variant == SET || variant == RULES)
 		shell("nft 'flush chain ip bench counting; delete chain ip bench counting'");
 	return value;
+}
+
+/* Against nothing attached, and beside nftables: attached and removed for each turn. */
+static void measure_attached(struct road *road, const struct bench_peers *peers, uint32_t rounds)
+{
+	struct series series[ATTACHED] = {0};
+
+	for (uint32_t round = 0; round <= rounds; round++)
+		for (uint32_t i = 0; i < ATTACHED; i++) {
+			uint32_t v = in_turn(round, i, ATTACHED);
+			double value;
+
+			if (v == RULES && peers->count > MOST_RULES)
+				continue;
+			value = turn_attached(road, v, round == rounds);
+			if (round > 0)
+				series_add(&series[v], value);
+		}
+	for (enum variant v = 0; v < ATTACHED; v++)
+		if (series[v].count)
+			series_print(&series[v], "ns", "forward/%u/%s", peers->count, names[v]);
+}
+
+/* A program that takes another's place does so without a pause for the hook. */
+static void put(int *link, int program, const char *interface, unsigned hook)
+{
+	int r = 0;
+
+	if (program == 0)
+		cleanup_close(link), *link = -1;
+	else if (*link < 0)
+		*link = rig_attach(program, interface, hook);
+	else
+		r = bpf_link_update(*link, program, NULL);
+	if (r < 0)
+		fail("the program on a hook is not exchanged: %s", strerror(-r));
+}
+
+/* Two variants in blocks A B B A of short turns, so that a block is over before the machine's speed has
+ * changed. */
+static void measure_pair(struct road *road, const char *name, enum variant a, enum variant b,
+			 const struct bench_peers *peers, uint32_t blocks)
+{
+	_cleanup_close_ int egress = -1;
+	_cleanup_close_ int ingress = -1;
+	struct series series[2] = {0};
+
+	for (uint32_t block = 0; block <= blocks; block++) {
+		double sums[2] = {0};
+
+		for (uint32_t i = 0; i < COMPARED; i++) {
+			bool second = (i == 1 || i == 2) != (block & 1);
+			enum variant v = second ? b : a;
+
+			put(&egress, road->egress[v], "out", TCX_EGRESS);
+			put(&ingress, road->ingress[v], "in", TCX_INGRESS);
+			sums[second] += turn(road, v);
+			if (block == blocks)
+				finish(road, v);
+		}
+		for (int i = 0; i < 2 && block > 0; i++)
+			series_add(&series[i], sums[i] / (COMPARED / 2));
+	}
+	for (int i = 0; i < 2; i++)
+		series_print(&series[i], "ns", "forward/%u/%s/%s", peers->count, name,
+			     i ? "meter" : "without");
 }
 
 /* What left through the TUN, by its own count: it drops what nobody reads. */
@@ -155,42 +242,24 @@ static uint64_t left(void)
 }
 
 static void check(const struct road *road, const struct bench_peers *peers, const struct meter *out,
-		  const struct meter *in, uint64_t runs)
+		  const struct meter *in)
 {
-	uint64_t uploads = 0;
+	uint64_t uploads = 0, sent = 0;
 
-	if (left() > road->sent || left() + RING < road->sent)
-		fail("%llu packets sent, %llu forwarded", (unsigned long long)road->sent,
+	for (enum variant v = 0; v < VARIANTS; v++)
+		sent += road->walked[v];
+	if (left() > sent || left() + RING < sent)
+		fail("%llu packets sent, %llu forwarded", (unsigned long long)sent,
 		     (unsigned long long)left());
-	peers_check(peers, out, 2 * runs, RIG_PACKET);
+	peers_check(peers, out, (road->walked[METER] + road->walked[METER_BOTH]) / BENCH_KEYS, RIG_PACKET);
 	for (uint32_t slot = 1; slot <= peers->count; slot++) {
 		struct meter_totals totals;
 
 		meter_read(in, slot, &totals);
 		uploads += totals.upload_packets;
 	}
-	if (uploads != runs * BENCH_KEYS)
+	if (uploads != road->walked[METER_BOTH])
 		fail("%llu uploads counted", (unsigned long long)uploads);
-}
-
-static void measure(struct road *road, const struct bench_peers *peers, uint32_t rounds)
-{
-	struct series series[VARIANTS] = {0};
-
-	for (uint32_t round = 0; round <= rounds; round++)
-		for (uint32_t i = 0; i < VARIANTS; i++) {
-			uint32_t v = in_turn(round, i, VARIANTS);
-			double value;
-
-			if (v == RULES && peers->count > MOST_RULES)
-				continue;
-			value = sample(road, v);
-			if (round > 0)
-				series_add(&series[v], value);
-		}
-	for (enum variant v = 0; v < VARIANTS; v++)
-		if (series[v].count)
-			series_print(&series[v], "ns", "forward/%u/%s", peers->count, names[v]);
 }
 
 void bench_forward(const struct bench_options *options)
@@ -213,8 +282,12 @@ void bench_forward(const struct bench_options *options)
 	road.egress[METER] = road.egress[METER_BOTH] = rig_attached("idle-out", TCX_EGRESS);
 	road.ingress[METER_BOTH] = rig_attached("idle-in", TCX_INGRESS);
 	road.egress[NAIVE] = bpf_program__fd(naive->progs.naive);
-	measure(&road, &peers, options->rounds);
-	check(&road, &peers, out, in, options->rounds + 1ULL);
+	road.warm = 2 * peers.count > MOST_WARM ? MOST_WARM : 2048 + 2 * peers.count;
+	measure_pair(&road, "hook", EMPTY, METER, &peers, options->rounds * BLOCKS);
+	measure_pair(&road, "hooks", EMPTY_BOTH, METER_BOTH, &peers, options->rounds * BLOCKS);
+	measure_pair(&road, "alone", NOTHING, METER, &peers, options->rounds * BLOCKS);
+	measure_attached(&road, &peers, options->rounds);
+	check(&road, &peers, out, in);
 	rig_remove(out);
 	rig_remove(in);
 	naive_bpf__destroy(naive);

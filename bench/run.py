@@ -2,14 +2,17 @@
 """Runs every part of the benchmark, makes ratios of its samples, and writes them with their targets.
 
 The parts measure what they compare in turns (A B C, C B A, …), so a round's samples belong together: ratios and
-differences are made round by round, and what is shown is their median and the distance between their quartiles. A
-target that is missed is a result; a count that is wrong ends the part, and this program, with an error.
+differences are made round by round, and what is shown is their median and the distance between their quartiles. Where
+a round is a block of a few milliseconds (A B B A), the quartiles are those of the medians of GROUP blocks. An interval
+that holds the median in 95 of 100 resamplings says whether a target can be told from the noise. A target that is
+missed is a result; a count that is wrong ends the part, and this program, with an error.
 """
 
 import argparse
 import json
 import os
 import platform
+import random
 import re
 import statistics
 import subprocess
@@ -26,39 +29,54 @@ LIMITS = (10**6, 10**7, 10**8, 10**9)
 SHAPES = (("v4", "dense"), ("v6", "dense"), ("v4", "scattered"), ("v6", "scattered"))
 NOTE = "<!-- written by make bench UPDATE_DOCS=1 -->"
 TIMEOUT = 900
+GROUP = 16
+RESAMPLINGS = 1000
 
 
-def plan(quick):
-    """The command lines of all parts."""
-    steps = []
+def cost_steps(quick):
     for family, shape in SHAPES:
         for peers in SIZES:
             if quick and shape == "scattered" and peers not in (1000, 10000):
                 continue
             rounds = (2 if peers == 100000 else 5) if quick else 9 if peers == 100000 else 21
-            steps.append(["cost", "--family", family[1], "--peers", peers, "--rounds", rounds]
-                         + (["--scattered"] if shape == "scattered" else []))
-    steps.append(["contend", "--rounds", 5 if quick else 21])
+            yield (["cost", "--family", family[1], "--peers", peers, "--rounds", rounds]
+                   + (["--scattered"] if shape == "scattered" else []))
+
+
+def forward_steps(quick):
     for peers in (1000, 10000) if quick else SIZES:
-        rounds = 3 if quick else 21 if peers in (1000, 10000) else 7
-        steps.append(["forward", "--peers", peers, "--rounds", rounds])
+        yield ["forward", "--peers", peers, "--rounds", 6 if quick else 20 if peers in (1000, 10000) else 6]
+
+
+def scrape_steps(quick):
     for peers in (10000, 100000):
-        steps.append(["scrape", "--peers", peers, "--rounds", 5 if quick else 11])
-    steps.append(["credit", "--rounds", 3 if quick else 10])
-    steps.append(["tunnel", "--rounds", 8 if quick else 30, "--milliseconds", 300 if quick else 500])
-    return steps
+        yield ["scrape", "--peers", peers, "--rounds", 5 if quick else 11]
 
 
-def measure(program, quick):
-    """Name of a series -> its samples, of all parts."""
+def steps(quick):
+    """Name of a part -> its command lines. A word that ends in .py is a program of its own, in this folder."""
+    return {
+        "cost": list(cost_steps(quick)),
+        "contend": [["contend", "--rounds", 5 if quick else 21]],
+        "forward": list(forward_steps(quick)),
+        "scrape": list(scrape_steps(quick)),
+        "tunnel": [["tunnel", "--rounds", 48 if quick else 160, "--milliseconds", 40]],
+        "credit": [["credit", "--rounds", 3 if quick else 10]],
+        "agent": [["agent.py", "--windows", 1 if quick else 6, "--changes", 40 if quick else 200]],
+    }
+
+
+def measure(program, parts, quick):
+    """Name of a series -> its samples, of the parts."""
     series = {}
-    for step in plan(quick):
-        command = [str(word) for word in step]
+    for step in (step for part, lines in steps(quick).items() if part in parts for step in lines):
+        words = [str(word) for word in step]
+        command = [sys.executable, HERE / words[0], *words[1:]] if words[0].endswith(".py") else [program, *words]
         begun = time.monotonic()
-        done = subprocess.run([ENVELOPE, program, *command], stdout=subprocess.PIPE, text=True, timeout=TIMEOUT)
+        done = subprocess.run([ENVELOPE, *command], stdout=subprocess.PIPE, text=True, timeout=TIMEOUT)
         if done.returncode != 0:
-            sys.exit(f"bench: {' '.join(command)}: status {done.returncode}")
-        print(f"  {' '.join(command)}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+            sys.exit(f"bench: {' '.join(words)}: status {done.returncode}")
+        print(f"  {' '.join(words)}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
         for line in done.stdout.splitlines():
             record = json.loads(line)
             series[record["series"]] = record["values"]
@@ -75,6 +93,31 @@ def quartiles_apart(values):
 def each(function, *samples):
     """Round by round; all parts of one comparison have as many."""
     return [function(*values) for values in zip(*samples)]
+
+
+def of_groups(blocks):
+    """The medians of groups of blocks that came one after another."""
+    groups = [blocks[i:i + GROUP] for i in range(0, len(blocks) - GROUP + 1, GROUP)] or [blocks]
+    return [statistics.median(group) for group in groups]
+
+
+def interval(values):
+    """Between which the median lies in 95 of 100 resamplings; None for too few samples."""
+    if len(values) < 5:
+        return None
+    chance = random.Random(1)
+    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLINGS))
+    return [round(medians[RESAMPLINGS * 25 // 1000], 4), round(medians[RESAMPLINGS * 975 // 1000 - 1], 4)]
+
+
+def noise(unit, spread, between, bound):
+    """In words, why a result proves nothing, or None. A ratio's bound near one stands for its distance from one."""
+    size = abs(bound - 1) if unit == "ratio" and 0.5 < bound < 2 else abs(bound)
+    if spread > size > 0:
+        return "the spread exceeds the target"
+    if between and between[0] < bound < between[1]:
+        return "within the noise"
+    return None
 
 
 def thousands(number):
@@ -98,21 +141,26 @@ class Results:
     def has(self, *parts):
         return "/".join(map(str, parts)) in self.series
 
-    def add(self, name, unit, values, baseline=None, target=None):
+    def add(self, name, unit, values, baseline=None, target=None, blocks=False):
         """target: ("<=" or ">=" or "<" or "==", number), or None for what is only shown. baseline: samples."""
         median = statistics.median(values)
-        met = None
+        spread = quartiles_apart(of_groups(values) if blocks else values)
+        between = interval(values)
+        met = doubt = None
         if target:
             sign, bound = target
             met = {"<=": median <= bound, ">=": median >= bound, "<": median < bound, "==": median == bound}[sign]
+            doubt = noise(unit, spread, between, bound)
         self.rows.append({
             "name": name,
             "unit": unit,
             "median": round(median, 4),
-            "spread": round(quartiles_apart(values), 4),
+            "spread": round(spread, 4),
+            "interval": between,
             "baseline": None if baseline is None else round(statistics.median(baseline), 4),
             "target": f"{target[0]} {target[1]:g}" if target else None,
             "met": met,
+            "doubt": doubt,
         })
 
     def added(self, *place):
@@ -198,25 +246,25 @@ def forwarding(results):
     for peers in SIZES:
         if not results.has("forward", peers, "nothing"):
             continue
-        sample = {name: results.of("forward", peers, name)
-                  for name in ("nothing", "empty", "empty-both", "meter", "meter-both", "naive", "nft-set")}
         one, both, nft = bounds.get(peers, (None, None, None))
         label = f"forwarding, {some(peers)}: "
-        results.add(label + "time added to an empty program, one hook", "%",
-                    each(percent, sample["meter"], sample["empty"]), sample["empty"], ("<=", one) if one else None)
-        results.add(label + "time added to empty programs, both hooks", "%",
-                    each(percent, sample["meter-both"], sample["empty-both"]), sample["empty-both"],
-                    ("<=", both) if both else None)
-        results.add(label + "time added to nothing attached, one hook", "%",
-                    each(percent, sample["meter"], sample["nothing"]), sample["nothing"])
-        nft_added = each(lambda a, b: a - b, sample["nft-set"], sample["nothing"])
+        for hooks, words, bound in (("hook", "an empty program, one hook", one),
+                                    ("hooks", "empty programs, both hooks", both)):
+            empty = results.of("forward", peers, hooks, "without")
+            results.add(label + "time added to " + words, "%",
+                        each(percent, results.of("forward", peers, hooks, "meter"), empty), empty,
+                        ("<=", bound) if bound else None, blocks=True)
+        alone, meter = results.of("forward", peers, "alone", "without"), results.of("forward", peers, "alone", "meter")
+        results.add(label + "time added to nothing attached, one hook", "%", each(percent, meter, alone), alone,
+                    blocks=True)
+        ours = statistics.median(each(lambda a, b: a - b, meter, alone))
+        nothing, nft_set = results.of("forward", peers, "nothing"), results.of("forward", peers, "nft-set")
+        nft_added = each(lambda a, b: a - b, nft_set, nothing)
         results.add(label + "nft set with counters' added ÷ ours", "ratio",
-                    [statistics.median(nft_added)
-                     / max(statistics.median(sample["meter"]) - statistics.median(sample["nothing"]), 1)],
-                    nft_added, (">=", nft) if nft else None)
+                    [added / max(ours, 1) for added in nft_added], nft_added, (">=", nft) if nft else None)
         if results.has("forward", peers, "nft-rules"):
             results.add(label + "one nft rule a peer, whole time ÷ nothing attached", "ratio",
-                        each(quotient, results.of("forward", peers, "nft-rules"), sample["nothing"]), sample["nothing"])
+                        each(quotient, results.of("forward", peers, "nft-rules"), nothing), nothing)
 
 
 def scraping(results):
@@ -236,9 +284,13 @@ def scraping(results):
 
 def tunnel(results):
     for protocol, label in (("tcp", "TCP"), ("udp", "UDP in packets of 100 bytes")):
-        plain = results.of("tunnel", protocol, "plain")
-        results.add(f"tunnel, {label}: throughput with the meter ÷ without", "ratio",
-                    each(quotient, results.of("tunnel", protocol, "metered"), plain), plain, (">=", 0.99))
+        plain = results.of("tunnel", protocol, "plain", "spent")
+        results.add(f"tunnel, {label}: throughput of a second of CPU time with the meter ÷ without", "ratio",
+                    each(lambda without, metered: without / metered, plain,
+                         results.of("tunnel", protocol, "metered", "spent")), plain, (">=", 0.99), blocks=True)
+        plain = results.of("tunnel", protocol, "plain", "rate")
+        results.add(f"tunnel, {label}: throughput of a second of the clock with the meter ÷ without", "ratio",
+                    each(quotient, results.of("tunnel", protocol, "metered", "rate"), plain), plain, blocks=True)
     total = results.of("accuracy", "total")
     results.add("accuracy, TCP with GSO: meter − interface", "bytes", results.of("accuracy", "bytes"), total, ("==", 0))
     results.add("accuracy, TCP with GSO: meter − interface", "packets", results.of("accuracy", "packets"), None,
@@ -252,10 +304,39 @@ def credit(results):
     results.add("limits, two cores: bytes admitted beyond one", "bytes", [0], None, ("==", 0))
 
 
-def judge(series):
+def agent(results):
+    results.add("agent, 1,000 active peers, a sample a second, a report in ten: CPU time of one core", "%",
+                results.of("agent/cpu"), None, ("<", 0.2))
+    results.add("agent, 1,000 active peers: anonymous memory (baseline: all that is resident)", "bytes",
+                results.of("agent/anonymous"), results.of("agent/resident"), ("<", 6 << 20))
+    results.add("peer change among 1,000: answered to the agent → reported as in force, 99 of 100 within (baseline: median)",
+                "ms", results.of("change/slowest"), results.of("change/milliseconds"), ("<", 100))
+    results.add("peer change among 1,000: another peer's packets lost (baseline: sent)", "packets",
+                results.of("change/lost"), results.of("change/sent"), ("==", 0))
+    few, many = (results.of("messages", peers, "count") for peers in (1000, 4000))
+    results.add("peer change among 4,000: requests to WireGuard ÷ among 1,000 (baseline: requests)", "ratio",
+                each(quotient, many, few), many, ("<=", 1))
+    few, many = (results.of("messages", peers, "bytes") for peers in (1000, 4000))
+    results.add("peer change among 4,000: bytes to WireGuard ÷ among 1,000 (baseline: bytes)", "ratio",
+                each(quotient, many, few), many, ("<=", 1))
+
+
+JUDGES = {
+    "cost": (program_cost, against_naive, scattered_cost, quota),
+    "contend": (contention,),
+    "forward": (forwarding,),
+    "scrape": (scraping,),
+    "tunnel": (tunnel,),
+    "credit": (credit,),
+    "agent": (agent,),
+}
+
+
+def judge(series, parts):
     results = Results(series)
-    for part in (program_cost, against_naive, scattered_cost, quota, contention, forwarding, scraping, tunnel, credit):
-        part(results)
+    for part in parts:
+        for rows in JUDGES[part]:
+            rows(results)
     return results.rows
 
 
@@ -275,7 +356,7 @@ def shown(number):
 def table(rows):
     lines = ["| what | median | spread | baseline | target | met |", "| --- | ---: | ---: | ---: | --- | --- |"]
     for row in rows:
-        met = {True: "yes", False: "**no**", None: ""}[row["met"]]
+        met = {True: "yes", False: "**no**", None: ""}[row["met"]] + (f", but {row['doubt']}" if row["doubt"] else "")
         target = (row["target"] or "").replace("<=", "≤").replace(">=", "≥").replace("==", "=")
         unit = "" if row["unit"] == "ratio" else " " + row["unit"]
         lines.append(f"| {row['name']} | {shown(row['median'])}{unit} | {shown(row['spread'])} "
@@ -285,7 +366,8 @@ def table(rows):
 
 def summary(rows):
     held = [row["met"] for row in rows if row["met"] is not None]
-    return f"{sum(held)} of {len(held)} targets met"
+    doubtful = sum(row["doubt"] is not None for row in rows)
+    return f"{sum(held)} of {len(held)} targets met" + (f"; {doubtful} results are doubtful for noise" if doubtful else "")
 
 
 def write_docs(folder, report):
@@ -305,14 +387,16 @@ def main():
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--docs", type=Path, help="also write pictures into this folder and the table beside it")
+    parser.add_argument("--parts", nargs="*", choices=JUDGES, help="only these")
     arguments = parser.parse_args()
+    parts = [part for part in JUDGES if part in (arguments.parts or JUDGES)]
     if os.geteuid() != 0:
         sys.exit("make bench: needs root, for BPF and network namespaces: run 'sudo make bench'")
     where = machine()
-    series = measure(arguments.program.resolve(), arguments.quick)
-    report = {"results": judge(series), "machine": where, "series": series}
+    series = measure(arguments.program.resolve(), parts, arguments.quick)
+    report = {"results": judge(series, parts), "machine": where, "series": series}
     arguments.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    if arguments.docs:
+    if arguments.docs and len(parts) == len(JUDGES):
         write_docs(arguments.docs, report)
     print(table(report["results"]))
     print(summary(report["results"]))

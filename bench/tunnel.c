@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * A real tunnel between two wireguard-go, with and without the meter on the sender's interface; and whether
- * the meter counts what the interface itself counts after segmentation.
+ * A real tunnel between two wireguard-go, with and without the meter on the sender's interface: the CPU time
+ * that all who take part spend for what arrives. And whether the meter counts what the interface itself
+ * counts after segmentation.
  */
 #include "bench.h"
 
@@ -21,15 +22,23 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-#define GATEWAY  "bench-a"
-#define CLIENT   "10.64.0.1" /* the address that peers_make() gives to the first peer */
-#define PORT     5001
-#define SMALL    72 /* bytes of the UDP payload: packets of 100 */
-#define BURST    64
-#define SETTLE   100000 /* microseconds until a change shows in the throughput */
-#define QUIET_US 20000
+#define GATEWAY    "bench-a"
+#define CLIENT     "10.64.0.1" /* the address that peers_make() gives to the first peer */
+#define PORT       5001
+#define SMALL      72 /* bytes of the UDP payload: packets of 100 */
+#define BURST      32
+#define WINDOW     256 /* packets that may be on their way, so that no queue overflows */
+#define PAUSE_US   50
+#define PATIENCE   200    /* pauses without an arrival, after which packets are taken for lost */
+#define COMPARED   4      /* samples of a block: A B B A */
+#define SETTLE     100000 /* microseconds until a connection is at its speed */
+#define BETWEEN    5000   /* microseconds from one variant to the next */
+#define DAEMONS    2
+#define MOST_TURNS 100
+#define QUIET_US   20000
 
 enum protocol { TCP, UDP, PROTOCOLS };
 
@@ -40,6 +49,7 @@ struct tunnel {
 	int ingress, egress;       /* programs */
 	_Atomic uint64_t *arrived; /* bytes of TCP or packets of UDP; by the receiver, in another process */
 	_Atomic bool stop;
+	pid_t daemons[DAEMONS], receiver;
 };
 
 static void make_network(void)
@@ -62,6 +72,18 @@ static void make_network(void)
 	      "ip route add " CLIENT "/32 dev " GATEWAY " && ip -n client addr add " CLIENT
 	      "/32 dev bench-b && "
 	      "ip -n client link set bench-b up && ip -n client route add 10.64.1.0/24 dev bench-b");
+}
+
+static void find_daemons(struct tunnel *tunnel)
+{
+	FILE *file = popen("pgrep -x wireguard-go", "r");
+
+	if (!file)
+		fail("cannot look for wireguard-go");
+	for (int i = 0; i < DAEMONS; i++)
+		if (fscanf(file, "%d", &tunnel->daemons[i]) != 1)
+			fail("%d processes of wireguard-go run, not %d", i, DAEMONS);
+	pclose(file);
 }
 
 static struct sockaddr_in client_address(void)
@@ -142,12 +164,25 @@ static void *send_packets(void *data)
 	struct sender *sender = data;
 	struct iovec vector = {.iov_base = payload, .iov_len = sizeof(payload)};
 	struct mmsghdr messages[BURST] = {0};
+	uint64_t before = atomic_load(sender->tunnel->arrived), sent = 0, pauses = 0;
 
 	for (int i = 0; i < BURST; i++)
 		messages[i].msg_hdr = (struct msghdr){.msg_iov = &vector, .msg_iovlen = 1};
-	/* What the device cannot take is dropped there: the receiver's count is the measure. */
-	while (!atomic_load(&sender->tunnel->stop))
-		(void)!sendmmsg(sender->fd, messages, BURST, 0);
+	while (!atomic_load(&sender->tunnel->stop)) {
+		uint64_t on_their_way = sent - (atomic_load(sender->tunnel->arrived) - before);
+
+		if (on_their_way + BURST <= WINDOW) {
+			int r = sendmmsg(sender->fd, messages, BURST, 0);
+
+			sent += r > 0 ? (uint64_t)r : 0;
+			pauses = 0;
+		} else if (++pauses < PATIENCE) {
+			usleep(PAUSE_US);
+		} else {
+			before = atomic_load(sender->tunnel->arrived);
+			sent = pauses = 0;
+		}
+	}
 	return NULL;
 }
 
@@ -174,47 +209,81 @@ static void stop_sender(struct sender *sender)
 	close(sender->fd);
 }
 
-/* Bytes or packets a second that arrive. */
-static double sample(struct tunnel *tunnel, bool metered, uint32_t milliseconds)
+static double process_time(pid_t pid)
 {
-	int ingress = -1, egress = -1;
-	uint64_t before;
-	double begun, value;
+	struct timespec now;
+	clockid_t clock;
+
+	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &now))
+		fail("cannot read the CPU time of process %d", (int)pid);
+	return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+}
+
+/* Of all processes that a packet meets; what the kernel does for it, it does in their time. */
+static double spent(const struct tunnel *tunnel)
+{
+	double sum = process_time(getpid()) + process_time(tunnel->receiver);
+
+	for (int i = 0; i < DAEMONS; i++)
+		sum += process_time(tunnel->daemons[i]);
+	return sum;
+}
+
+struct sample {
+	double time, spent, arrived;
+};
+
+static void take_sample(struct tunnel *tunnel, bool metered, uint32_t milliseconds, struct sample *sum)
+{
+	_cleanup_close_ int ingress = -1;
+	_cleanup_close_ int egress = -1;
+	struct sample begun;
 
 	if (metered) {
 		ingress = rig_attach(tunnel->ingress, GATEWAY, TCX_INGRESS);
 		egress = rig_attach(tunnel->egress, GATEWAY, TCX_EGRESS);
 	}
-	usleep(SETTLE);
-	begun = wall_time();
-	before = atomic_load(tunnel->arrived);
-	usleep(milliseconds * 1000);
-	value = (double)(atomic_load(tunnel->arrived) - before) * 1e9 / (wall_time() - begun);
-	cleanup_close(&ingress);
-	cleanup_close(&egress);
-	return value;
+	usleep(BETWEEN);
+	begun = (struct sample){wall_time(), spent(tunnel), (double)atomic_load(tunnel->arrived)};
+	/* On a busy machine a turn may pass before anything arrives. */
+	for (int turns = 0; atomic_load(tunnel->arrived) == (uint64_t)begun.arrived || turns == 0; turns++) {
+		if (turns == MOST_TURNS)
+			fail("nothing arrives through the tunnel");
+		usleep(milliseconds * 1000);
+	}
+	sum->time += wall_time() - begun.time;
+	sum->spent += spent(tunnel) - begun.spent;
+	sum->arrived += (double)atomic_load(tunnel->arrived) - begun.arrived;
 }
 
 static void measure(struct tunnel *tunnel, enum protocol protocol, const struct bench_options *options)
 {
-	struct series series[2] = {0};
-	pid_t receiver = start_receiver(protocol, tunnel->arrived);
+	struct series spent[2] = {0}, rates[2] = {0};
 	struct sender sender;
 
+	tunnel->receiver = start_receiver(protocol, tunnel->arrived);
 	start_sender(&sender, tunnel, protocol);
 	usleep(SETTLE);
-	for (uint32_t round = 0; round < options->rounds; round++)
-		for (uint32_t i = 0; i < 2; i++) {
-			bool metered = in_turn(round, i, 2);
+	for (uint32_t block = 0; block < options->rounds; block++) {
+		struct sample sums[2] = {0};
 
-			series_add(&series[metered], sample(tunnel, metered, options->milliseconds));
+		for (uint32_t i = 0; i < COMPARED; i++) {
+			bool metered = (i == 1 || i == 2) != (block & 1);
+
+			take_sample(tunnel, metered, options->milliseconds, &sums[metered]);
 		}
+		for (int i = 0; i < 2; i++) {
+			series_add(&spent[i], sums[i].spent / sums[i].arrived);
+			series_add(&rates[i], sums[i].arrived * 1e9 / sums[i].time);
+		}
+	}
 	stop_sender(&sender);
-	kill(receiver, SIGKILL);
-	waitpid(receiver, NULL, 0);
-	for (int i = 0; i < 2; i++)
-		series_print(&series[i], protocol == TCP ? "bytes/s" : "packets/s", "tunnel/%s/%s",
-			     names[protocol], i ? "metered" : "plain");
+	kill(tunnel->receiver, SIGKILL);
+	waitpid(tunnel->receiver, NULL, 0);
+	for (int i = 0; i < 2; i++) {
+		series_print(&spent[i], "ns", "tunnel/%s/%s/spent", names[protocol], i ? "metered" : "plain");
+		series_print(&rates[i], "1/s", "tunnel/%s/%s/rate", names[protocol], i ? "metered" : "plain");
+	}
 }
 
 static uint64_t statistic(const char *name)
@@ -307,6 +376,7 @@ void bench_tunnel(const struct bench_options *options)
 	if (tunnel.arrived == MAP_FAILED)
 		fail("out of memory");
 	make_network();
+	find_daemons(&tunnel);
 	tunnel.meter = rig_meter("idle", &peers);
 	tunnel.ingress = rig_attached("idle", TCX_INGRESS);
 	tunnel.egress = rig_attached("idle", TCX_EGRESS);
