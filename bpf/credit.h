@@ -115,7 +115,8 @@ WT_INLINE void tell(__u32 kind, __u32 slot, __u64 state)
 /* The line of counted: monotonic, so what is read while others add is a position that it passed. */
 WT_INLINE __u64 position(__u32 slot)
 {
-	__u64 sum = 0;
+	const struct wt_pool *p = pool_of(slot);
+	__u64 sum = p ? p->carried : 0;
 
 	for (__u32 cpu = 0; cpu < cpus; cpu++) {
 		const struct wt_purse *purse = purse_of(cpu, slot);

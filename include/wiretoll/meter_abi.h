@@ -9,8 +9,14 @@
 
 #include <linux/types.h>
 
-#define WT_METER_ABI 3
+#define WT_METER_ABI 4
 #define WT_POOL_ABI  3
+
+/*
+ * The oldest layout whose maps are read as this one's, so that its meter can be taken over: its programs know
+ * nothing of `carried`, which is 0 there.
+ */
+#define WT_METER_ABI_READ 3
 
 /* Peers have slots 1 .. capacity - 1. Slot 0 counts what belongs to no peer. */
 #define WT_SLOT_UNATTRIBUTED 0
@@ -95,7 +101,7 @@ struct wt_grant {
 	__u64 cycle;
 	__u64 grant_seq;
 	__u32 mask; /* WT_UPLOADS | WT_DOWNLOADS: the directions that draw credit */
-	__u32 reserved;
+	__u32 held; /* user space's: what this one stands in for during a hand-over (WT_HELD); else 0 */
 };
 
 /*
@@ -109,7 +115,8 @@ struct wt_pool {
 	__u32 max_lease; /* bytes that one CPU may hold */
 	__u32 abi;       /* WT_POOL_ABI, once it is used */
 	struct wt_grant grants[3];
-	__u64 reserved0[5];
+	__u64 carried; /* where the line of counted begins: counted before a hand-over. Never changed */
+	__u64 reserved0[4];
 	/* By the programs, when a lease is drawn or given back: a line of its own. */
 	__u64 drawn;
 	__u64 doubts_begun; /* draws that are given back if the interface refuses, and those that are settled
@@ -141,6 +148,12 @@ struct wt_credit {
 #define WT_STATE_NEXT_SHIFT     12      /* two bits: the next grant and one; 0: there is none */
 #define WT_STATE_FIELD          3ULL    /* each of the three, when shifted down */
 #define WT_STATE_SEQUENCE_SHIFT 16
+
+/* In wt_grant.held: the numbers of the grants that were in force and next (and one), and the latch. */
+#define WT_HELD            0x80U
+#define WT_HELD_LIVE_SHIFT 0
+#define WT_HELD_NEXT_SHIFT 2
+#define WT_HELD_EXHAUSTED  0x10U
 
 /*
  * The largest aggregate that the bound on unspent credit allows for: 64 KiB with a segment size of 48 and 60

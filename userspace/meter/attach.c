@@ -174,6 +174,24 @@ int attach_hooks(const struct wt_meta *meta, enum meter_attach how, int fds[stat
 	return attach_tc(meta->ifindex, fds);
 }
 
+static int swap_hook(const struct filter *filter, uint32_t ifindex, int link, int program)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = filter->point);
+	LIBBPF_OPTS(bpf_tc_opts, options, .prog_fd = program, .handle = TC_HANDLE,
+		    .priority = filter->priority, .flags = BPF_TC_F_REPLACE);
+
+	return link >= 0 ? bpf_link_update(link, program, NULL) : bpf_tc_attach(&hook, &options);
+}
+
+int attach_swap(const struct wt_meta *meta, const int fds[static OBJECTS])
+{
+	int r = swap_hook(&ingress_filter, meta->ifindex, fds[OBJECT_INGRESS_LINK], fds[OBJECT_INGRESS]);
+
+	if (r == 0)
+		r = swap_hook(&egress_filter, meta->ifindex, fds[OBJECT_EGRESS_LINK], fds[OBJECT_EGRESS]);
+	return r == -ENODEV ? -ENOLINK : r;
+}
+
 bool attach_verify(const struct wt_meta *meta, const int fds[static OBJECTS])
 {
 	const uint32_t ifindex = meta->ifindex;

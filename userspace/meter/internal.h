@@ -57,10 +57,29 @@ struct meter {
 	struct meter_identity identity;
 };
 
-/* pins.c. A folder holds `live`, and while a step is unfinished `new` or `old`. */
-#define PINS_LIVE "live"
-#define PINS_NEW  "new"
-#define PINS_OLD  "old"
+/*
+ * load.c. A meter without anything, not even the lock; NULL without memory. Loading, and pinning in `new`, of
+ * what the record asks for, with nothing attached yet. Opening what is pinned in a stage.
+ */
+struct meter *meter_blank(const char *folder);
+WT_MUST_CHECK int meter_load(struct meter *meter, const struct wt_meta *meta, bool xdp);
+WT_MUST_CHECK int meter_open_stage(struct meter *meter, const char *stage);
+/* Fills in what follows from the capacity; -ERANGE. */
+WT_MUST_CHECK int meter_size(struct wt_meta *meta, uint32_t capacity);
+
+/* handover.c. Finishes what a process has left in the middle of a hand-over; or undoes what it only began. */
+WT_MUST_CHECK int handover_recover(const char *folder);
+void handover_undo(struct meter *live);
+
+/*
+ * pins.c. A folder holds `live`, and while a step is unfinished `new` or `old`; in a hand-over also `next`,
+ * then `sealed`.
+ */
+#define PINS_LIVE   "live"
+#define PINS_NEW    "new"
+#define PINS_OLD    "old"
+#define PINS_NEXT   "next"
+#define PINS_SEALED "sealed"
 
 /* Locks the folder: -ENOENT when it is not there (and not to be created), -EBUSY when another holds it. */
 WT_MUST_CHECK int pins_lock(const char *folder, bool create, int *ret_lock);
@@ -88,6 +107,9 @@ WT_MUST_CHECK int identity_cpus(void);
  */
 WT_MUST_CHECK int attach_hooks(const struct wt_meta *meta, enum meter_attach how, int fds[static OBJECTS],
 			       uint32_t *ret_attachment);
+/* Puts these programs in the place of those that are attached: each hook at once, ingress first. -ENOLINK
+ * when the interface is gone. */
+WT_MUST_CHECK int attach_swap(const struct wt_meta *meta, const int fds[static OBJECTS]);
 /* Whether both programs are attached to the interface as the record says. */
 bool attach_verify(const struct wt_meta *meta, const int fds[static OBJECTS]);
 /* Removes our clsact filters, if these programs are what runs in their places. */

@@ -30,13 +30,12 @@ static int on_event(void *context, void *data, size_t size)
 	return 0;
 }
 
-static int meter_new(const char *folder, bool create, struct meter **ret_meter)
+struct meter *meter_blank(const char *folder)
 {
 	struct meter *meter = calloc(1, sizeof(*meter));
-	int r = -ENOMEM;
 
 	if (!meter)
-		return r;
+		return NULL;
 	/* libbpf is a library, too, and does not log; its errors come back as codes. */
 	libbpf_set_print(silent);
 	meter->lock = -1;
@@ -44,12 +43,26 @@ static int meter_new(const char *folder, bool create, struct meter **ret_meter)
 		meter->fds[i] = -1;
 	meter->folder = strdup(folder);
 	if (meter->folder)
-		r = pins_lock(folder, create, &meter->lock);
+		return meter;
+	free(meter);
+	return NULL;
+}
+
+static int meter_new(const char *folder, bool create, struct meter **ret_meter)
+{
+	struct meter *meter = meter_blank(folder);
+	int r = -ENOMEM;
+
+	if (!meter)
+		return r;
+	r = pins_lock(folder, create, &meter->lock);
 	/* What an earlier process has left unfinished. */
 	if (r == 0)
 		r = pins_clear(folder, PINS_NEW);
 	if (r == 0)
 		r = pins_clear(folder, PINS_OLD);
+	if (r == 0)
+		r = handover_recover(folder);
 	if (r < 0) {
 		meter_close(meter);
 		return r;
@@ -76,9 +89,9 @@ static void cleanup_meter(struct meter **meter)
 	meter_close(*meter);
 }
 
-static int open_live(struct meter *meter)
+int meter_open_stage(struct meter *meter, const char *stage)
 {
-	int r = pins_open(meter->folder, PINS_LIVE, meter->fds);
+	int r = pins_open(meter->folder, stage, meter->fds);
 
 	if (r == 0)
 		r = maps_open(meter);
@@ -106,9 +119,10 @@ int meter_adopt(const struct meter_options *options, struct meter **ret_meter)
 	int r = meter_new(options->pin_folder, false, &meter);
 
 	if (r == 0)
-		r = open_live(meter);
+		r = meter_open_stage(meter, PINS_LIVE);
 	if (r < 0)
 		return r;
+	handover_undo(meter);
 	meter->stale = !is_current(meter, options->interface);
 	r = meter->stale ? -ESTALE : attribution_recover(&meter->table);
 	if (r == 0 || r == -ESTALE)
@@ -247,16 +261,21 @@ static int pin_range(struct meter *meter, int first, int end)
 	return r;
 }
 
+int meter_load(struct meter *meter, const struct wt_meta *meta, bool xdp)
+{
+	int r = load(meta, xdp, meter->fds);
+
+	if (r == 0)
+		r = pins_make(meter->folder, PINS_NEW);
+	return r < 0 ? r : pin_range(meter, 0, OBJECT_INGRESS_LINK);
+}
+
 /* Maps and programs are pinned before anything is attached: by them a filter left by a crash is found. */
 static int build(struct meter *meter, struct wt_meta *meta, enum meter_attach how)
 {
 	uint32_t zero = 0;
-	int r = load(meta, how == METER_ATTACH_XDP, meter->fds);
+	int r = meter_load(meter, meta, how == METER_ATTACH_XDP);
 
-	if (r == 0)
-		r = pins_make(meter->folder, PINS_NEW);
-	if (r == 0)
-		r = pin_range(meter, 0, OBJECT_INGRESS_LINK);
 	if (r == 0)
 		r = attach_hooks(meta, how, meter->fds, &meta->attachment);
 	if (r == 0)
@@ -272,22 +291,28 @@ static int build(struct meter *meter, struct wt_meta *meta, enum meter_attach ho
 	return r;
 }
 
-static int describe(const struct meter_options *options, struct wt_meta *ret_meta)
+int meter_size(struct wt_meta *meta, uint32_t capacity)
 {
-	uint32_t capacity = options->capacity ? options->capacity : WT_DEFAULT_CAPACITY;
-	int cpus = identity_cpus(), r;
+	int cpus = identity_cpus();
 
 	if (cpus < 0)
 		return cpus;
 	if (capacity < 2 || capacity > WT_MAX_CAPACITY)
 		return -ERANGE;
-	r = identity_here(options->interface, ret_meta);
-	if (r < 0)
-		return r;
-	ret_meta->capacity = capacity;
-	ret_meta->cpus = (uint32_t)cpus;
-	ret_meta->stride = wt_stride(capacity);
+	meta->capacity = capacity;
+	meta->cpus = (uint32_t)cpus;
+	meta->stride = wt_stride(capacity);
 	return 0;
+}
+
+static int describe(const struct meter_options *options, struct wt_meta *ret_meta)
+{
+	struct wt_meta meta = {0};
+	int r = meter_size(&meta, options->capacity ? options->capacity : WT_DEFAULT_CAPACITY);
+
+	if (r == 0)
+		r = identity_here(options->interface, ret_meta);
+	return r < 0 ? r : meter_size(ret_meta, meta.capacity);
 }
 
 int meter_attach(const struct meter_options *options, struct meter **ret_meter)
@@ -309,7 +334,7 @@ int meter_attach(const struct meter_options *options, struct meter **ret_meter)
 			rmdir(meter->folder);
 		return r;
 	}
-	r = open_live(meter);
+	r = meter_open_stage(meter, PINS_LIVE);
 	if (r == 0)
 		r = attribution_recover(&meter->table);
 	if (r == 0)
@@ -333,6 +358,8 @@ int meter_remove(struct meter *meter)
 	}
 	if (r == 0)
 		r = pins_clear(meter->folder, PINS_OLD);
+	if (r == 0)
+		r = pins_clear(meter->folder, PINS_SEALED);
 	if (r == 0 && rmdir(meter->folder))
 		r = -errno;
 	meter_close(meter);

@@ -55,8 +55,8 @@ static void fill_identity(struct meter *meter)
 
 static bool layout_known(const struct wt_meta *meta)
 {
-	return meta->abi == WT_METER_ABI && meta->cpus > 0 && meta->capacity > 0 &&
-	       meta->stride == wt_stride(meta->capacity);
+	return meta->abi >= WT_METER_ABI_READ && meta->abi <= WT_METER_ABI && meta->cpus > 0 &&
+	       meta->capacity > 0 && meta->stride == wt_stride(meta->capacity);
 }
 
 struct array {

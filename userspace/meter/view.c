@@ -6,22 +6,18 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 int meter_view(const char *pin_folder, struct meter **ret_meter)
 {
-	struct meter *meter = calloc(1, sizeof(*meter));
+	struct meter *meter = meter_blank(pin_folder);
 	int r = -ENOMEM;
 
 	if (!meter)
 		return r;
-	meter->lock = -1;
-	for (int i = 0; i < OBJECTS; i++)
-		meter->fds[i] = -1;
-	meter->folder = strdup(pin_folder);
-	if (meter->folder)
-		r = pins_open(pin_folder, PINS_LIVE, meter->fds);
+	r = pins_open(pin_folder, PINS_LIVE, meter->fds);
+	/* Between two steps of a hand-over. */
+	if (r == -ENOENT)
+		r = pins_open(pin_folder, PINS_NEXT, meter->fds);
 	if (r == 0)
 		r = maps_open(meter);
 	if (r < 0) {
