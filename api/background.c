@@ -51,6 +51,8 @@ static int start_listening(struct background *background, struct db **db)
 
 	if (r == 0)
 		r = DB_EXECUTE(*db, "LISTEN wiretoll_revision");
+	if (r >= 0)
+		r = DB_EXECUTE(*db, "LISTEN wiretoll_alarm");
 	if (r < 0)
 		return r;
 	work_wake(background->work, NULL);
@@ -65,7 +67,10 @@ static int take_notifications(struct background *background, struct db *db)
 	if (PQconsumeInput(db_connection(db)) == 0)
 		return -ENOTCONN;
 	while ((notification = PQnotifies(db_connection(db)))) {
-		work_wake(background->work, notification->extra);
+		if (strcmp(notification->relname, "wiretoll_alarm") == 0)
+			log_warning("alarm: %s", notification->extra);
+		else
+			work_wake(background->work, notification->extra);
 		PQfreemem(notification);
 	}
 	return 0;

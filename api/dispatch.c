@@ -3,6 +3,7 @@
 
 #include "auth.h"
 #include "base/log.h"
+#include "billing/intake.h"
 #include "problem.h"
 #include "routes.h"
 
@@ -81,8 +82,9 @@ static int unavailable(struct response *response, const char *detail)
 }
 
 /* What a handler that gave up without an answer means to the client. */
-static void answer_error(struct exchange *exchange, const struct route *route, int error)
+static void answer_error(struct exchange *exchange, int error)
 {
+	const struct route *route = exchange->route;
 	struct response *response = &exchange->response;
 	struct db *db = exchange->request.db;
 
@@ -125,8 +127,8 @@ static int run(struct exchange *exchange, const struct route *route)
 	for (int i = 0; r == -EAGAIN && i < MAX_TRIES; i++)
 		r = run_once(exchange, route);
 	if (r < 0)
-		answer_error(exchange, route, r);
-	return r == HANDLER_PARK ? HANDLER_PARK : 0;
+		answer_error(exchange, r);
+	return r > 0 ? r : 0;
 }
 
 static int find(struct exchange *exchange, const struct route **ret_route)
@@ -160,5 +162,36 @@ int dispatch(struct exchange *exchange, struct db *db)
 	if (!db)
 		return unavailable(&exchange->response, "the database is away");
 	exchange->request.db = db;
+	exchange->route = route;
 	return run(exchange, route);
+}
+
+static int commit(struct exchange *const *exchanges, size_t n, struct db *db)
+{
+	struct request *requests[MAX_COLLECTED];
+	struct response *responses[MAX_COLLECTED];
+	int r = -EAGAIN;
+
+	for (size_t i = 0; i < n; i++) {
+		exchanges[i]->request.db = db;
+		requests[i] = &exchanges[i]->request;
+		responses[i] = &exchanges[i]->response;
+	}
+	for (int i = 0; r == -EAGAIN && i < MAX_TRIES; i++)
+		r = intake_commit(db, requests, responses, n);
+	return r;
+}
+
+void dispatch_collected(struct exchange *const *exchanges, size_t n, struct db *db)
+{
+	int r = db ? commit(exchanges, n, db) : -ENOTCONN;
+
+	/* What one of them has brought up must not fail the others. */
+	if (r < 0 && r != -ENOTCONN && n > 1) {
+		for (size_t i = 0; i < n; i++)
+			dispatch_collected(exchanges + i, 1, db);
+		return;
+	}
+	for (size_t i = 0; r < 0 && i < n; i++)
+		answer_error(exchanges[i], r);
 }

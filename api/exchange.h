@@ -8,7 +8,8 @@
 #include <microhttpd.h>
 #include <netinet/in.h>
 
-#define MAX_BODY (1024 * 1024)
+#define MAX_BODY      (1024 * 1024)
+#define MAX_COLLECTED 128 /* requests in one transaction */
 
 struct work;
 
@@ -30,16 +31,22 @@ struct exchange {
 	json_t *json;
 	char client_address[INET6_ADDRSTRLEN];
 	char *arguments[ARRAY_SIZE(((struct request *)NULL)->arguments)];
+	const struct route *route; /* that the path was found to name */
 
-	/* While queued or parked: its place in a list; owned by the work pool. */
+	/* While queued, parked or collected: its place in a list; owned by the work pool. */
 	struct exchange *previous, *next;
 	char park_key[UUID_TEXT_SIZE];
 	int64_t park_until_ns;
 	uint64_t wakes_seen; /* the pool's count of wake-ups when the handler began */
 };
 
-/* Answers the exchange with a worker's connection (NULL: the database is away). HANDLER_PARK or 0. */
+/* Answers the exchange with a worker's connection (NULL: the database is away). HANDLER_PARK, HANDLER_COLLECT
+ * or 0. */
 int dispatch(struct exchange *exchange, struct db *db);
+
+/* Answers all of these, which handlers have handed over, with one transaction if that works and else with one
+ * each. */
+void dispatch_collected(struct exchange *const *exchanges, size_t n, struct db *db);
 
 /* Overwrites and frees what a try of the handler has left in the response. */
 void response_reset(struct response *response);

@@ -35,6 +35,8 @@ static void free_exchange(struct exchange *exchange)
 	if (!exchange)
 		return;
 	response_reset(&exchange->response);
+	if (exchange->request.prepared)
+		exchange->request.free_prepared(exchange->request.prepared);
 	json_decref(exchange->json);
 	if (exchange->body)
 		sodium_memzero(exchange->body, exchange->body_size);

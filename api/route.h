@@ -49,7 +49,9 @@ struct request {
 	size_t raw_body_length;
 	struct principal principal;
 	const char *client_address;
-	bool expired; /* a parked request whose time is over: answer now */
+	bool expired;   /* a parked request whose time is over: answer now */
+	void *prepared; /* for the commit of many at once; owned, freed by free_prepared */
+	void (*free_prepared)(void *prepared);
 	void *transport;
 };
 
@@ -68,10 +70,10 @@ struct response {
 };
 
 /*
- * A handler returns 0 with the response filled in, HANDLER_PARK, or -errno. Behind -errno a problem that is
- * already in the response is sent; a violated constraint or a value that PostgreSQL refuses is answered with
- * 409 or 422; -EAGAIN runs the handler again; the rest is 503 or 500, logged. A transaction left open is
- * rolled back.
+ * A handler returns 0 with the response filled in, HANDLER_PARK, HANDLER_COLLECT, or -errno. Behind -errno a
+ * problem that is already in the response is sent; a violated constraint or a value that PostgreSQL refuses
+ * is answered with 409 or 422; -EAGAIN runs the handler again; the rest is 503 or 500, logged. A transaction
+ * left open is rolled back.
  */
 typedef int (*handler_fn)(struct request *request, struct response *response);
 
@@ -82,6 +84,13 @@ typedef int (*handler_fn)(struct request *request, struct response *response);
 #define HANDLER_PARK 1
 int request_park(struct request *request, const char *key, unsigned seconds);
 void request_wake(struct server *server, const char *key);
+
+/*
+ * Hands the request to the collectors, which commit what many have prepared in one transaction. Return its
+ * result. `prepared` is freed with the request.
+ */
+#define HANDLER_COLLECT 2
+int request_collect(struct request *request, void *prepared, void (*free_prepared)(void *prepared));
 
 struct route {
 	const char *method;
@@ -97,6 +106,6 @@ int response_problem(struct response *response, unsigned status, const char *fie
 int response_json_problem(struct response *response, const struct json_problem *problem);
 
 /* Each resource file exports its rows; routes.c lists the tables. */
-extern const struct route agent_routes[], billing_routes[]; /* end with a NULL method */
+extern const struct route agent_routes[], billing_routes[], metrics_routes[]; /* end with a NULL method */
 
 #endif

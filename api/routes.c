@@ -9,9 +9,9 @@
 #include <string.h>
 
 static const struct route *const tables[] = {
-	session_routes,    image_routes, plan_routes,    plan_group_routes, location_routes,
-	hypervisor_routes, user_routes,  vpc_routes,     gateway_routes,    peer_routes,
-	audit_routes,      agent_routes, billing_routes,
+	session_routes,    image_routes, plan_routes,  plan_group_routes, location_routes,
+	hypervisor_routes, user_routes,  vpc_routes,   gateway_routes,    peer_routes,
+	audit_routes,      alarm_routes, agent_routes, billing_routes,    metrics_routes,
 };
 
 static int hex_digit(char c)

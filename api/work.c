@@ -2,6 +2,7 @@
 #include "work.h"
 
 #include "base/clock.h"
+#include "billing/intake.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -10,7 +11,9 @@
 #include <string.h>
 #include <time.h>
 
-#define PARK_BUCKETS 1024 /* a power of two */
+#define PARK_BUCKETS 1024  /* a power of two */
+#define COLLECTORS   2     /* one waits for the disk while the other works */
+#define MAX_WEIGHT   20000 /* rows in one transaction, unless one request alone has more */
 
 struct list {
 	struct exchange *head, *tail;
@@ -20,6 +23,7 @@ struct work {
 	pthread_mutex_t mutex;
 	pthread_cond_t ready;    /* something is queued, or stopping */
 	pthread_cond_t deadline; /* for the timer: stopping */
+	pthread_cond_t gathered; /* for the collectors: something is collected, or the workers have ended */
 	const char *database_file;
 	struct list queue;
 	unsigned queued_new, queue_limit;
@@ -30,10 +34,11 @@ struct work {
 	 * once.
 	 */
 	uint64_t wakes, last_wake[PARK_BUCKETS];
-	bool stopping;
-	unsigned n_threads;
+	struct list collected;
+	bool stopping, workers_ended;
+	unsigned n_threads, n_collectors;
 	bool has_timer;
-	pthread_t timer, threads[];
+	pthread_t timer, collectors[COLLECTORS], threads[];
 };
 
 static void append(struct list *list, struct exchange *exchange)
@@ -156,6 +161,29 @@ static struct db *connection_of(struct db **db, const char *file)
 	return r < 0 ? NULL : *db;
 }
 
+int request_collect(struct request *request, void *prepared, void (*free_prepared)(void *prepared))
+{
+	if (request->prepared) /* of a try before */
+		request->free_prepared(request->prepared);
+	request->prepared = prepared;
+	request->free_prepared = free_prepared;
+	return HANDLER_COLLECT;
+}
+
+static void collect(struct work *work, struct exchange *exchange)
+{
+	pthread_mutex_lock(&work->mutex);
+	append(&work->collected, exchange);
+	pthread_cond_signal(&work->gathered);
+	pthread_mutex_unlock(&work->mutex);
+}
+
+static void answered(struct exchange *exchange)
+{
+	exchange->state = EXCHANGE_DONE;
+	MHD_resume_connection(exchange->connection); /* from here on it is not ours */
+}
+
 static void *worker(void *argument)
 {
 	struct work *work = argument;
@@ -163,14 +191,67 @@ static void *worker(void *argument)
 	struct db *db = NULL;
 
 	while ((exchange = take(work))) {
-		if (dispatch(exchange, connection_of(&db, work->database_file)) == HANDLER_PARK) {
+		switch (dispatch(exchange, connection_of(&db, work->database_file))) {
+		case HANDLER_PARK:
 			pthread_mutex_lock(&work->mutex);
 			park(work, exchange);
 			pthread_mutex_unlock(&work->mutex);
-			continue;
+			break;
+		case HANDLER_COLLECT:
+			collect(work, exchange);
+			break;
+		default:
+			answered(exchange);
 		}
-		exchange->state = EXCHANGE_DONE;
-		MHD_resume_connection(exchange->connection); /* from here on it is not ours */
+	}
+	db_close(db);
+	return NULL;
+}
+
+static bool is_among(struct exchange *const *group, size_t n, const char *gateway)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(group[i]->request.principal.gateway, gateway) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The next requests to commit together, of a gateway one at most; 0 when the workers have ended and nothing
+ * is left. */
+static size_t gather(struct work *work, struct exchange *group[static MAX_COLLECTED])
+{
+	size_t n = 0, weight = 0;
+
+	pthread_mutex_lock(&work->mutex);
+	while (!work->collected.head && !work->workers_ended)
+		pthread_cond_wait(&work->gathered, &work->mutex);
+	for (struct exchange *exchange = work->collected.head, *next; exchange && n < MAX_COLLECTED;
+	     exchange = next) {
+		next = exchange->next;
+		if (n > 0 && weight + intake_weight(&exchange->request) > MAX_WEIGHT)
+			break;
+		if (is_among(group, n, exchange->request.principal.gateway))
+			continue;
+		weight += intake_weight(&exchange->request);
+		detach(&work->collected, exchange);
+		group[n++] = exchange;
+	}
+	pthread_mutex_unlock(&work->mutex);
+	return n;
+}
+
+static void *collector(void *argument)
+{
+	struct exchange *group[MAX_COLLECTED];
+	struct work *work = argument;
+	struct db *db = NULL;
+	size_t n;
+
+	while ((n = gather(work, group)) > 0) {
+		dispatch_collected(group, n, connection_of(&db, work->database_file));
+		for (size_t i = 0; i < n; i++)
+			answered(group[i]);
 	}
 	db_close(db);
 	return NULL;
@@ -225,6 +306,7 @@ int work_start(unsigned workers, unsigned queue, const char *database_file, stru
 	work->wakes = 1; /* 0 marks an exchange that no worker has seen */
 	pthread_mutex_init(&work->mutex, NULL);
 	pthread_cond_init(&work->ready, NULL);
+	pthread_cond_init(&work->gathered, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&work->deadline, &monotonic);
@@ -232,6 +314,10 @@ int work_start(unsigned workers, unsigned queue, const char *database_file, stru
 	for (r = 0; work->n_threads < workers && r == 0;) {
 		r = -pthread_create(&work->threads[work->n_threads], NULL, worker, work);
 		work->n_threads += r == 0;
+	}
+	while (work->n_collectors < COLLECTORS && r == 0) {
+		r = -pthread_create(&work->collectors[work->n_collectors], NULL, collector, work);
+		work->n_collectors += r == 0;
 	}
 	if (r == 0)
 		r = -pthread_create(&work->timer, NULL, timer, work);
@@ -258,6 +344,12 @@ void work_stop(struct work *work)
 	pthread_mutex_unlock(&work->mutex);
 	for (unsigned i = 0; i < work->n_threads; i++)
 		pthread_join(work->threads[i], NULL);
+	pthread_mutex_lock(&work->mutex);
+	work->workers_ended = true;
+	pthread_cond_broadcast(&work->gathered);
+	pthread_mutex_unlock(&work->mutex);
+	for (unsigned i = 0; i < work->n_collectors; i++)
+		pthread_join(work->collectors[i], NULL);
 	if (work->has_timer)
 		pthread_join(work->timer, NULL);
 }
@@ -267,6 +359,7 @@ void work_free(struct work *work)
 	if (!work)
 		return;
 	pthread_cond_destroy(&work->deadline);
+	pthread_cond_destroy(&work->gathered);
 	pthread_cond_destroy(&work->ready);
 	pthread_mutex_destroy(&work->mutex);
 	free(work);

@@ -225,9 +225,26 @@ static int get_state(struct request *request, struct response *response)
 	return 0;
 }
 
+/* After a restore: what the database holds of this gateway's epochs, so that the agent sends the rest again.
+ */
+static int get_held(struct request *request, struct response *response)
+{
+	_cleanup_result_ PGresult *row = NULL;
+	int r = DB_QUERY(request->db, &row, "SELECT billing.held_epochs($1, $2) AS held",
+			 request->principal.owner, request->principal.gateway);
+
+	if (r < 0)
+		return r;
+	response->status = 200;
+	response->content_type = "application/json";
+	response->text = strdup(db_value(row, 0, "held"));
+	return response->text ? 0 : -ENOMEM;
+}
+
 const struct route agent_routes[] = {
 	{"POST", "/v1/agent/enroll", ROLE_NONE, post_enroll},
 	{"GET", "/v1/agent/state", ROLE_GATEWAY, get_state},
+	{"GET", "/v1/agent/held", ROLE_GATEWAY, get_held},
 	{"POST", "/v1/agent/report", ROLE_GATEWAY, post_report},
 	{0},
 };

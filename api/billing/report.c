@@ -2,17 +2,13 @@
 #include "billing/report.h"
 
 #include "base/clock.h"
-#include "base/crc32c.h"
 #include "base/key.h"
 #include "billing/fields.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define CRC_HEADER "Wiretoll-Batch-CRC32C"
 
 static int require_int(const json_t *object, const char *field, int64_t min, int64_t max, int64_t *ret,
 		       struct json_problem *problem)
@@ -74,6 +70,15 @@ static int check_grant(const json_t *body, struct json_problem *problem)
 	return r;
 }
 
+/* Absent, it is false. */
+static int check_flag(const json_t *object, const char *field, struct json_problem *problem)
+{
+	bool flag;
+	int r = json_read_bool(object, field, &flag, problem);
+
+	return r == -ENOENT ? 0 : r;
+}
+
 /* Slot 0, and only it, belongs to no peer. */
 static int check_slot(const json_t *record, struct json_problem *problem)
 {
@@ -116,7 +121,7 @@ static int check_record(const json_t *record, struct json_problem *problem)
 	}
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(counts); i++)
 		r = require_count(record, counts[i], problem);
-	return r;
+	return r == 0 ? check_flag(record, "split", problem) : r;
 }
 
 static int check_status(const json_t *status, struct json_problem *problem)
@@ -215,6 +220,8 @@ int report_check(const json_t *body, struct json_problem *problem)
 	if (r == 0)
 		r = require_int(body, "seq", 1, INT64_MAX, &number, problem);
 	if (r == 0)
+		r = check_flag(body, "more", problem);
+	if (r == 0)
 		r = check_times(body, problem);
 	if (r == 0)
 		r = check_key(body, problem);
@@ -233,61 +240,4 @@ int report_check(const json_t *body, struct json_problem *problem)
 	if (r == 0)
 		r = check_each(body, "cannot_apply", check_complaint, problem);
 	return r;
-}
-
-/* The body's checksum as decimal text; false when the header names another one. */
-static bool check_crc(const struct request *request, char ret_crc[static 16])
-{
-	const char *claimed = request_header(request, CRC_HEADER);
-
-	snprintf(ret_crc, 16, "%" PRIu32, crc32c(0, request->raw_body, request->raw_body_length));
-	return claimed && strcmp(claimed, ret_crc) == 0;
-}
-
-static int apply(struct request *request, const char *crc, json_t **ret_verdict)
-{
-	const struct principal *agent = &request->principal;
-	_cleanup_result_ PGresult *row = NULL;
-	_cleanup_free_ char *body = strndup(request->raw_body, request->raw_body_length);
-	char attempt[16], generation[24];
-	int r;
-
-	if (!body)
-		return -ENOMEM;
-	snprintf(attempt, sizeof(attempt), "%d", agent->attempt);
-	snprintf(generation, sizeof(generation), "%" PRId64, agent->generation);
-	r = DB_QUERY(request->db, &row, "SELECT billing.apply_report($1, $2, $3, $4, $5, $6) AS verdict",
-		     agent->owner, agent->gateway, attempt, generation, crc, body);
-	if (r < 0)
-		return r;
-	*ret_verdict = json_loads(db_value(row, 0, "verdict"), 0, NULL);
-	return *ret_verdict ? 0 : -ENOMEM;
-}
-
-int post_report(struct request *request, struct response *response)
-{
-	_cleanup_json_ json_t *verdict = NULL;
-	struct json_problem problem = {0};
-	char crc[16];
-	unsigned status;
-	int r;
-
-	if (!request->body || !check_crc(request, crc))
-		return response_problem(response, 400, CRC_HEADER,
-					CRC_HEADER " is not the CRC32C of the body, in decimal digits");
-	if (report_check(request->body, &problem) < 0)
-		return response_problem(response, 400, problem.field, "%s", problem.message);
-	r = apply(request, crc, &verdict);
-	if (r < 0)
-		return r;
-	status = (unsigned)json_integer_value(json_object_get(verdict, "status"));
-	if (status == 410)
-		return response_problem(response, 410, NULL,
-					"the gateway is deleted, or another attempt has replaced this one");
-	if (status == 400)
-		return response_problem(response, 400, "active_since", "%s",
-					json_string_value(json_object_get(verdict, "detail")));
-	response->status = status;
-	response->json = json_incref(json_object_get(verdict, "body"));
-	return 0;
 }

@@ -26,6 +26,13 @@
 	"x.freed IS NULL "                                                                                   \
 	"AND NOT x.tunnel) r)"
 
+/* What somebody has to look at, the newest first. */
+#define ALARMS                                                                                               \
+	"(SELECT coalesce(json_agg(json_build_object('kind', a.kind, 'subject', a.subject, "                 \
+	"'raised', " SQL_TIME("a.raised") ", 'detail', a.detail) ORDER BY a.raised DESC), '[]') FROM "       \
+					  "billing.alarm a WHERE "                                           \
+					  "a.owner = g.owner AND a.gateway = g.id AND a.cleared IS NULL)"
+
 #define GATEWAY_OBJECT                                                                                       \
 	"json_build_object('id', g.id, 'name', g.name, 'owner', g.owner, 'owner_name', u.name, 'vpc', "      \
 	"g.vpc, "                                                                                            \
@@ -41,7 +48,8 @@
 		"g.created") ", 'bandwidth', " BANDWIDTH ", 'unreachable_since', CASE WHEN g.status = "      \
 			     "'active' AND g.last_report < now() - "                                         \
 			     "interval '3 minutes' THEN " SQL_TIME(                                          \
-				     "g.last_report") " END, 'hypervisor', h.name, 'routes', " ROUTES ")"
+				     "g.last_report") " END, 'hypervisor', h.name, 'routes', " ROUTES        \
+						      ", 'alarms', " ALARMS ")"
 
 #define GATEWAY_FROM                                                                                         \
 	" FROM gateway.gateway g JOIN gateway.app_user u ON u.id = g.owner "                                 \

@@ -7,6 +7,6 @@
 
 extern const struct route session_routes[], image_routes[], plan_routes[], plan_group_routes[],
 	location_routes[], hypervisor_routes[], user_routes[], vpc_routes[], gateway_routes[], peer_routes[],
-	audit_routes[];
+	alarm_routes[], audit_routes[];
 
 #endif

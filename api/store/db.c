@@ -16,6 +16,7 @@
 struct db {
 	PGconn *connection;
 	struct db_error error;
+	bool is_new;
 };
 
 static void ignore_notice(void *context, const PGresult *result)
@@ -94,6 +95,7 @@ int db_open(const char *connection_file, struct db **ret_db)
 		db_close(db);
 		return -ECONNREFUSED;
 	}
+	db->is_new = true;
 	*ret_db = db;
 	return 0;
 }
@@ -124,10 +126,19 @@ int db_ensure(struct db *db)
 	if (!is_broken(db))
 		return 0;
 	PQreset(db->connection);
+	db->is_new = true;
 	if (PQstatus(db->connection) == CONNECTION_OK)
 		return 0;
 	set_message(db, PQerrorMessage(db->connection));
 	return -ECONNREFUSED;
+}
+
+bool db_is_new(struct db *db)
+{
+	bool is_new = db->is_new;
+
+	db->is_new = false;
+	return is_new;
 }
 
 int db_socket(const struct db *db)
@@ -191,6 +202,34 @@ int db_execute(struct db *db, const char *sql, int n_params, const char *const *
 	int r = db_query(db, &result, sql, n_params, params);
 
 	return r < 0 ? r : atoi(PQcmdTuples(result));
+}
+
+/* Takes the result of a COPY that has ended, and the end of results behind it. */
+static int finish_copy(struct db *db)
+{
+	PGresult *result;
+	int r = 0;
+
+	while ((result = PQgetResult(db->connection))) {
+		if (r == 0 && PQresultStatus(result) != PGRES_COMMAND_OK)
+			r = db_note_error(db, result);
+		PQclear(result);
+	}
+	return r == 0 && PQstatus(db->connection) != CONNECTION_OK ? -ENOTCONN : r;
+}
+
+int db_copy(struct db *db, const char *sql, const struct db_piece *pieces, size_t n_pieces)
+{
+	_cleanup_result_ PGresult *begun = PQexec(db->connection, sql);
+	bool sent = true;
+
+	if (PQresultStatus(begun) != PGRES_COPY_IN)
+		return db_note_error(db, begun);
+	for (size_t i = 0; i < n_pieces && sent; i++)
+		sent = PQputCopyData(db->connection, pieces[i].text, (int)pieces[i].length) == 1;
+	if (PQputCopyEnd(db->connection, sent ? NULL : "not sent") != 1)
+		sent = false;
+	return sent ? finish_copy(db) : -ENOTCONN;
 }
 
 int db_begin(struct db *db)

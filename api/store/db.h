@@ -26,6 +26,8 @@ void db_close(struct db *db);
 
 /* Whether it is usable; reconnects if not. -ECONNREFUSED. */
 WT_MUST_CHECK int db_ensure(struct db *db);
+/* True once after each time that it was connected: what a session holds has to be made. */
+bool db_is_new(struct db *db);
 int db_socket(const struct db *db);
 PGconn *db_connection(struct db *db);
 
@@ -48,6 +50,14 @@ WT_MUST_CHECK int db_execute(struct db *db, const char *sql, int n_params, const
 #define DB_EXECUTE(db, sql, ...)                                                                             \
 	db_execute(db, sql, (int)ARRAY_SIZE(((const char *[]){NULL, ##__VA_ARGS__})) - 1,                    \
 		   ((const char *[]){NULL, ##__VA_ARGS__}) + 1)
+
+struct db_piece {
+	const char *text;
+	size_t length;
+};
+
+/* Runs a COPY … FROM STDIN with the pieces, one behind the other, as its data. Errors as of db_query(). */
+WT_MUST_CHECK int db_copy(struct db *db, const char *sql, const struct db_piece *pieces, size_t n_pieces);
 
 WT_MUST_CHECK int db_begin(struct db *db);
 WT_MUST_CHECK int db_commit(struct db *db);

@@ -218,9 +218,13 @@ class Agent:
         }
         return {**body, **changes}
 
-    def send(self, body, crc=None, token=None):
+    def send(self, body, crc=None, token=None, kept_from=None, over=False):
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Wiretoll-Protocol": "1", "Wiretoll-Batch-CRC32C": str(crc32c(raw) if crc is None else crc)}
+        if kept_from is not None:
+            headers["Wiretoll-Kept-From"] = str(kept_from)
+        if over:
+            headers["Wiretoll-Epoch-Over"] = "true"
         return self.api.request("POST", "/v1/agent/report", raw, token=token or self.token, headers=headers)
 
     def report(self, *arguments, **options):

@@ -189,8 +189,9 @@ def test_deleting_and_deleted(api):
     assert status == 200 and state["gone"] is True and "peers" not in state
     agent.report(final=True)
     agent.gateway.complete_delete()
-    assert agent.state()[0] == 401
-    assert agent.send(agent.batch())[0] == 401
+    assert agent.state()[0] == 410
+    status, problem = agent.send(agent.batch())
+    assert (status, problem["status"], problem["held_seq"]) == (410, 410, 2)
 
 
 def test_an_attempt_that_is_over(api):
@@ -240,7 +241,7 @@ def test_a_new_epoch_begins_with_its_first_batch(api):
     agent = Agent(World(api).gateway())
     agent.seq = 1
     status, answer = agent.send(agent.batch())
-    assert (status, answer) == (409, {"held_seq": 0, "held_crc": None, "reason": "gap"})
+    assert (status, answer) == (409, {"held_seq": 0, "held_crc": None, "reason": "gap", "restored": 0})
 
 
 @pytest.mark.parametrize("shrunk", ["upload_bytes", "download_bytes", "upload_packets", "download_packets", "undelivered_bytes",

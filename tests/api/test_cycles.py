@@ -116,7 +116,7 @@ def test_deleting_frees_everything_once(api):
     assert gateway.row("status") == "deleted" and gateway.row("deleted") is not None
     [[left]] = api.sql("SELECT (SELECT count(*) FROM gateway.prefix WHERE gateway = %s AND freed IS NULL)"
                        " + (SELECT count(*) FROM gateway.peer WHERE gateway = %s AND removed IS NULL)"
-                       " + (SELECT count(*) FROM gateway.address WHERE gateway = %s) + (SELECT count(*) FROM gateway.token WHERE gateway = %s)"
+                       " + (SELECT count(*) FROM gateway.address WHERE gateway = %s) + (SELECT count(*) FROM gateway.token WHERE gateway = %s AND kind <> 'agent')"
                        " + (SELECT count(*) FROM gateway.job WHERE gateway = %s AND NOT finished)"
                        " + (SELECT count(*) FROM billing.bucket WHERE holder = %s)"
                        " + (SELECT count(*) FROM billing.epoch WHERE gateway = %s AND sealed IS NULL)", *[gateway.id] * 7)

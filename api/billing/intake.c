@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "billing/intake.h"
+
+#include "base/clock.h"
+#include "base/crc32c.h"
+#include "billing/report.h"
+#include "billing/rows.h"
+#include "metrics.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CRC_HEADER       "Wiretoll-Batch-CRC32C"
+#define KEPT_FROM_HEADER "Wiretoll-Kept-From"
+#define OVER_HEADER      "Wiretoll-Epoch-Over"
+#define RENEW_PLANS_NS   (2 * NSEC_PER_SEC)
+
+struct prepared {
+	struct report_rows rows;
+	int64_t n;
+};
+
+static void free_prepared(void *data)
+{
+	struct prepared *prepared = data;
+
+	report_rows_free(&prepared->rows);
+	free(prepared);
+}
+
+/* False when the header names another checksum than the body's. */
+static bool check_crc(const struct request *request, uint32_t *ret_crc)
+{
+	const char *claimed = request_header(request, CRC_HEADER);
+	char text[16];
+
+	*ret_crc = crc32c(0, request->raw_body, request->raw_body_length);
+	snprintf(text, sizeof(text), "%" PRIu32, *ret_crc);
+	return claimed && strcmp(claimed, text) == 0;
+}
+
+/* 0: there is no such header; -EINVAL: it is no sequence number. */
+static int read_kept_from(const struct request *request, uint64_t *ret)
+{
+	const char *text = request_header(request, KEPT_FROM_HEADER);
+	size_t length = text ? strlen(text) : 0;
+
+	*ret = 0;
+	if (!text)
+		return 0;
+	if (length == 0 || length > 18 || strspn(text, "0123456789") != length ||
+	    strtoull(text, NULL, 10) == 0)
+		return -EINVAL;
+	*ret = strtoull(text, NULL, 10);
+	return 0;
+}
+
+int post_report(struct request *request, struct response *response)
+{
+	static atomic_int_fast64_t next = 1;
+	const char *over = request_header(request, OVER_HEADER);
+	struct report_frame frame = {.over = over && strcmp(over, "true") == 0};
+	struct json_problem problem = {0};
+	struct prepared *prepared;
+	int r;
+
+	if (!request->body || !check_crc(request, &frame.crc))
+		return response_problem(response, 400, CRC_HEADER,
+					CRC_HEADER " is not the CRC32C of the body, in decimal digits");
+	if (read_kept_from(request, &frame.kept_from) < 0)
+		return response_problem(response, 400, KEPT_FROM_HEADER,
+					KEPT_FROM_HEADER
+					" is \"%.32s\"; accepted is a sequence number from 1",
+					request_header(request, KEPT_FROM_HEADER));
+	if (report_check(request->body, &problem) < 0)
+		return response_problem(response, 400, problem.field, "%s", problem.message);
+	prepared = calloc(1, sizeof(*prepared));
+	if (!prepared)
+		return -ENOMEM;
+	prepared->n = frame.n = atomic_fetch_add(&next, 1);
+	r = report_rows_write(request->body, &request->principal, &frame, &prepared->rows);
+	if (r < 0) {
+		free(prepared);
+		return r;
+	}
+	return request_collect(request, prepared, free_prepared);
+}
+
+size_t intake_weight(const struct request *request)
+{
+	const struct prepared *prepared = request->prepared;
+
+	return prepared->rows.n_samples;
+}
+
+/* Once a connection: the layouts are the migrations'. */
+static int open_tables(struct db *db)
+{
+	static const char *const tables[] = {"report_in", "sample_in", "counter_in",  "counter_base",
+					     "state_in",  "seen_in",   "report_work", "settle_piece"};
+	char sql[160];
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(tables) && r >= 0; i++) {
+		snprintf(sql, sizeof(sql),
+			 "CREATE TEMP TABLE IF NOT EXISTS %s OF billing.%s ON COMMIT DELETE ROWS", tables[i],
+			 tables[i]);
+		r = DB_EXECUTE(db, sql);
+	}
+	return r < 0 ? r : 0;
+}
+
+/*
+ * Statements without parameters keep the plan of their first run for as long as nothing is known to have
+ * changed. That may have been on tables nearly empty, so plans are made anew every now and then: about 10 ms.
+ */
+static int renew_plans(struct db *db)
+{
+	static _Thread_local int64_t renewed_ns;
+	int64_t now_ns = clock_boot_ns();
+	int r = 0;
+
+	if (now_ns - renewed_ns >= RENEW_PLANS_NS) {
+		r = DB_EXECUTE(db, "DISCARD PLANS");
+		renewed_ns = now_ns;
+	}
+	return r < 0 ? r : 0;
+}
+
+static int copy_table(struct db *db, enum report_table table, struct request *const *requests, size_t n)
+{
+	static const char *const sql[N_REPORT_TABLES] = {
+		[REPORT_IN] = "COPY pg_temp.report_in FROM STDIN",
+		[SAMPLE_IN] = "COPY pg_temp.sample_in FROM STDIN",
+		[COUNTER_IN] = "COPY pg_temp.counter_in FROM STDIN",
+		[STATE_IN] = "COPY pg_temp.state_in FROM STDIN",
+		[SEEN_IN] = "COPY pg_temp.seen_in FROM STDIN",
+	};
+	struct db_piece *pieces = calloc(n, sizeof(*pieces));
+	size_t total = 0;
+	int r;
+
+	if (!pieces)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		const struct prepared *prepared = requests[i]->prepared;
+
+		pieces[i] = (struct db_piece){prepared->rows.text[table], prepared->rows.length[table]};
+		total += pieces[i].length;
+	}
+	r = total > 0 ? db_copy(db, sql[table], pieces, n) : 0;
+	free(pieces);
+	return r;
+}
+
+/* What contradicts what is held is kept as it came. A body is UTF-8 without a NUL, or it would have been no
+ * JSON. */
+static int keep_refused(struct db *db, const struct request *request, const char *n)
+{
+	_cleanup_free_ char *body = strndup(request->raw_body, request->raw_body_length);
+
+	if (!body)
+		return -ENOMEM;
+	return DB_EXECUTE(
+		db,
+		"INSERT INTO billing.quarantine (owner, gateway, epoch, seq, crc, reason, held_seq, "
+		"held_crc, body) "
+		"SELECT r.owner, r.gateway, r.epoch, r.seq, r.crc, w.verdict, w.held_seq, (SELECT b.crc FROM "
+		"billing.epoch_batch b WHERE b.owner = w.owner AND b.gateway = w.gateway AND b.epoch = "
+		"w.epoch AND "
+		"b.seq = w.held_seq), $2 FROM pg_temp.report_in r JOIN pg_temp.report_work w ON w.n = r.n "
+		"WHERE r.n = $1 ON CONFLICT DO NOTHING",
+		n, body);
+}
+
+static int answer(struct response *response, const PGresult *verdicts, int row)
+{
+	const char *body = db_value(verdicts, row, "body");
+
+	response->status = (unsigned)strtoul(db_value(verdicts, row, "status"), NULL, 10);
+	metrics_count_report(response->status);
+	if (response->status == 400)
+		return response_problem(response, 400, "active_since", "%s",
+					db_value(verdicts, row, "detail"));
+	if (response->status == 410) {
+		_cleanup_json_ json_t *held = json_loads(body, 0, NULL);
+
+		response_problem(response, 410, NULL,
+				 "the gateway is deleted, or another attempt has replaced this one");
+		return json_object_set(response->json, "held_seq", json_object_get(held, "held_seq")) < 0
+			       ? -ENOMEM
+			       : 0;
+	}
+	response->content_type = "application/json";
+	response->text = strdup(body);
+	return response->text ? 0 : -ENOMEM;
+}
+
+static int find(struct request *const *requests, size_t n, const char *name)
+{
+	int64_t wanted = strtoll(name, NULL, 10);
+
+	for (size_t i = 0; i < n; i++) {
+		const struct prepared *prepared = requests[i]->prepared;
+
+		if (prepared->n == wanted)
+			return (int)i;
+	}
+	return -1;
+}
+
+static int apply(struct db *db, struct request *const *requests, size_t n, PGresult **ret_verdicts)
+{
+	_cleanup_result_ PGresult *verdicts = NULL;
+	int r = db_is_new(db) ? open_tables(db) : 0;
+
+	if (r == 0)
+		r = renew_plans(db);
+	if (r == 0)
+		r = db_begin(db);
+	for (size_t i = 0; i < N_REPORT_TABLES && r == 0; i++)
+		r = copy_table(db, (enum report_table)i, requests, n);
+	if (r == 0)
+		r = DB_QUERY(db, &verdicts,
+			     "SELECT n, status, body, detail, keep FROM billing.apply_reports()");
+	for (int row = 0; r >= 0 && row < PQntuples(verdicts); row++) {
+		const char *name = db_value(verdicts, row, "n");
+
+		if (strcmp(db_value(verdicts, row, "keep"), "t") == 0)
+			r = keep_refused(db, requests[find(requests, n, name)], name);
+	}
+	if (r >= 0)
+		r = db_commit(db);
+	if (r < 0) {
+		db_rollback(db);
+		return r;
+	}
+	*ret_verdicts = TAKE_PTR(verdicts);
+	return 0;
+}
+
+int intake_commit(struct db *db, struct request *const *requests, struct response *const *responses, size_t n)
+{
+	_cleanup_result_ PGresult *verdicts = NULL;
+	int r = apply(db, requests, n, &verdicts);
+
+	if (r < 0)
+		return r;
+	metrics_count_group(n);
+	for (int row = 0; row < PQntuples(verdicts); row++) {
+		struct response *response = responses[find(requests, n, db_value(verdicts, row, "n"))];
+
+		/* It is committed: an answer that cannot be made is the server's fault, and the repeat gets
+		 * it. */
+		if (answer(response, verdicts, row) < 0)
+			response_problem(response, 503, NULL, "the server is out of memory");
+	}
+	return 0;
+}

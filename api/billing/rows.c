@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "billing/rows.h"
+
+#include "base/key.h"
+#include "billing/samples.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Text of which nothing is known but that it is UTF-8 without a NUL. */
+static void put_escaped(FILE *out, const char *text)
+{
+	for (; *text; text++) {
+		switch (*text) {
+		case '\\':
+			fputs_unlocked("\\\\", out);
+			break;
+		case '\n':
+			fputs_unlocked("\\n", out);
+			break;
+		case '\r':
+			fputs_unlocked("\\r", out);
+			break;
+		case '\t':
+			fputs_unlocked("\\t", out);
+			break;
+		default:
+			putc_unlocked(*text, out);
+		}
+	}
+}
+
+static void put_number(FILE *out, int64_t number)
+{
+	char text[24], *start = text + sizeof(text);
+	uint64_t rest = number < 0 ? -(uint64_t)number : (uint64_t)number;
+
+	*--start = '\0';
+	do {
+		*--start = (char)('0' + rest % 10);
+		rest /= 10;
+	} while (rest);
+	if (number < 0)
+		*--start = '-';
+	fputs_unlocked(start, out);
+}
+
+/* A string that the check has left only harmless characters in, a number or a boolean; else NULL. */
+static void put_plain(FILE *out, const json_t *value)
+{
+	if (json_is_string(value))
+		fputs_unlocked(json_string_value(value), out);
+	else if (json_is_integer(value))
+		put_number(out, json_integer_value(value));
+	else if (json_is_boolean(value))
+		putc_unlocked(json_is_true(value) ? 't' : 'f', out);
+	else
+		fputs_unlocked("\\N", out);
+}
+
+static void put_fields(FILE *out, const json_t *object, const char *const *fields, size_t n_fields)
+{
+	for (size_t i = 0; i < n_fields; i++) {
+		putc_unlocked('\t', out);
+		put_plain(out, json_object_get(object, fields[i]));
+	}
+}
+
+static void put_flag(FILE *out, const json_t *object, const char *field)
+{
+	fputs_unlocked(json_is_true(json_object_get(object, field)) ? "\tt" : "\tf", out);
+}
+
+/* An array or object as jsonb; NULL when there is nothing in it. */
+static void put_json(FILE *out, const json_t *value)
+{
+	char *text =
+		json_array_size(value) || json_object_size(value) ? json_dumps(value, JSON_COMPACT) : NULL;
+
+	putc_unlocked('\t', out);
+	if (text)
+		put_escaped(out, text);
+	else
+		fputs_unlocked("\\N", out);
+	free(text);
+}
+
+static void put_key(FILE *out, const json_t *body)
+{
+	char text[65] = "";
+	struct key key;
+
+	if (key_parse(json_string_value(json_object_get(body, "public_key")), &key) == 0)
+		key_format_hex(&key, text);
+	fprintf(out, "\t\\\\x%s", text);
+}
+
+static void put_report(FILE *out, const json_t *body, const struct principal *agent,
+		       const struct report_frame *frame, const struct sample_list *list)
+{
+	static const char *const epoch_fields[] = {"id", "boot_id"};
+	static const char *const times[] = {"covered_from", "covered_to", "active_since"};
+	static const char *const numbers[] = {"applied_revision", "counted"};
+	static const char *const grant_fields[] = {"cycle", "grant_seq", "cycle_counted", "exhausted"};
+	static const char *const generation[] = {"generation"}, *const seq[] = {"seq"},
+				 *const sent[] = {"now"};
+	const json_t *epoch = json_object_get(body, "epoch");
+
+	fprintf(out, "%" PRId64 "\t%s\t%s\t%d\t%" PRId64 "\t%" PRIu32, frame->n, agent->owner, agent->gateway,
+		agent->attempt, agent->generation, frame->crc);
+	if (frame->kept_from)
+		fprintf(out, "\t%" PRIu64, frame->kept_from);
+	else
+		fputs_unlocked("\t\\N", out);
+	fputs_unlocked(frame->over ? "\tt" : "\tf", out);
+	fputs_unlocked(list->shrunk ? "\tt" : "\tf", out);
+	fputs_unlocked(list->tangled ? "\tt" : "\tf", out);
+	put_fields(out, body, generation, 1);
+	put_fields(out, epoch, epoch_fields, ARRAY_SIZE(epoch_fields));
+	put_flag(out, epoch, "final");
+	put_fields(out, body, seq, 1);
+	put_flag(out, body, "more");
+	put_fields(out, body, times, ARRAY_SIZE(times));
+	put_key(out, body);
+	put_fields(out, body, numbers, ARRAY_SIZE(numbers));
+	put_fields(out, json_object_get(body, "grant"), grant_fields, ARRAY_SIZE(grant_fields));
+	put_fields(out, body, sent, 1);
+	put_json(out, json_object_get(body, "cannot_apply"));
+	put_json(out, json_object_get(body, "reconcile"));
+	putc_unlocked('\n', out);
+}
+
+static void put_text(FILE *out, const char *text)
+{
+	putc_unlocked('\t', out);
+	fputs_unlocked(text ? text : "\\N", out);
+}
+
+/* What the slot has grown by since `before`; since zero when there is none. */
+static void put_sample(FILE *out, int64_t n, const struct sample *sample,
+		       const uint64_t before[static N_TOTALS], bool begins, bool split)
+{
+	put_number(out, n);
+	putc_unlocked('\t', out);
+	put_number(out, sample->slot);
+	putc_unlocked('\t', out);
+	put_number(out, sample->incarnation);
+	put_text(out, sample->peer);
+	put_text(out, sample->hour);
+	for (size_t i = 0; i < N_TOTALS; i++) {
+		putc_unlocked('\t', out);
+		put_number(out, (int64_t)(sample->totals[i] - before[i]));
+	}
+	fputs_unlocked(begins ? "\tt" : "\tf", out);
+	fputs_unlocked(split ? "\tt\n" : "\tf\n", out);
+}
+
+static void put_counter(FILE *out, int64_t n, const struct sample *first, const struct sample *last)
+{
+	put_number(out, n);
+	putc_unlocked('\t', out);
+	put_number(out, first->slot);
+	putc_unlocked('\t', out);
+	put_number(out, first->incarnation);
+	put_text(out, first->peer);
+	for (size_t i = 0; i < N_TOTALS; i++) {
+		putc_unlocked('\t', out);
+		put_number(out, (int64_t)first->totals[i]);
+	}
+	for (size_t i = 0; i < N_TOTALS; i++) {
+		putc_unlocked('\t', out);
+		put_number(out, (int64_t)last->totals[i]);
+	}
+	putc_unlocked('\n', out);
+}
+
+/* The rows of one slot: neighbours of one hour as one. */
+static void put_slot(FILE *samples, FILE *counters, int64_t n, const struct sample *first,
+		     const struct sample *last)
+{
+	static const uint64_t zero[N_TOTALS];
+	const uint64_t *before = zero;
+	bool split = false;
+
+	for (const struct sample *sample = first; sample <= last; sample++) {
+		split |= sample->split;
+		if (sample < last && strcmp(sample[1].hour, sample->hour) == 0)
+			continue;
+		put_sample(samples, n, sample, before, before == zero, split);
+		before = sample->totals;
+		split = false;
+	}
+	put_counter(counters, n, first, last);
+}
+
+static void put_samples(FILE *samples, FILE *counters, const struct sample_list *list, int64_t n)
+{
+	size_t first = 0;
+
+	for (size_t i = 0; i < list->n; i++) {
+		if (i + 1 < list->n && sample_same_slot(&list->samples[i], &list->samples[i + 1]))
+			continue;
+		put_slot(samples, counters, n, &list->samples[first], &list->samples[i]);
+		first = i + 1;
+	}
+}
+
+static void put_states(FILE *out, const json_t *body, int64_t n)
+{
+	static const char *const fields[] = {"state", "from", "to"};
+	const json_t *state;
+	size_t i;
+
+	json_array_foreach (json_object_get(body, "states"), i, state) {
+		put_number(out, n);
+		putc_unlocked('\t', out);
+		put_number(out, (int64_t)i);
+		put_fields(out, state, fields, ARRAY_SIZE(fields));
+		putc_unlocked('\n', out);
+	}
+}
+
+static void put_seen(FILE *out, const json_t *body, int64_t n)
+{
+	static const char *const fields[] = {"peer", "handshake"};
+	const json_t *seen;
+	size_t i;
+
+	json_array_foreach (json_object_get(body, "status"), i, seen) {
+		const char *endpoint = json_string_value(json_object_get(seen, "endpoint"));
+
+		put_number(out, n);
+		put_fields(out, seen, fields, ARRAY_SIZE(fields));
+		putc_unlocked('\t', out);
+		if (endpoint)
+			put_escaped(out, endpoint);
+		else
+			fputs_unlocked("\\N", out);
+		putc_unlocked('\n', out);
+	}
+}
+
+int report_rows_write(const json_t *body, const struct principal *agent, const struct report_frame *frame,
+		      struct report_rows *ret_rows)
+{
+	_cleanup_samples_ struct sample_list list = {0};
+	FILE *out[N_REPORT_TABLES] = {NULL};
+	struct report_rows rows = {0};
+	int r = samples_read(json_object_get(body, "records"), &list);
+
+	for (size_t i = 0; i < N_REPORT_TABLES && r == 0; i++) {
+		out[i] = open_memstream(&rows.text[i], &rows.length[i]);
+		r = out[i] ? 0 : -ENOMEM;
+	}
+	if (r == 0) {
+		put_report(out[REPORT_IN], body, agent, frame, &list);
+		put_samples(out[SAMPLE_IN], out[COUNTER_IN], &list, frame->n);
+		put_states(out[STATE_IN], body, frame->n);
+		put_seen(out[SEEN_IN], body, frame->n);
+	}
+	for (size_t i = 0; i < N_REPORT_TABLES; i++) {
+		if (out[i] && fclose(out[i]) != 0)
+			r = -ENOMEM;
+	}
+	if (r < 0) {
+		report_rows_free(&rows);
+		return r;
+	}
+	rows.n_samples = list.n;
+	*ret_rows = rows;
+	return 0;
+}
+
+void report_rows_free(struct report_rows *rows)
+{
+	for (size_t i = 0; i < N_REPORT_TABLES; i++)
+		free(rows->text[i]);
+	*rows = (struct report_rows){0};
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "billing/samples.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static void read_sample(const json_t *record, size_t index, struct sample *ret)
+{
+	static const char *const totals[N_TOTALS] = {
+		"upload_bytes",     "download_bytes",    "upload_packets",
+		"download_packets", "undelivered_bytes", "refused_bytes",
+	};
+
+	*ret = (struct sample){
+		.slot = json_integer_value(json_object_get(record, "slot")),
+		.incarnation = json_integer_value(json_object_get(record, "incarnation")),
+		.peer = json_string_value(json_object_get(record, "peer")),
+		.hour = json_string_value(json_object_get(record, "hour")),
+		.index = index,
+		.split = json_is_true(json_object_get(record, "split")),
+	};
+	if (clock_parse(ret->hour, &ret->hour_ns) < 0)
+		ret->hour_ns = 0;
+	for (size_t i = 0; i < N_TOTALS; i++)
+		ret->totals[i] = strtoull(json_string_value(json_object_get(record, totals[i])), NULL, 10);
+}
+
+bool sample_same_slot(const struct sample *a, const struct sample *b)
+{
+	return a->slot == b->slot && a->incarnation == b->incarnation;
+}
+
+static int compare(int64_t a, int64_t b)
+{
+	return a < b ? -1 : a > b;
+}
+
+static int by_slot(const struct sample *a, const struct sample *b)
+{
+	return a->slot != b->slot ? compare(a->slot, b->slot) : compare(a->incarnation, b->incarnation);
+}
+
+static int by_index(const void *left, const void *right)
+{
+	const struct sample *a = left, *b = right;
+	int order = by_slot(a, b);
+
+	return order ? order : compare((int64_t)a->index, (int64_t)b->index);
+}
+
+static int by_hour(const void *left, const void *right)
+{
+	const struct sample *a = left, *b = right;
+	int order = by_slot(a, b);
+
+	if (order == 0)
+		order = compare(a->hour_ns, b->hour_ns);
+	return order ? order : compare((int64_t)a->index, (int64_t)b->index);
+}
+
+static bool follows(const struct sample *before, const struct sample *after)
+{
+	for (size_t i = 0; i < N_TOTALS; i++) {
+		if (after->totals[i] < before->totals[i])
+			return false;
+	}
+	return before->peer == after->peer ||
+	       (before->peer && after->peer && strcasecmp(before->peer, after->peer) == 0);
+}
+
+static bool only_grow(const struct sample_list *list)
+{
+	for (size_t i = 1; i < list->n; i++) {
+		if (sample_same_slot(&list->samples[i - 1], &list->samples[i]) &&
+		    !follows(&list->samples[i - 1], &list->samples[i]))
+			return false;
+	}
+	return true;
+}
+
+static bool is_tangled(const struct sample_list *list)
+{
+	for (size_t i = 1; i < list->n; i++) {
+		if (sample_same_slot(&list->samples[i - 1], &list->samples[i]) &&
+		    list->samples[i].hour_ns < list->samples[i - 1].hour_ns)
+			return true;
+	}
+	return false;
+}
+
+int samples_read(const json_t *records, struct sample_list *ret_list)
+{
+	struct sample_list list = {.n = json_array_size(records)};
+	const json_t *record;
+	size_t i;
+
+	list.samples = calloc(list.n ? list.n : 1, sizeof(*list.samples));
+	if (!list.samples)
+		return -ENOMEM;
+	json_array_foreach (records, i, record)
+		read_sample(record, i, &list.samples[i]);
+	/* In the order of the report; or, if that cannot be, in that of the hours. */
+	qsort(list.samples, list.n, sizeof(*list.samples), by_index);
+	if (!only_grow(&list)) {
+		qsort(list.samples, list.n, sizeof(*list.samples), by_hour);
+		list.shrunk = !only_grow(&list);
+	}
+	list.tangled = is_tangled(&list);
+	*ret_list = list;
+	return 0;
+}
+
+void cleanup_samples(struct sample_list *list)
+{
+	free(list->samples);
+	list->samples = NULL;
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "metrics.h"
+
+#include "route.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static atomic_uint_fast64_t taken, conflicting, refused, groups, grouped;
+
+void metrics_count_report(unsigned status)
+{
+	atomic_fetch_add(status == 200 ? &taken : status == 409 ? &conflicting : &refused, 1);
+}
+
+void metrics_count_group(size_t n_reports)
+{
+	atomic_fetch_add(&groups, 1);
+	atomic_fetch_add(&grouped, n_reports);
+}
+
+static void put(FILE *out, const char *name, const char *type, const char *help)
+{
+	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void put_own(FILE *out)
+{
+	put(out, "wiretoll_reports_total", "counter", "Reports of agents that this replica has answered.");
+	fprintf(out, "wiretoll_reports_total{result=\"taken\"} %" PRIuFAST64 "\n", atomic_load(&taken));
+	fprintf(out, "wiretoll_reports_total{result=\"conflict\"} %" PRIuFAST64 "\n",
+		atomic_load(&conflicting));
+	fprintf(out, "wiretoll_reports_total{result=\"refused\"} %" PRIuFAST64 "\n", atomic_load(&refused));
+	put(out, "wiretoll_report_transactions_total", "counter",
+	    "Transactions that these reports were committed in.");
+	fprintf(out, "wiretoll_report_transactions_total %" PRIuFAST64 "\n", atomic_load(&groups));
+	put(out, "wiretoll_report_transactions_reports_total", "counter", "Reports in these transactions.");
+	fprintf(out, "wiretoll_report_transactions_reports_total %" PRIuFAST64 "\n", atomic_load(&grouped));
+}
+
+static int put_alarms(FILE *out, struct db *db)
+{
+	_cleanup_result_ PGresult *rows = NULL;
+	int r = DB_QUERY(
+		db, &rows,
+		"SELECT k.kind, count(a.kind) AS n FROM unnest(ARRAY['quarantine', 'gap', 'drift']) k (kind) "
+		"LEFT JOIN billing.alarm a ON a.kind = k.kind AND a.cleared IS NULL GROUP BY k.kind ORDER BY "
+		"k.kind");
+
+	if (r < 0)
+		return r;
+	put(out, "wiretoll_alarms", "gauge", "Open alarms of all gateways.");
+	for (int i = 0; i < PQntuples(rows); i++)
+		fprintf(out, "wiretoll_alarms{kind=\"%s\"} %s\n", db_value(rows, i, "kind"),
+			db_value(rows, i, "n"));
+	return 0;
+}
+
+static int get_metrics(struct request *request, struct response *response)
+{
+	size_t size;
+	FILE *out = open_memstream(&response->text, &size);
+	int r;
+
+	if (!out)
+		return -ENOMEM;
+	put_own(out);
+	r = put_alarms(out, request->db);
+	if (fclose(out) != 0 && r == 0)
+		r = -ENOMEM;
+	response->status = r == 0 ? 200 : 0;
+	response->content_type = "text/plain; version=0.0.4; charset=utf-8";
+	return r;
+}
+
+const struct route metrics_routes[] = {
+	{"GET", "/metrics", ROLE_ADMIN | ROLE_BILLING, get_metrics},
+	{0},
+};
