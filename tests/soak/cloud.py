@@ -184,6 +184,27 @@ class Cloud(Scenario):
                 os.kill(pid, signal.SIGKILL)
         return kind
 
+    def kill_agent(self):
+        """Kills an agent that lives."""
+        agents = {kind: pids for kind, pids in self.victims().items() if kind.startswith("agent")}
+        if agents:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.random.choice(sorted(agents.values()))[0], signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def without_database(self):
+        """PostgreSQL is killed and cannot start: its folder is elsewhere."""
+        data = next(path.parent for path in STATE.rglob("PG_VERSION") if (path.parent / "global").is_dir())
+        elsewhere = data.with_name("elsewhere")
+        data.rename(elsewhere)
+        for pid in self.programs("postgres"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            elsewhere.rename(data)
+
     def wait_alive(self):
         """Until all that was killed is back and answers."""
         wait_for("the control plane is back", lambda: self.ask(lambda: self.admin.get("/v1/health"))["status"] == "ok", PATIENCE)

@@ -6,7 +6,6 @@ SOAK_KILLS and SOAK_REPORTS set the length, SEED repeats a run. The figures are 
 
 import collections
 import os
-import random
 import threading
 import time
 from fractions import Fraction
@@ -14,19 +13,13 @@ from fractions import Fraction
 import pytest
 
 from cloud import ALLOWANCE_L1, STATE, Cloud, Traffic, tcp, udp, wait_for
+from figures import SEED, figures
 from scenario import ALLOWANCE_L2, GB, RATE, decimal
 
 KILLS = int(os.environ.get("SOAK_KILLS", 60))
-REPORTS = int(os.environ.get("SOAK_REPORTS", 80))
-SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
+REPORTS = int(os.environ.get("SOAK_REPORTS", 60))
+AWAY = 60 if os.environ.get("SOAK_LONG") else 6  # seconds
 KILLS_A_ROUND = 10
-
-
-def figures(text):
-    print(text)
-    if os.environ.get("SOAK_FIGURES"):
-        with open(os.environ["SOAK_FIGURES"], "a", encoding="utf-8") as file:
-            print(text, file=file)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +80,21 @@ def test_every_byte_once_through_a_hostile_proxy(cloud):
     assert sum(cloud.proxy.done.values()) >= REPORTS // 4
     figures(f"proxy: {cloud.proxy.passed - before} reports, of them {sum(cloud.proxy.done.values())} treated badly ({done}); compared "
             f"{cloud.compared - compared} times, 0 bytes off; {time.monotonic() - begun:.0f} s")
+
+
+def test_every_byte_once_without_the_database(cloud):
+    """M5, M6: PostgreSQL gone under traffic, and agents killed meanwhile; back, all is told in order."""
+    begun = time.monotonic()
+    with Traffic(cloud, f"{SEED}-away"), cloud.without_database():
+        until = begun + AWAY
+        while time.monotonic() < until:
+            time.sleep(2)
+            cloud.kill_agent()
+    back = time.monotonic()
+    cloud.wait_alive()
+    cloud.check_equal("after the database was away")
+    figures(f"database away under traffic: {back - begun:.0f} s, agents killed meanwhile; all told {time.monotonic() - back:.1f} s after, "
+            f"0 bytes off")
 
 
 def test_a_limit_is_told_once_and_what_it_refuses_costs_nothing(cloud):
