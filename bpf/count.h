@@ -19,32 +19,28 @@ WT_INLINE struct wt_count *count_of(__u32 cpu, enum wt_kind kind, __u32 slot)
 	return bpf_map_lookup_elem(&counts, &index);
 }
 
-WT_INLINE struct wt_interface_cell *interface_cell(void)
+WT_INLINE struct wt_interface_cell *interface_cell(__u32 cpu)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
-
-	return bpf_map_lookup_elem(&iface_cells, &cpu);
+	return &interface_cells.of[cpu & (WT_MAX_CPUS - 1)];
 }
 
 WT_INLINE void count_refused(__u32 slot, __u64 bytes, __u64 packets)
 {
-	struct wt_count *count = count_of(bpf_get_smp_processor_id(), WT_REFUSED, slot);
-	struct wt_interface_cell *cell = interface_cell();
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct wt_count *count = count_of(cpu, WT_REFUSED, slot);
+	struct wt_interface_cell *cell = interface_cell(cpu);
 
-	if (!count || !cell)
-		return;
-	count->bytes += bytes;
-	count->packets += packets;
+	if (count) {
+		count->bytes += bytes;
+		count->packets += packets;
+	}
 	cell->refused_bytes += bytes;
 	cell->refused_packets += packets;
 }
 
 WT_INLINE void count_unparsed(void)
 {
-	struct wt_interface_cell *cell = interface_cell();
-
-	if (cell)
-		cell->unparsed_packets++;
+	interface_cell(bpf_get_smp_processor_id())->unparsed_packets++;
 }
 
 #endif

@@ -71,11 +71,21 @@ WT_INLINE struct wt_pool *pool_of(__u32 slot)
 	return slot ? bpf_map_lookup_elem(&peer_pools, &slot) : &credit.pool;
 }
 
-WT_INLINE struct wt_purse *purse_of(__u32 cpu, __u32 slot)
+WT_INLINE struct wt_purse *interface_purse(__u32 cpu)
+{
+	return &interface_cells.of[cpu & (WT_MAX_CPUS - 1)].purse;
+}
+
+WT_INLINE struct wt_purse *peer_purse(__u32 cpu, __u32 slot)
 {
 	__u32 index = wt_purse_index(cpu, slot, stride);
 
 	return bpf_map_lookup_elem(&purses, &index);
+}
+
+WT_INLINE struct wt_purse *purse_of(__u32 cpu, __u32 slot)
+{
+	return slot ? peer_purse(cpu, slot) : interface_purse(cpu);
 }
 
 WT_INLINE __u32 state_field(__u64 state, __u32 shift)
@@ -95,9 +105,10 @@ WT_INLINE int is_hopeless(__u64 state)
 	       ((state & WT_STATE_REFUSES) && !state_field(state, WT_STATE_NEXT_SHIFT));
 }
 
-WT_INLINE __u32 sequence_of(__u64 state)
+/* A lease of no bytes under this state. */
+WT_INLINE __u64 empty_lease(__u64 state)
 {
-	return (__u32)(state >> WT_STATE_SEQUENCE_SHIFT);
+	return state << (32 - WT_STATE_SEQUENCE_SHIFT) >> 32 << 32;
 }
 
 WT_INLINE int enough(__u64 drawn, __u64 need, __u64 ceiling)
@@ -217,12 +228,13 @@ too_little:
 /* A lease of an older grant is void: its bytes go back to the pool. */
 WT_INLINE void renew(struct wt_pool *p, struct wt_purse *purse, __u64 state)
 {
-	if (purse->lease_sequence == sequence_of(state))
+	__u64 lease = purse->lease, held = wt_lease_bytes(lease);
+
+	if (lease - held == empty_lease(state))
 		return;
-	if (purse->lease)
-		__sync_fetch_and_add(&p->drawn, -(__u64)purse->lease);
-	purse->lease = 0;
-	purse->lease_sequence = sequence_of(state);
+	if (held)
+		__sync_fetch_and_add(&p->drawn, -held);
+	purse->lease = empty_lease(state);
 }
 
 /*
@@ -263,17 +275,17 @@ WT_SELDOM int reserve(struct wt_claim *claim)
 		if (!is_charged(state, claim->direction))
 			return UNLIMITED;
 		renew(p, purse, state);
-		if (purse->lease >= claim->bytes)
+		before = wt_lease_bytes(purse->lease);
+		if (before >= claim->bytes)
 			return RESERVED;
 		if (claim->slot && !claim->in_doubt) {
 			claim->in_doubt = 1;
 			__sync_fetch_and_add(&p->doubts_begun, 1);
 		}
-		before = purse->lease;
 		need = claim->bytes - before;
 		result = draw(claim->slot, state, need, claim->in_doubt);
 		if (result == DRAW_DONE) {
-			claim->drawn = purse->lease - before;
+			claim->drawn = wt_lease_bytes(purse->lease) - before;
 			return RESERVED;
 		}
 		if (result == DRAW_IN_DOUBT)
@@ -336,53 +348,71 @@ WT_INLINE __u64 asked(__u32 direction)
 	return WT_STATE_REFUSES | (__u64)direction << WT_STATE_MASK_SHIFT;
 }
 
-WT_INLINE int has_lease(const struct wt_purse *purse, __u64 state, __u64 bytes)
+/*
+ * What a lease is after these bytes. It is good for them if it was drawn under this state and was large
+ * enough: one comparison of the sequence, from which too small a lease borrows. (A sequence that is one too
+ * high is not met: this CPU has read the state later than it drew any lease.)
+ */
+WT_INLINE __u64 lease_after(const struct wt_purse *purse, __u64 bytes)
 {
-	return purse->lease_sequence == sequence_of(state) && purse->lease >= bytes;
+	return purse->lease - bytes;
 }
 
-/*
- * The same as admit_slowly(), for packets for which the leases at hand are good: what is shared is read, one
- * word of the interface and one of the peer, and nothing of it is written.
- */
-WT_INLINE int admit_by_leases(__u32 cpu, __u32 slot, __u32 direction, __u64 bytes, __u64 state)
+WT_INLINE int is_good(__u64 after, __u64 state)
 {
-	struct wt_purse *whole = NULL, *peer = NULL;
-	__u64 peer_state = 0;
+	return !(state & WT_STATE_REFUSES) && (after ^ state << (32 - WT_STATE_SEQUENCE_SHIFT)) >> 32 == 0;
+}
 
-	if (state & WT_STATE_PEERS) {
-		const __u64 *word = bpf_map_lookup_elem(&peer_states, &slot);
+WT_INLINE void spend_to(struct wt_purse *purse, __u64 after, __u64 bytes)
+{
+	purse->lease = after;
+	purse->counted += bytes;
+}
 
-		if (!word)
-			return 0;
-		peer_state = READ_ONCE(*word);
-	}
-	if ((state | peer_state) & WT_STATE_REFUSES)
+WT_INLINE int admit_by_lease(struct wt_purse *purse, __u64 state, __u64 bytes)
+{
+	__u64 after = lease_after(purse, bytes);
+
+	if (!is_good(after, state))
 		return 0;
-	if (is_charged(peer_state, direction)) {
-		peer = purse_of(cpu, slot);
-		if (!peer || !has_lease(peer, peer_state, bytes))
-			return 0;
-	}
-	if (slot && is_charged(state, direction)) {
-		whole = purse_of(cpu, 0);
-		if (!whole || !has_lease(whole, state, bytes))
-			return 0;
-		spend(whole, bytes);
-	}
-	if (peer)
-		spend(peer, bytes);
+	spend_to(purse, after, bytes);
 	return 1;
 }
 
-/* Whether the packet may pass. What belongs to no peer draws nothing, but stops with the rest. */
+WT_INLINE int admit_by_both_leases(__u32 cpu, __u32 slot, __u32 direction, __u64 bytes, __u64 state)
+{
+	const __u64 *word = bpf_map_lookup_elem(&peer_states, &slot);
+	struct wt_purse *whole = interface_purse(cpu), *peer;
+	__u64 after = lease_after(whole, bytes), peer_state;
+
+	if (!word || (state & WT_STATE_REFUSES) || (is_charged(state, direction) && !is_good(after, state)))
+		return 0;
+	peer_state = READ_ONCE(*word);
+	if (peer_state & asked(direction)) {
+		peer = peer_purse(cpu, slot);
+		if (!peer || !admit_by_lease(peer, peer_state, bytes))
+			return 0;
+	}
+	if (is_charged(state, direction))
+		spend_to(whole, after, bytes);
+	return 1;
+}
+
+/*
+ * Whether the packet may pass. What belongs to no peer draws nothing, but stops with the rest. For most
+ * packets the leases at hand are good: of what is shared one word of the interface is read, and one of the
+ * peer if it may have a limit, and nothing is written. Whatever else is to be done begins anew.
+ */
 WT_INLINE int admit(__u32 cpu, __u32 slot, __u32 direction, __u64 bytes)
 {
 	__u64 state = READ_ONCE(credit.state);
 
 	if (!(state & (asked(direction) | WT_STATE_PEERS)))
 		return 1;
-	return admit_by_leases(cpu, slot, direction, bytes, state) || admit_slowly(slot, direction, bytes);
+	if (slot && (state & WT_STATE_PEERS ? admit_by_both_leases(cpu, slot, direction, bytes, state)
+					    : admit_by_lease(interface_purse(cpu), state, bytes)))
+		return 1;
+	return admit_slowly(slot, direction, bytes);
 }
 
 #endif

@@ -28,6 +28,7 @@ const volatile __u32 window_lines = 1; /* of one family */
  */
 struct wt_table table SEC(".data.table");
 struct wt_credit credit SEC(".data.credit");
+struct wt_interface_cells interface_cells; /* alone in .bss */
 
 /* The rest of the attribution table: see <wiretoll/attribution.h>. */
 struct {
@@ -78,14 +79,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wt_purse);
 } purses SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* at load: cpus */
-	__type(key, __u32);
-	__type(value, struct wt_interface_cell);
-} iface_cells SEC(".maps");
 
 /* Both by slot; slot 0 has none. Not looked at unless the interface's state says that peers have limits. */
 struct {

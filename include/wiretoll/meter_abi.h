@@ -43,13 +43,19 @@ struct wt_attribution {
 
 /*
  * A CPU's side of a limit: what it has counted against it, in the directions of the mask in force, and its
- * lease: credit drawn from the pool and not yet used. Written by that CPU alone; counted only ever grows.
+ * lease: credit drawn from the pool and not yet used. Written by that CPU alone; counted only ever grows. The
+ * lease stands in the lower half of its word, and in the upper one the lower half of the sequence of the
+ * state that it was drawn under.
  */
 struct wt_purse {
 	__u64 counted;
-	__u32 lease;
-	__u32 lease_sequence; /* the lower half of the pool's sequence that the lease was drawn under */
+	__u64 lease;
 };
+
+static inline __attribute__((always_inline)) __u32 wt_lease_bytes(__u64 lease)
+{
+	return (__u32)lease;
+}
 
 /* What a CPU has counted, of a slot and a kind. Written by that CPU alone and only ever grown. */
 struct wt_count {
@@ -76,18 +82,25 @@ static inline __attribute__((always_inline)) __u32 wt_count_index(__u32 cpu, __u
 	return (cpu * WT_KINDS + kind) * stride + slot;
 }
 
-/* The purse of slot 0 is the interface's: what belongs to no peer has no limit of its own. */
 static inline __attribute__((always_inline)) __u32 wt_purse_index(__u32 cpu, __u32 slot, __u32 stride)
 {
 	return cpu * stride + slot;
 }
 
-/* The interface's counts on one CPU. Two lines, so that neighbours do not prefetch each other. */
+/* A power of two. More possible CPUs than that are refused. */
+#define WT_MAX_CPUS 1024
+
+/* The interface's on one CPU. Two lines, so that neighbours do not prefetch each other. */
 struct wt_interface_cell {
+	struct wt_purse purse;
 	__u64 refused_bytes;
 	__u64 refused_packets;
 	__u64 unparsed_packets; /* counted by their length, as their headers could not be followed */
-	__u64 reserved[13];
+	__u64 reserved[11];
+};
+
+struct wt_interface_cells {
+	struct wt_interface_cell of[WT_MAX_CPUS];
 };
 
 /*

@@ -27,16 +27,12 @@
 #define PASSED   ((uint32_t)-1) /* go on with the next program */
 #define DROPPED  2
 #define PEER     7
-#define PURSES   256 /* of a CPU, at the capacity below */
-
-/* All CPUs', in bytes. */
-#define PURSES_SIZE (sysconf(_SC_NPROCESSORS_CONF) * PURSES * sizeof(struct wt_purse))
 
 struct fixture {
 	struct meter *meter;
 	int ingress, egress;
 	struct wt_credit *credit;
-	const struct wt_purse *purses;
+	const struct wt_interface_cells *cells;
 };
 
 static const struct meter_options options = {.pin_folder = FOLDER, .interface = "left", .capacity = 100};
@@ -91,7 +87,7 @@ static inline int setup(void **state)
 	fixture->egress = bpf_obj_get(FOLDER "/live/egress");
 	assert_true(fixture->ingress >= 0 && fixture->egress >= 0);
 	fixture->credit = map_pin("credit", 4096);
-	fixture->purses = map_pin("purses", PURSES_SIZE);
+	fixture->cells = map_pin("interface_cells", sizeof(*fixture->cells));
 	set_prefix(fixture, "10.0.0.7/32", PEER);
 	*state = fixture;
 	return 0;
@@ -105,7 +101,7 @@ static inline int teardown(void **state)
 	close(fixture->ingress);
 	close(fixture->egress);
 	munmap(fixture->credit, 4096);
-	munmap((void *)fixture->purses, PURSES_SIZE);
+	munmap((void *)fixture->cells, sizeof(*fixture->cells));
 	free(fixture);
 	return r == 0 && access(FOLDER, F_OK) ? 0 : -1;
 }

@@ -194,7 +194,7 @@ static int setup_many(void **state)
 	fixture->egress = bpf_obj_get(FOLDER "/live/egress");
 	assert_true(fixture->ingress >= 0 && fixture->egress >= 0);
 	fixture->credit = map_pin("credit", 4096);
-	fixture->purses = map_pin("purses", PURSES_SIZE);
+	fixture->cells = map_pin("interface_cells", sizeof(*fixture->cells));
 	*state = fixture;
 	return 0;
 }

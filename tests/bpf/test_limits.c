@@ -21,7 +21,7 @@ static void assert_conserved(const struct fixture *fixture)
 	uint64_t held = 0;
 
 	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++)
-		held += fixture->purses[cpu * PURSES].lease;
+		held += wt_lease_bytes(fixture->cells->of[cpu].purse.lease);
 	assert_int_equal(fixture->credit->pool.drawn, counted(fixture) + held);
 }
 

@@ -28,6 +28,7 @@ static const uint32_t possible_cpus = CPUS, stride = SLOTS;
 static struct wt_credit credit;
 static struct wt_pool peer_pools[SLOTS];
 static __u64 peer_states[SLOTS];
+static struct wt_interface_cells interface_cells;
 static struct wt_purse purses[CPUS * SLOTS];
 static uint32_t current_cpu;
 static int events;
@@ -81,6 +82,7 @@ static void interleave(void);
 
 static const struct wt_meta meta = {.cpus = CPUS, .stride = SLOTS, .capacity = SLOTS};
 static struct meter meter = {.purses = purses,
+			     .interface_cells = &interface_cells,
 			     .credit = &credit,
 			     .peer_pools = peer_pools,
 			     .peer_states = peer_states,
@@ -106,7 +108,7 @@ static uint64_t counted_at(uint32_t slot)
 	uint64_t sum = 0;
 
 	for (int cpu = 0; cpu < CPUS; cpu++)
-		sum += purses[cpu * SLOTS + (int)slot].counted;
+		sum += purse_of((uint32_t)cpu, slot)->counted;
 	return sum;
 }
 
@@ -115,7 +117,7 @@ static uint64_t leased_at(uint32_t slot)
 	uint64_t sum = 0;
 
 	for (int cpu = 0; cpu < CPUS; cpu++)
-		sum += purses[cpu * SLOTS + (int)slot].lease;
+		sum += wt_lease_bytes(purse_of((uint32_t)cpu, slot)->lease);
 	return sum;
 }
 
@@ -167,6 +169,7 @@ static void reset(uint64_t ceiling, uint32_t max_lease)
 	memset(peer_pools, 0, sizeof(peer_pools));
 	memset(peer_states, 0, sizeof(peer_states));
 	memset(purses, 0, sizeof(purses));
+	memset(&interface_cells, 0, sizeof(interface_cells));
 	memset(busy, 0, sizeof(busy));
 	memset(exhaustions, 0, sizeof(exhaustions));
 	memset(turns, 0, sizeof(turns));
@@ -575,11 +578,11 @@ static void a_refusal_draws_nothing_from_the_other(void **state)
 	assert_int_equal(put_in_force(PEER, 1, 1, 1000), 0);
 	assert_true(send_from(PEER, 0, 400));
 	credit_before = credit;
-	purse = purses[NO_ONE];
+	purse = interface_cells.of[0].purse;
 	assert_false(send_from(PEER, 0, 1000000));
 	assert_true(latched(PEER));
 	assert_memory_equal(&credit, &credit_before, sizeof(credit));
-	assert_memory_equal(&purses[NO_ONE], &purse, sizeof(purse));
+	assert_memory_equal(&interface_cells.of[0].purse, &purse, sizeof(purse));
 	assert_true(send(0, 1000000));
 }
 

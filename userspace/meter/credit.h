@@ -104,8 +104,12 @@ static inline uint64_t counted(const struct meter *meter, uint32_t slot)
 	const struct wt_meta *meta = meter->meta;
 	uint64_t sum = pool_at(meter, slot)->carried;
 
-	for (uint32_t cpu = 0; cpu < meta->cpus; cpu++)
-		sum += LOAD(meter->purses[wt_purse_index(cpu, slot, meta->stride)].counted);
+	for (uint32_t cpu = 0; cpu < meta->cpus; cpu++) {
+		const struct wt_purse *purse = slot ? &meter->purses[wt_purse_index(cpu, slot, meta->stride)]
+						    : &meter->interface_cells->of[cpu].purse;
+
+		sum += LOAD(purse->counted);
+	}
 	return sum;
 }
 

@@ -44,7 +44,7 @@ struct meter {
 	bool stale;       /* what it counted is gone: to be read, then removed */
 	const struct wt_count *counts;
 	const struct wt_purse *purses;
-	const struct wt_interface_cell *interface_cells;
+	const struct wt_interface_cells *interface_cells;
 	struct wt_credit *credit;
 	__u64 *peer_states;
 	struct wt_pool *peer_pools;

@@ -158,7 +158,6 @@ static int set_sizes(struct meter_bpf *bpf, const struct wt_meta *meta)
 		{bpf->maps.incarnations, WT_FAMILIES * buckets},
 		{bpf->maps.counts, meta->cpus * WT_KINDS * meta->stride},
 		{bpf->maps.purses, meta->cpus * meta->stride},
-		{bpf->maps.iface_cells, meta->cpus},
 		{bpf->maps.peer_states, meta->capacity},
 		{bpf->maps.peer_pools, meta->capacity},
 		{bpf->maps.owners, meta->capacity},
@@ -212,7 +211,7 @@ static int take_descriptors(const struct meter_bpf *bpf, bool xdp, int fds[stati
 		[OBJECT_INCARNATIONS] = bpf_map__fd(bpf->maps.incarnations),
 		[OBJECT_COUNTS] = bpf_map__fd(bpf->maps.counts),
 		[OBJECT_PURSES] = bpf_map__fd(bpf->maps.purses),
-		[OBJECT_INTERFACE_CELLS] = bpf_map__fd(bpf->maps.iface_cells),
+		[OBJECT_INTERFACE_CELLS] = bpf_map__fd(bpf->maps.bss),
 		[OBJECT_CREDIT] = bpf_map__fd(bpf->maps.data_credit),
 		[OBJECT_PEER_STATES] = bpf_map__fd(bpf->maps.peer_states),
 		[OBJECT_PEER_POOLS] = bpf_map__fd(bpf->maps.peer_pools),
@@ -299,6 +298,8 @@ int meter_size(struct wt_meta *meta, uint32_t capacity)
 		return cpus;
 	if (capacity < 2 || capacity > WT_MAX_CAPACITY)
 		return -ERANGE;
+	if (cpus > WT_MAX_CPUS)
+		return -E2BIG;
 	meta->capacity = capacity;
 	meta->cpus = (uint32_t)cpus;
 	meta->stride = wt_stride(capacity);

@@ -56,7 +56,7 @@ static void fill_identity(struct meter *meter)
 static bool layout_known(const struct wt_meta *meta)
 {
 	return meta->abi >= WT_METER_ABI_READ && meta->abi <= WT_METER_ABI && meta->cpus > 0 &&
-	       meta->capacity > 0 && meta->stride == wt_stride(meta->capacity);
+	       meta->cpus <= WT_MAX_CPUS && meta->capacity > 0 && meta->stride == wt_stride(meta->capacity);
 }
 
 struct array {
@@ -106,7 +106,7 @@ static int map_counts(struct meter *meter)
 	const struct array arrays[] = {
 		{OBJECT_COUNTS, sizeof(struct wt_count), slots * WT_KINDS, PROT_READ, &meter->counts},
 		{OBJECT_PURSES, sizeof(struct wt_purse), slots, PROT_READ, &meter->purses},
-		{OBJECT_INTERFACE_CELLS, sizeof(struct wt_interface_cell), meta->cpus, PROT_READ,
+		{OBJECT_INTERFACE_CELLS, sizeof(struct wt_interface_cells), 1, PROT_READ,
 		 &meter->interface_cells},
 		{OBJECT_CREDIT, sizeof(struct wt_credit), 1, both, &meter->credit},
 		{OBJECT_PEER_STATES, sizeof(__u64), meta->capacity, both, &meter->peer_states},
@@ -194,13 +194,12 @@ void meter_read(const struct meter *meter, uint32_t slot, struct meter_totals *r
 
 void meter_read_interface(const struct meter *meter, struct meter_interface_totals *ret_totals)
 {
-	const struct wt_meta *meta = meter->meta;
 	struct meter_interface_totals totals = {0};
 
-	for (uint32_t cpu = 0; cpu < meta->cpus; cpu++) {
-		const struct wt_interface_cell *cell = &meter->interface_cells[cpu];
+	for (uint32_t cpu = 0; cpu < meter->meta->cpus; cpu++) {
+		const struct wt_interface_cell *cell = &meter->interface_cells->of[cpu];
 
-		totals.counted += LOAD(meter->purses[wt_purse_index(cpu, 0, meta->stride)].counted);
+		totals.counted += LOAD(cell->purse.counted);
 		totals.refused_bytes += LOAD(cell->refused_bytes);
 		totals.refused_packets += LOAD(cell->refused_packets);
 		totals.unparsed_packets += LOAD(cell->unparsed_packets);

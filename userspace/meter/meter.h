@@ -82,7 +82,8 @@ WT_MUST_CHECK int meter_adopt(const struct meter_options *options, struct meter 
  * all. Before a limit is granted every packet is let through and counted. Returns -EEXIST when something is
  * pinned already, -EBUSY when another process holds the folder or another program owns our place (clsact,
  * XDP), -EOPNOTSUPP for XDP when the interface may receive aggregates (GRO, or a TUN's owner writes them),
- * -ENODEV when there is no such interface, -ERANGE for a capacity out of range.
+ * -ENODEV when there is no such interface, -ERANGE for a capacity out of range, -E2BIG for more than
+ * WT_MAX_CPUS possible CPUs.
  */
 WT_MUST_CHECK int meter_attach(const struct meter_options *options, struct meter **ret_meter);
 
