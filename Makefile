@@ -70,7 +70,9 @@ EVERY_OBJ   := $(BASE_OBJ) $(METER_OBJ) $(WG_OBJ) $(NET_OBJ) $(JOURNAL_OBJ) $(ST
 lib         = $(OUT)/lib/$(1).a
 LIBS_AGENT  := $(foreach l,journal meter wg net base,$(call lib,$l))
 LIBS_API    := $(foreach l,store base,$(call lib,$l))
-LIBS_CLI    := $(foreach l,standalone meter wg net store base,$(call lib,$l))
+LIBS_CLI    := $(foreach l,standalone journal meter wg net store base,$(call lib,$l))
+# How the agent writes its journal, for the command that shows one.
+CLI_RECORDS := $(patsubst %,$(OUT)/obj/userspace/agent/%.o,batch_read sample_record uuid)
 
 PROGRAMS    := $(foreach p,wiretoll wiretoll-agent wiretoll-api wiretoll-deployd,$(OUT)/bin/$p)
 SKELETONS   := $(patsubst bpf/%.bpf.c,$(OUT)/gen/%.skel.h,$(wildcard bpf/*.bpf.c))
@@ -94,7 +96,7 @@ $(OUT)/bin/wiretoll-api: $(API_OBJ) $(LIBS_API)
 $(OUT)/bin/wiretoll-api: LIBS = $(API_LIBS)
 $(OUT)/bin/wiretoll-deployd: $(DEPLOY_OBJ) $(LIBS_API)
 $(OUT)/bin/wiretoll-deployd: LIBS = $(API_LIBS)
-$(OUT)/bin/wiretoll: $(CLI_OBJ) $(LIBS_CLI)
+$(OUT)/bin/wiretoll: $(CLI_OBJ) $(CLI_RECORDS) $(LIBS_CLI)
 $(OUT)/bin/wiretoll: LIBS = $(CLI_LIBS)
 
 $(PROGRAMS):

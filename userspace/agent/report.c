@@ -236,8 +236,9 @@ static bool watch_chain(struct agent *agent)
 }
 
 /*
- * While the journal runs short of room, one batch an hour: a record for each peer, direction and hour.
- * Nothing is lost by that, as counts are cumulative, and each second's sample is kept apart.
+ * While the journal runs short of room and the API does not take what is in it, one batch an hour: a record
+ * for each peer, direction and hour. Nothing is lost by that, as counts are cumulative, and each second's
+ * sample is kept apart.
  */
 static bool is_spared(struct agent *agent, int64_t utc_to_ns)
 {
@@ -245,11 +246,11 @@ static bool is_spared(struct agent *agent, int64_t utc_to_ns)
 	bool tight = journal_is_tight(agent->journal) || agent->uplink.n_pending > PENDING_MAX;
 
 	if (tight && !report->sparing)
-		log_warning("the journal runs short of room: from here on it keeps a batch for each hour");
+		log_warning("the journal runs short of room: what waits for the API is kept by the hour");
 	if (!tight && report->sparing)
 		log_info("the journal has room again");
 	report->sparing = tight;
-	return tight && agent->leaving == STAYING &&
+	return tight && agent->uplink.n_pending > 0 && agent->leaving == STAYING &&
 	       clock_hour_start(utc_to_ns) == clock_hour_start(report->covered_to_ns);
 }
 

@@ -127,6 +127,11 @@ static const struct cli_option METER_OPTIONS[] = {
 	"A key pair without --keygen:  wg genkey | tee privatekey | wg pubkey > publickey\n"                 \
 	"With it:                      wiretoll peer add prod/laptop --keygen > laptop.conf\n"
 
+#define JOURNAL_NOTE                                                                                         \
+	"PATH is a segment or a folder of them: BASE/journal has the reports, BASE/journal/samples what "    \
+	"was\n"                                                                                              \
+	"counted each second since. Nothing is changed; the agent may be running.\n"
+
 const struct command COMMANDS[] = {
 	{.noun = "up",
 	 .arguments = "",
@@ -165,6 +170,20 @@ const struct command COMMANDS[] = {
 	 .options = METER_OPTIONS,
 	 .flags = COMMAND_ANONYMOUS,
 	 .note = METER_NOTE},
+	{.noun = "journal",
+	 .verb = "show",
+	 .arguments = "PATH",
+	 .summary = "print the records of an agent's journal",
+	 .run = run_journal_show,
+	 .flags = COMMAND_ANONYMOUS | COMMAND_JSON,
+	 .note = JOURNAL_NOTE},
+	{.noun = "journal",
+	 .verb = "verify",
+	 .arguments = "PATH",
+	 .summary = "check every record; status 1 names the first bad offset",
+	 .run = run_journal_verify,
+	 .flags = COMMAND_ANONYMOUS | COMMAND_JSON,
+	 .note = JOURNAL_NOTE},
 	{.noun = "login",
 	 .arguments = "URL",
 	 .summary = "log in with a one-time token from standard input",

@@ -62,6 +62,7 @@ command_fn run_gateway_create, run_gateway_delete, run_gateway_retry, run_gatewa
 command_fn run_peer_add, run_peer_list, run_peer_show, run_peer_edit, run_peer_enable, run_peer_disable,
 	run_peer_delete, run_peer_config;
 command_fn run_usage, run_report, run_ledger;
+command_fn run_journal_show, run_journal_verify;
 command_fn run_meter, run_meter_show, run_meter_stop, run_top;
 
 #endif

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Every byte once, from the kernel to the API: crashes of the host, an API put back in time, disks that are full.
+
+Truth is the clients' own device counters. A crash of the host is played by taking away all that dies with a kernel:
+the processes, the BPF file system with its pins, the WireGuard device. The disk stays.
+"""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import threading
+import time
+
+import pytest
+
+from agent_lab import BIN, UID, laboratory, run, wait_for
+from test_agent import deploy, wait_truth
+
+
+@pytest.fixture
+def lab():
+    with laboratory() as parts:
+        yield parts
+
+
+def crash_host(gateway):
+    gateway.kill_agent()
+    gateway.wireguard.kill()
+    gateway.wireguard.wait()
+    run("umount", gateway.bpf)
+    run("mount", "-t", "bpf", "bpf", gateway.bpf)
+    os.chown(gateway.bpf, UID, UID)
+    gateway.bpf.chmod(0o700)
+
+
+def boot_host(gateway):
+    gateway.start_wireguard()
+    gateway.start_agent()
+
+
+def truths(clients):
+    return [client.counters() for client in clients]
+
+
+def counts(api, clients):
+    return [api.counted(client.id) for client in clients]
+
+
+def journal_bytes(gateway):
+    return sum(path.stat().st_size for path in (gateway.base / "journal").rglob("*") if path.is_file())
+
+
+def test_a_crashed_host_loses_at_most_the_last_second(lab):
+    """Batches are half a minute apart, samples a second: what was counted a second before the crash is billed."""
+    api, gateway, clients = lab
+    api.report_every = 30
+    deploy(lab)
+    assert clients[0].ping(count=40) == 40 and clients[1].ping(count=20, size=1000) == 20
+    before = truths(clients)
+    time.sleep(1.5)
+    first = api.last_epoch()
+    assert counts(api, clients) != before, "a batch came between: the test proves nothing"
+    crash_host(gateway)
+    boot_host(gateway)
+    wait_for("the old epoch is sealed", lambda: any(b["epoch"]["final"] and b["epoch"]["id"] == first for b in api.batches), 15)
+    assert counts(api, clients) == before
+    sealed = [b for b in api.batches if b["epoch"]["id"] == first]
+    assert sum(b["epoch"]["final"] for b in sealed) == 1 and sealed[-1]["epoch"]["final"]
+    # The interface's count and the grant are of the same moment; the gateway was active until then.
+    assert int(sealed[-1]["counted"]) >= sum(sum(pair) for pair in before)
+    assert sealed[-1]["grant"]["cycle"] == api.grant["cycle"]
+    assert [state["state"] for state in sealed[-1]["states"]] == ["active"]
+    wait_for("a new epoch", lambda: api.last_epoch() != first, 15)
+
+
+def test_crashes_under_traffic_bill_nothing_twice(lab):
+    """In the middle of traffic: less than the clients sent, by no more than what passed within the last second."""
+    api, gateway, (client, other) = lab
+    api.report_every = 30
+    deploy(lab)
+    size, interval = 1200, 0.005
+    for _ in range(3):
+        known = len(api.held)
+        client.ping(count=500, interval=interval, size=size)
+        crash_host(gateway)
+        truth, counted = client.counters(), api.counted(client.id)
+        boot_host(gateway)
+        wait_for("sealed", lambda: sum(b["epoch"]["final"] for b in api.batches) == known, 15)
+        wait_for("a new epoch", lambda: len(api.held) == known + 1, 15)
+        counted, truth = api.counted(client.id), client.counters()
+        lost = [t - c for t, c in zip(truth, counted)]
+        # What is sent to a dead device is the client's loss, too: a few pings that nobody answers.
+        assert all(0 <= n <= (1.3 / interval + 10) * (size + 28) * known for n in lost), (lost, known)
+        wait_for("the gateway is up", lambda: gateway.is_up(), 15)
+        for each in (client, other):
+            each.set_peer(gateway.key())
+            wait_for("it passes again", lambda each=each: each.ping(wait=1), 5)
+
+
+def test_a_restore_fills_every_epoch_again(lab):
+    """The database goes back to before the current epoch: the rest of the old one and all of the new one come again."""
+    api, gateway, clients = lab
+    deploy(lab)
+    assert clients[0].ping(count=20) == 20
+    wait_for("some batches", lambda: len(api.batches) >= 5)
+    with api.lock:
+        first = api.last_epoch()
+    crash_host(gateway)
+    boot_host(gateway)
+    wait_for("a new epoch", lambda: api.last_epoch() != first, 15)
+    wait_for("the gateway is up", lambda: api.last()["states"] and api.last()["states"][-1]["state"] == "active", 15)
+    for client in clients:
+        client.set_peer(gateway.key())
+        wait_for("the client passes again", lambda client=client: client.ping(wait=1), 5)
+    assert clients[1].ping(count=30) == 30
+    wait_for("it is told", lambda: api.last()["seq"] > 4)
+    with api.lock:
+        second = api.last_epoch()
+        before, checksums = dict(api.totals), dict(api.checksums)
+        held = dict(api.held)
+        api.forget(first, behind=2)
+        api.batches = [b for b in api.batches if b["epoch"]["id"] == first]
+        api.totals = {key: value for key, value in api.totals.items() if key[0] == first}
+        api.checksums = {key: crc for key, crc in api.checksums.items() if key[0] == first}
+        del api.held[second]
+        api.restored += 1
+        api.headers.clear()
+        mark = len(api.batches)
+    wait_for("all is held again", lambda: api.held.get(second, (0,))[0] > held[second][0] and api.held[first] == held[first], 15)
+    assert all(api.checksums[key] == crc for key, crc in checksums.items())
+    # In order: the older epoch's rest, said to be over, then the newer one from its first batch on.
+    again = [(b["epoch"]["id"], b["seq"]) for b in api.batches[mark:]]
+    assert again[:held[first][0] - 2] == [(first, seq) for seq in range(3, held[first][0] + 1)]
+    assert again[held[first][0] - 2:][0] == (second, 1)
+    assert ("true" in {over for _, _, over in api.headers})
+    for key, (peer, record) in before.items():
+        assert int(api.totals[key][1]["upload_bytes"]) >= int(record["upload_bytes"])
+    api.conflicts.clear()
+    # A restarted agent knows that it has done so.
+    arrivals = len(api.arrivals)
+    gateway.kill_agent()
+    gateway.start_agent()
+    wait_for("it reports on", lambda: len(api.arrivals) > arrivals + 3)
+    assert not api.conflicts
+
+
+def test_a_journal_that_kept_less_says_so(lab):
+    """The API goes back further than the journal does: the gap is named, and totals are as they were."""
+    api, gateway, clients = lab
+    deploy(lab)
+    assert clients[0].ping(count=20) == 20
+    wait_for("some batches", lambda: len(api.batches) >= 4)
+    gateway.kill_agent()
+    with api.lock:
+        epoch, held = api.last_epoch(), api.last()["seq"]
+    # The journal begins anew behind what was acknowledged, as after a week: its only segment is moved away.
+    gateway.start_agent()
+    wait_for("it goes on", lambda: api.last()["seq"] > held + 2)
+    with api.lock:
+        assert api.last_epoch() == epoch
+    folder = gateway.base / "journal"
+    assert clients[0].ping(count=20) == 20
+    gateway.kill_agent()
+    drop_oldest_records(folder, keep=4)
+    with api.lock:
+        api.forget(epoch, behind=1)
+        api.headers.clear()
+    gateway.start_agent()
+    wait_for("the gap is named", lambda: any(kept for _, kept, _ in api.headers), 10)
+    wait_for("it is taken", lambda: api.held[epoch][0] > 1, 10)
+    api.conflicts.clear()
+    wait_truth(api, clients)
+
+
+def drop_oldest_records(folder, keep):
+    """What a bound does: the journal begins with a later segment. Written as the format says, by this test itself."""
+    (segment,) = [path for path in folder.iterdir() if path.suffix == ".wtj"]
+    data = segment.read_bytes()
+    records, at = [], 0
+    while at + 24 <= len(data) and data[at:at + 4] == b"WTJ2":
+        _, length, sequence, kind, _ = struct.unpack_from("<IIQII", data, at)
+        records.append((sequence, kind, data[at + 24:at + 24 + length]))
+        at += 24 + length
+    kept, previous, out = records[-keep:], 0, b""
+    for sequence, kind, payload in kept:
+        header = struct.pack("<IIQI", 0x324a5457, len(payload), sequence, kind)
+        previous = chained(previous, header + b"\0\0\0\0" + payload)
+        out += header + struct.pack("<I", previous) + payload
+    replacement = folder / f"{kept[0][0]:016x}.wtj"
+    replacement.write_bytes(out)
+    os.chown(replacement, UID, UID)
+    segment.unlink()
+
+
+def chained(crc, data):
+    """CRC32C that goes on from an earlier one."""
+    crc ^= 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def test_a_full_disk_loses_nothing(lab):
+    """The gateway's disk is full while the API is away: counting goes on, and all of it is told in the end."""
+    api, gateway, clients = lab
+    journal = gateway.base / "journal"
+    journal.mkdir(mode=0o700)
+    run("mount", "-t", "tmpfs", "-o", f"size=24m,uid={UID},gid={UID},mode=0700", "tmpfs", journal)
+    try:
+        deploy(lab)
+        assert clients[0].ping(count=20) == 20
+        api.away = True
+        ballast = journal / "ballast"
+        fill_up(ballast)
+        # Less than what is left of the segment and the spare one would need: it must be spent, too.
+        for segment in journal.rglob("spare"):
+            segment.unlink()
+        fill_up(ballast)
+        assert clients[0].ping(count=100, size=1200) == 100
+        time.sleep(3)
+        assert clients[1].ping(count=50, size=700) == 50
+        gateway.kill_agent()
+        gateway.start_agent()
+        time.sleep(1.5)
+        assert clients[1].ping(count=10) > 0
+        assert gateway.agent.poll() is None
+        assert "room" in gateway.log.read_text()
+        api.away = False
+        wait_truth(api, clients, timeout=15)
+        ballast.unlink()
+        assert clients[0].ping(count=10) == 10
+        wait_truth(api, clients, timeout=15)
+        assert len(api.held) == 1
+    finally:
+        gateway.kill_agent()
+        run("umount", journal)
+
+
+def fill_up(ballast):
+    with open(ballast, "ab", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            while True:
+                try:
+                    if file.write(bytes(size)) < size:
+                        break
+                except OSError:
+                    break
+
+
+def journal(verb, path, *arguments):
+    return subprocess.run([BIN / "wiretoll", "journal", verb, path, *arguments], capture_output=True, text=True, timeout=30)
+
+
+def test_journal_command(lab, tmp_path):
+    """Shown and verified while it is written; the first damaged byte is named."""
+    api, gateway, clients = lab
+    deploy(lab)
+    folder = gateway.base / "journal"
+    pinger = threading.Thread(target=lambda: clients[0].ping(count=600, interval=0.005))
+    pinger.start()
+    while pinger.is_alive():
+        for path in (folder, folder / "samples"):
+            done = journal("verify", path)
+            assert done.returncode == 0, done.stderr
+    pinger.join()
+    wait_truth(api, clients)
+    gateway.kill_agent()
+    lines = [json.loads(line) for line in journal("show", folder, "--json").stdout.splitlines()]
+    batches = [line for line in lines if line["kind"] == "batch"]
+    assert {(line["content"]["epoch"], line["content"]["seq"]) for line in batches} >= set(api.checksums)
+    assert all(api.checksums.get((line["content"]["epoch"], line["content"]["seq"]), line["content"]["checksum"])
+               == line["content"]["checksum"] for line in batches)
+    assert any(line["content"]["report"]["records"] for line in batches)
+    assert "acknowledgement" in journal("show", folder).stdout
+    samples = [json.loads(line) for line in journal("show", folder / "samples", "--json").stdout.splitlines()]
+    assert {"time", "slots", "epoch", "counted"} <= set([s for s in samples if s["kind"] == "sample"][-1]["content"])
+    # A byte of each record in turn.
+    copy = tmp_path / "journal"
+    shutil.copytree(folder, copy)
+    for line in lines[::3]:
+        segment = copy / line["segment"]
+        whole = segment.read_bytes()
+        at = line["offset"] + 24 + line["length"] // 2
+        segment.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+        done = journal("verify", copy)
+        assert done.returncode == 1 and f"in {line['segment']} at offset {line['offset']} " in done.stderr
+        verdict = json.loads(journal("verify", segment, "--json").stdout)
+        assert verdict["valid"] is False and verdict["offset"] == line["offset"]
+        segment.write_bytes(whole)
+    assert journal("verify", copy).returncode == 0
+    for path, words in ((tmp_path / "none", "is not there"), (tmp_path, "no segment"), (__file__, "no segment of a journal")):
+        done = journal("verify", path)
+        assert done.returncode == 1 and words in done.stderr
+    assert journal("verify", copy, "more").returncode == 2
