@@ -196,10 +196,10 @@ static const char *text_of(const json_t *object, const char *field)
 
 static void csv_row(FILE *out, const char *gateway, const char *name, const json_t *sums)
 {
-	fprintf(out, "%s,%s,%lld,%s,%s,%s,%s\r\n", gateway, name,
+	fprintf(out, "%s,%s,%lld,%s,%s,%s,%s,%s\r\n", gateway, name,
 		(long long)json_integer_value(json_object_get(sums, "hours")), text_of(sums, "base_credits"),
 		text_of(sums, "bandwidth_bytes"), text_of(sums, "bandwidth_credits"),
-		text_of(sums, "total_credits"));
+		text_of(sums, "adjustment_credits"), text_of(sums, "total_credits"));
 }
 
 /* RFC 4180. Names hold nothing that needs quoting, and no spreadsheet takes them for a formula. */
@@ -212,7 +212,9 @@ static int answer_csv(struct response *response, const char *report_text)
 
 	if (!out)
 		return -ENOMEM;
-	fputs("gateway,name,hours,base_credits,bandwidth_bytes,bandwidth_credits,total_credits\r\n", out);
+	fputs("gateway,name,hours,base_credits,bandwidth_bytes,bandwidth_credits,adjustment_credits,total_"
+	      "credits\r\n",
+	      out);
 	json_array_foreach (json_object_get(report, "gateways"), i, gateway)
 		csv_row(out, text_of(gateway, "gateway"), text_of(gateway, "name"), gateway);
 	csv_row(out, "", "total", json_object_get(report, "totals"));

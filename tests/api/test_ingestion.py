@@ -239,7 +239,8 @@ def test_detaching_old_months_changes_no_usage_and_no_bill(api):
 
     def seen():
         return (world.get(f"/v1/gateways/{agent.gateway.id}/usage?interval=hour")["items"],
-                world.get(f"/v1/users/{world.user}/report?cycle=2023-05"), stored_usage(agent.gateway), agent.gateway.ledger("bandwidth"))
+                world.get(f"/v1/users/{world.user}/report?cycle=2023-05"), stored_usage(agent.gateway),
+                api.sql("SELECT kind, adjusts, cycle, utc_hour, bytes, amount::text FROM billing.ledger WHERE gateway = %s ORDER BY 1, 4, 3", agent.gateway.id))
 
     with api.postgres.connect() as connection, connection.cursor() as cursor, pytest.raises(psycopg2.errors.ObjectInUse):
         cursor.execute("UPDATE billing.cycle SET state = 'closing' WHERE id = 202305")

@@ -131,7 +131,8 @@ static int print_report(struct session *session, const json_t *report)
 	if (json_object_set_new(totals, "name", json_string("TOTAL")) < 0 ||
 	    json_array_append(lines, totals) < 0 ||
 	    table_print(stdout,
-			"name,hours,bandwidth_bytes=OVERAGE,base_credits,bandwidth_credits,total_credits",
+			"name,hours,bandwidth_bytes=OVERAGE,base_credits,bandwidth_credits,adjustment_"
+			"credits,total_credits",
 			lines) < 0)
 		return session_no_memory(session);
 	return 0;
