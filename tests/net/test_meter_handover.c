@@ -21,6 +21,7 @@
 #include <linux/bpf.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -77,9 +78,10 @@ static int setup(void **state)
 	tun = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	assert_true(tun >= 0);
 	assert_int_equal(ioctl(tun, TUNSETIFF, &request), 0);
-	assert_int_equal(run("ip addr add 10.9.0.1/24 dev tun0 && ip link set tun0 up mtu 1420 && "
-			     "ethtool -K tun0 gro off"),
-			 0);
+	assert_int_equal(
+		run("ip addr add 10.9.0.1/24 dev tun0 && ip link set tun0 up mtu 1420 txqueuelen 20000 && "
+		    "ethtool -K tun0 gro off"),
+		0);
 	return 0;
 }
 
@@ -139,11 +141,13 @@ static void send_for_ever(void)
 
 static void read_for_ever(void)
 {
+	struct pollfd readable = {.fd = tun, .events = POLLIN};
 	char packet[2048];
 
-	for (;;)
+	for (;;) {
 		if (read(tun, packet, sizeof(packet)) < 0)
-			rest_a_little();
+			poll(&readable, 1, -1);
+	}
 }
 
 /* Two writers, one of them for another peer, a sender, and who takes off what is sent. */
@@ -248,6 +252,8 @@ static void check_sums(struct sums *sums, const struct meter *meter, bool refuse
 	uint64_t received = 0;
 
 	add(sums, meter);
+	/* After the hook: it would be counted there, and not by the device. */
+	assert_int_equal(statistic("tx_dropped"), 0);
 	for (uint32_t slot = 0; slot <= OTHER; slot++)
 		received += sums->slots[slot].upload_bytes;
 	if (refused) {
@@ -255,7 +261,6 @@ static void check_sums(struct sums *sums, const struct meter *meter, bool refuse
 			assert_true(sums->slots[slot].upload_bytes <= statistic("rx_bytes"));
 	} else {
 		assert_int_equal(received, statistic("rx_bytes"));
-		assert_int_equal(statistic("tx_dropped"), 0);
 		assert_int_equal(sums->slots[PEER].refused_bytes, 0);
 		assert_true(sums->slots[OTHER].upload_bytes > 0);
 	}
@@ -582,7 +587,7 @@ static void survives_death_at_any_moment(void **state)
 	assert_int_equal(meter_grant(meter, &grant), 0);
 	meter_close(meter);
 	begin_traffic();
-	for (int i = 0; i < 25; i++) {
+	for (int i = 0; i < 12; i++) {
 		pid_t child = fork();
 
 		if (child == 0) {

@@ -51,8 +51,7 @@ static void tell_state(struct runner *runner)
 	else if (shadowed != runner->shadowed && runner->shadowed == 1)
 		log_info("not shadowed any more");
 	if (unplaced > runner->unplaced)
-		log_warning("the meter is full: %zu peers or allowed IPs are counted as unattributed; "
-			    "`wiretoll meter stop` and a new start make room",
+		log_warning("the meter is full: %zu peers or allowed IPs are counted as unattributed",
 			    unplaced);
 	runner->shadowed = shadowed;
 	runner->unplaced = unplaced;

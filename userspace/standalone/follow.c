@@ -131,8 +131,9 @@ static int fail(struct json_problem *problem, int r, const char *what)
 
 static int take_device(struct station *station, const struct wg_device *device, struct json_problem *problem)
 {
-	int r, met;
+	int grown = station_grow(station, device, problem), r, met;
 
+	/* Who finds room finds it all the same. */
 	station->unplaced = 0;
 	met = meet_all(station, device);
 	if (met < 0)
@@ -152,7 +153,7 @@ static int take_device(struct station *station, const struct wg_device *device, 
 	if (r < 0)
 		return fail(problem, r, "change the meter's table");
 	compare_deliveries(station, device);
-	return 0;
+	return grown;
 }
 
 /* The last counts are written down, and nothing of it stays: one of the same name is another interface. */

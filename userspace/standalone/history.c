@@ -101,6 +101,13 @@ void history_end_epoch(struct history *history)
 	}
 }
 
+void history_next_epoch(struct history *history, const uint8_t epoch[static 16])
+{
+	memcpy(history->epoch, epoch, sizeof(history->epoch));
+	for (size_t i = 0; i < history->n_records; i++)
+		history->records[i]->cell = (struct meter_totals){0};
+}
+
 #define EACH_COUNT(DO)                                                                                       \
 	DO(upload_bytes)                                                                                     \
 	DO(upload_packets) DO(download_bytes) DO(download_packets) DO(refused_bytes) DO(refused_packets)

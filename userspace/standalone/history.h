@@ -97,6 +97,9 @@ struct record *history_take(struct history *history, const struct key *public_ke
 /* All slots of the epoch are void: their counts are in the totals. */
 void history_end_epoch(struct history *history);
 
+/* The meter was handed over: all slots are as they were, and count from 0. */
+void history_next_epoch(struct history *history, const uint8_t epoch[static 16]);
+
 /* Brings a record up to a reading of its slot; returns whether anything was new. */
 bool record_add(struct record *record, const struct meter_totals *cell);
 

@@ -13,6 +13,10 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+/* How often, and how soon, a view looks again while the meter is handed over. */
+#define LOOKS         40
+#define LOOK_AGAIN_US 50000
+
 static int fail(struct json_problem *problem, int r, const char *what)
 {
 	json_problem_set(problem, "", "%s: %s", what, strerror(-r));
@@ -183,7 +187,8 @@ static int seal(struct station *station, struct meter *meter, const struct place
 	int r = 0;
 
 	station->meter = meter;
-	if (is_epoch(station)) {
+	r = station_take_sealed(station, problem);
+	if (r == 0 && is_epoch(station)) {
 		read_all(station);
 		history_end_epoch(&station->history);
 		r = station_save(station, problem);
@@ -318,6 +323,8 @@ static int take_place(struct station *station, const struct station_options *opt
 		meter_close(found);
 	else if (adopted == -ESTALE)
 		r = seal(station, found, &station->place, problem);
+	else if (r == 0 && station->meter)
+		r = station_take_sealed(station, problem);
 	if (r == 0)
 		r = seal_earlier(station, options->interface, problem);
 	if (r == 0 && !station->meter) {
@@ -440,6 +447,8 @@ int station_open(const struct station_options *options, struct station **ret_sta
 		r = take_epoch(station, problem);
 	if (r == 0)
 		r = restore(station, problem);
+	if (r == 0)
+		r = station_upgrade(station, problem);
 	if (r < 0)
 		return r;
 	station->regrant = true;
@@ -451,15 +460,11 @@ int station_open(const struct station_options *options, struct station **ret_sta
 	return r;
 }
 
-int station_view(const char *interface, struct station **ret_station, struct json_problem *problem)
+/* -ESTALE when the history is of another epoch than the meter. */
+static int look(struct station *station, const char *interface, struct json_problem *problem)
 {
-	_cleanup_station_ struct station *station = NULL;
-	int r = station_new(interface, &station, problem);
+	int r = meter_view(station->place.pins, &station->meter);
 
-	if (r < 0)
-		return r;
-	station->view = true;
-	r = meter_view(station->place.pins, &station->meter);
 	if (r == -ENOENT) {
 		json_problem_set(problem, "", "no meter is attached to %s: wiretoll meter %s attaches one",
 				 interface, interface);
@@ -476,10 +481,29 @@ int station_view(const char *interface, struct station **ret_station, struct jso
 				 interface);
 		r = -ESTALE;
 	}
-	if (r == 0)
-		r = station_sample(station, problem);
-	if (r == 0)
-		*ret_station = TAKE_PTR(station);
+	return r;
+}
+
+int station_view(const char *interface, struct station **ret_station, struct json_problem *problem)
+{
+	int r = -ESTALE;
+
+	/* Another process may be handing the meter over: the history follows in a moment. */
+	for (int i = 0; r == -ESTALE && i < LOOKS; i++) {
+		_cleanup_station_ struct station *station = NULL;
+
+		if (i > 0)
+			usleep(LOOK_AGAIN_US);
+		r = station_new(interface, &station, problem);
+		if (r < 0)
+			return r;
+		station->view = true;
+		r = look(station, interface, problem);
+		if (r == 0)
+			r = station_sample(station, problem);
+		if (r == 0)
+			*ret_station = TAKE_PTR(station);
+	}
 	return r;
 }
 

@@ -35,6 +35,7 @@ struct station {
 	int shadowed;
 	int64_t dump_ns; /* what the last dump took */
 	size_t unplaced;
+	int64_t grow_after_ns;          /* after one that failed, in boot time */
 	uint32_t last_slot;             /* assigned */
 	struct placed_prefix *prefixes; /* in the table, by cidr_compare() */
 	size_t n_prefixes;
@@ -52,6 +53,16 @@ WT_MUST_CHECK int station_save(struct station *station, struct json_problem *pro
 
 /* Ends the meter: last counts into the history, nothing else stays. The station has no meter then. */
 WT_MUST_CHECK int station_retire(struct station *station, struct json_problem *problem);
+
+/*
+ * upgrade.c. Takes the last counts of an epoch that a hand-over has sealed; hands the meter over, for
+ * programs of another version, or for more slots (0: as many), or when the device nearly fills it.
+ */
+WT_MUST_CHECK int station_take_sealed(struct station *station, struct json_problem *problem);
+WT_MUST_CHECK int station_hand_over(struct station *station, uint32_t capacity, struct json_problem *problem);
+WT_MUST_CHECK int station_upgrade(struct station *station, struct json_problem *problem);
+WT_MUST_CHECK int station_grow(struct station *station, const struct wg_device *device,
+			       struct json_problem *problem);
 
 /* slots.c. After an adoption: which slot is whose, and what the table holds. */
 WT_MUST_CHECK int slots_restore(struct station *station);

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""wiretoll meter takes over what an earlier version has pinned, and grows, while clients use their tunnels."""
+
+import base64
+import ctypes
+import os
+import random
+import struct
+import subprocess
+import threading
+import time
+
+from test_wiretoll_meter import (BPF, WIRETOLL, Compared, clean, lab, metering, network, quiet,  # noqa: F401
+                                 reconnect, show, wiretoll)
+
+# The layout before, whose maps are the same but for a word that was 0 and unused.
+EARLIER = 3
+
+
+def age():
+    """Makes the pinned meter one of the version before."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def bpf(command, attributes):
+        buffer = ctypes.create_string_buffer(attributes.ljust(128, b"\0"))
+        result = libc.syscall(321, command, buffer, 128)
+        if result < 0:
+            raise OSError(ctypes.get_errno(), f"bpf command {command}")
+        return result
+
+    path = ctypes.create_string_buffer(str(next(BPF.glob("*/live/meta"))).encode())
+    fd = bpf(7, struct.pack("=QII", ctypes.addressof(path), 0, 0))
+    key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(80)
+    bpf(1, struct.pack("=I4xQQQ", fd, ctypes.addressof(key), ctypes.addressof(value), 0))
+    struct.pack_into("=I", value, 0, EARLIER)
+    bpf(2, struct.pack("=I4xQQQ", fd, ctypes.addressof(key), ctypes.addressof(value), 0))
+    os.close(fd)
+
+
+def public_key(number):
+    """A key that nobody has the other half of."""
+    return base64.b64encode(number.to_bytes(4, "big").rjust(31, b"\x07") + b"\x05").decode()
+
+
+class Using:
+    """Clients that send and receive until the block ends."""
+
+    def __init__(self, *clients):
+        self.clients, self.stopped = clients, False
+
+    def _use(self, client):
+        while not self.stopped:
+            lab.tcp(client, "10.99.0.1", upload=1_000_000, download=1_000_000)
+
+    def __enter__(self):
+        self.threads = [threading.Thread(target=self._use, args=(client,)) for client in self.clients]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *failure):
+        self.stopped = True
+        for thread in self.threads:
+            thread.join()
+        quiet(*self.clients)
+
+
+def test_an_earlier_version_is_taken_over(network):
+    limit = ("--limit", f"{network.a.public_key}=1GB/month")
+    wiretoll("meter", "wg0", "--count", "1", *limit)
+    compared = [Compared(None, client) for client in (network.a, network.b)]
+    epochs, used = [show()["epoch"]], 0
+    with Using(network.a, network.b):
+        for _ in range(3):
+            age()
+            with metering(*limit) as meter:
+                epochs.append(meter.last["epoch"])
+                peer = meter.peer(network.a.public_key)
+                assert peer["used_bytes"] == peer["upload_bytes"] + peer["download_bytes"] >= used
+                assert peer["limit_bytes"] == 10**9 and peer["state"] == "ok"
+                used = peer["used_bytes"]
+    assert len(set(epochs)) == 4, "each a new epoch"
+    for one in compared:
+        assert one.check()[0] > 100_000
+    assert show()["unattributed"]["upload_bytes"] == 0
+    assert {path.name for path in BPF.glob("*/*")} == {"live"}
+
+
+def test_killed_while_it_takes_over(network):
+    """The last counts of the old epoch are in the history once, wherever the process dies between the two."""
+    wiretoll("meter", "wg0", "--count", "1")
+    compared = [Compared(None, client) for client in (network.a, network.b)]
+    chance = random.Random(20)
+    with Using(network.a, network.b):
+        for _ in range(8):
+            age()
+            process = subprocess.Popen([str(WIRETOLL), "meter", "wg0"], stdout=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0.05, 0.7))
+            process.kill()
+            process.wait()
+        wiretoll("meter", "wg0", "--count", "1")
+    for one in compared:
+        one.check()
+    assert {path.name for path in BPF.glob("*/*")} == {"live"}
+
+
+def test_it_grows_with_its_peers(network):
+    """Beyond seven eighths of 4,096 slots. A peer that finds none in the old meter counts in the new one."""
+    a, b, server = network.a, network.b, network.server
+    server.expel(b)
+    with metering() as meter:
+        epoch, compared = meter.last["epoch"], Compared(meter, a)
+        with Using(a):
+            configuration = "".join(
+                f"[Peer]\nPublicKey = {public_key(i)}\nAllowedIPs = 10.98.{i // 250}.{i % 250 + 1}/32\n" for i in range(3600))
+            lab.run("wg", "addconf", "wg0", "/dev/stdin", stdin=configuration)
+            lab.wait_for("the larger meter", lambda: meter.last["epoch"] != epoch, timeout=60, step=0.2)
+            server.admit(b)
+            lab.wait_for("the new peer", lambda: meter.peer(b.public_key), timeout=30)
+            reconnect(b, server)
+        compared.check()
+        both = [Compared(meter, a), Compared(meter, b)]
+        lab.tcp(b, "10.99.0.1", upload=300_000, download=300_000)
+        assert both[1].check()[0] > 300_000 and both[0].check() == (0, 0)
+        assert not any("full" in line for line in meter.errors), meter.errors
+        assert len(meter.last["peers"]) == 3602
+    lab.run("wg", "syncconf", "wg0", "/dev/stdin",
+            stdin=f"[Interface]\nPrivateKey = {server.private_key}\nListenPort = 51820\n"
+                  + "".join(f"[Peer]\nPublicKey = {client.public_key}\nAllowedIPs = 10.99.0.{client.number}/32, fd99::{client.number}/128\n"
+                            for client in (a, b)))
+    reconnect(a, server)
