@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "agent/agent.h"
+#include "agent/flows.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -110,17 +111,34 @@ static bool routes_are_due(const struct agent *agent, const struct desired *desi
 	       (!was_up || !agent->applied || !cidr_list_equal(&agent->applied->routes, &desired->routes));
 }
 
+/* Peers and firewall, and then the connections that either allowed until now. */
+static int apply_peers_and_network(struct agent *agent, const struct desired *desired)
+{
+	_cleanup_flows_ struct flows flows = {0};
+	int r = flows_collect(agent, desired, &flows);
+	int failed;
+
+	/* Before as well: of a prefix that moves, WireGuard hands over what comes in at once. */
+	if (r == 0 && flows.n_revoked > 0)
+		r = flows_end(&flows, desired);
+	failed = peers_apply(agent, desired);
+	if (failed < 0)
+		cannot_add(agent, "peers", "%s", strerror(-failed));
+	failed |= network_before_up(agent, desired);
+	if (r == 0)
+		r = flows_end(&flows, desired);
+	if (r < 0)
+		cannot_add(agent, "connections", "those that are over could not be ended: %s", strerror(-r));
+	return failed | r;
+}
+
 /* The steps in the order of the start; a change later does only what differs. */
 static int apply_steps(struct agent *agent, const struct desired *desired, bool grants_are_ours)
 {
 	bool was_up = agent->up;
 	int failed = apply_wireguard_interface(agent, desired);
-	int r = peers_apply(agent, desired);
 
-	if (r < 0)
-		cannot_add(agent, "peers", "%s", strerror(-r));
-	failed |= r;
-	failed |= network_before_up(agent, desired);
+	failed |= apply_peers_and_network(agent, desired);
 	meter_set_refuse(agent->meter, desired->refuse);
 	if (grants_are_ours)
 		failed |= apply_grants(agent, desired);

@@ -4,6 +4,7 @@
  * for another. Steps of a plan: see plan.h.
  */
 #include "agent/agent.h"
+#include "agent/flows.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -260,6 +261,18 @@ static bool settle_slots(struct agent *agent)
 	return retired;
 }
 
+/* What WireGuard had taken before its change may have made the connection anew. */
+static void end_flows_again(struct agent *agent)
+{
+	_cleanup_flows_ struct flows flows = {0};
+	int r = flows_collect(agent, agent->desired, &flows);
+
+	if (r == 0 && flows.n_revoked > 0)
+		r = flows_end(&flows, agent->desired);
+	if (r < 0)
+		log_warning("could not end connections of peers that are gone: %s", strerror(-r));
+}
+
 static void on_grace_over(void *data, int result)
 {
 	struct agent *agent = data;
@@ -277,6 +290,7 @@ static void on_grace_over(void *data, int result)
 
 		slots[i] = (struct plan_slot){slot, agent->slots.slots[slot].incarnation};
 	}
+	end_flows_again(agent);
 	sample_take(agent);
 	settle_table(agent, slots);
 	if (settle_slots(agent))

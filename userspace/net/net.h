@@ -82,4 +82,13 @@ WT_MUST_CHECK int net_firewall_render(const struct net_firewall *firewall, char 
  */
 WT_MUST_CHECK int net_firewall_apply(const struct net_firewall *firewall, char *error, size_t error_size);
 
+/* Whether a tracked connection is over, by the addresses of its first packet (/32 or /128). */
+typedef bool (*net_flow_fn)(const struct cidr *source, const struct cidr *destination, void *data);
+
+/*
+ * Deletes tracked connections that are over from the namespace's table: their next packet is a new
+ * connection's, and judged by the rules of today. Needs CAP_NET_ADMIN.
+ */
+WT_MUST_CHECK int net_forget_flows(net_flow_fn is_over, void *data);
+
 #endif

@@ -21,7 +21,7 @@ struct netlink_reader {
 	void *data;
 };
 
-/* Opens a socket for NETLINK_ROUTE or NETLINK_GENERIC in the calling network namespace. */
+/* Opens a socket for NETLINK_ROUTE, NETLINK_GENERIC or NETLINK_NETFILTER in the calling network namespace. */
 WT_MUST_CHECK int netlink_open(int protocol, struct nl_sock **ret_socket);
 
 /* A new message of at most `size` bytes; NULL without memory. */
