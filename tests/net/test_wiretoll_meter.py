@@ -580,6 +580,60 @@ def test_an_interface_made_anew(network, tmp_path):
     server.close()
 
 
+def vanish(host, server):
+    """The namespace goes with everything in it."""
+    server.close()
+    lab.run("ip", "netns", "del", host.name)
+    host.keeper.kill()
+    host.keeper.wait()
+
+
+@pytest.mark.parametrize("attach", ["tcx", "tc"])
+def test_what_vanished_is_sealed_and_removed(network, tmp_path, attach):
+    """By whatever command comes next, wherever; what lives is not touched, with a process or without one."""
+    wiretoll("meter", "wg0", "--count", "1")
+    names = f"gone-{attach}", f"alive-{attach}"
+    gone, alive = (lab.Host(name) for name in names)
+    servers, clients, states = [], [], []
+    for number, host in enumerate((gone, alive)):
+        address = f"198.51.100.{number + (4 if attach == 'tcx' else 6)}"
+        host.plug("pub", "eth0", f"{address}/24")
+        servers.append(Server(host.command))
+        clients.append(make_client(f"{attach}{number}", number + (10 if attach == "tcx" else 12), servers[-1], "pub", address))
+        states.append(tmp_path / host.name)
+        done = wiretoll("meter", "wg0", "--count", "1", "--attach", attach, "--state", states[-1], prefix=host.command(), check=False)
+        assert done.returncode == 0 or "cannot attach as asked" in done.stderr, done
+        if done.returncode:
+            pytest.skip("this kernel has no tcx links")
+        clients[-1].run("ping", "-q", "-c", 3, "-i", 0.05, "10.99.0.1")
+        quiet(clients[-1])
+    with metering() as meter:
+        assert len(list(BPF.glob("[0-9]*"))) == 3
+        epoch = meter.last["epoch"]
+        if attach == "tcx":
+            vanish(gone, servers[0])
+        else:
+            # Of a filter in another namespace nothing is known from here: its own has to look.
+            servers[0].close()
+            lab.wait_for("the end of wg0", lambda: not gone.run("ls", "/sys/class/net/wg0", check=False))
+            gone.run("ip", "link", "add", "wg9", "type", "veth")
+            done = wiretoll("meter", "stop", "wg9", prefix=gone.command(), check=False)
+            assert done.returncode == 1 and "no meter is attached" in done.stderr
+        show()
+        assert len(list(BPF.glob("[0-9]*"))) == 2, lab.run("find", "/run/wiretoll")
+        history = json.loads((states[0] / "wg0.json").read_text())
+        record = next(each for each in history["records"] if each["public_key"] == clients[0].public_key)
+        assert record["total"]["upload_bytes"] == "252", "the last counts, which no process had seen"
+        # The living, with and without a process, count on.
+        clients[1].run("ping", "-q", "-c", 2, "-i", 0.05, "10.99.0.1")
+        quiet(clients[1])
+        peer = show(prefix=alive.command())["peers"][0]
+        assert (peer["upload_bytes"], peer["download_bytes"]) == (420, 420)
+        assert meter.last["epoch"] == epoch
+    wiretoll("meter", "stop", "wg0", prefix=alive.command())
+    vanish(alive, servers[1])
+
+
 class Shadow:
     """A program put before everything at an interface's ingress by bpf(2) itself; it lets all pass."""
 

@@ -161,6 +161,11 @@ const struct meter_identity *meter_identity(const struct meter *meter)
 	return &meter->identity;
 }
 
+const char *meter_interface(const struct meter *meter)
+{
+	return meter->meta->ifname;
+}
+
 const char *meter_attachment(const struct meter *meter)
 {
 	if (meter->meta->attachment == WT_ATTACHED_XDP)

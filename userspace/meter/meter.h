@@ -95,6 +95,9 @@ WT_MUST_CHECK int meter_remove(struct meter *meter);
 
 const struct meter_identity *meter_identity(const struct meter *meter);
 
+/* The interface's name when it was attached. */
+const char *meter_interface(const struct meter *meter);
+
 /* "tcx", "tc" or "xdp". */
 const char *meter_attachment(const struct meter *meter);
 

@@ -100,7 +100,7 @@ static bool is_epoch(const struct station *station)
 
 /* ---- the history's file -------------------------------------------------------------------------------- */
 
-static int lock_history(struct station *station, struct json_problem *problem)
+int station_lock_history(struct station *station, struct json_problem *problem)
 {
 	char path[PATH_MAX + 8];
 
@@ -145,7 +145,7 @@ static int load_history(struct station *station, const struct station_options *o
 		return fail(problem, found, station->place.pointer);
 	r = choose_path(station, options->state, options->interface, pointed, problem);
 	if (r == 0)
-		r = lock_history(station, problem);
+		r = station_lock_history(station, problem);
 	if (r < 0)
 		return r;
 	r = history_load(station->history_path, &station->history, problem);
@@ -165,8 +165,7 @@ static int load_history(struct station *station, const struct station_options *o
 	return r == -ENOMEM ? fail(problem, r, "the history") : r;
 }
 
-/* Of what this process has made, nothing stays but a history in a folder of the user's own. */
-static void clear_place(const struct station *station)
+void station_clear_place(const struct station *station)
 {
 	char lock[PATH_MAX + 8];
 
@@ -179,9 +178,8 @@ static void clear_place(const struct station *station)
 
 /* ---- the meter ----------------------------------------------------------------------------------------- */
 
-/* Takes what an ended meter has counted, and takes it away. `meter` is consumed. */
-static int seal(struct station *station, struct meter *meter, const struct place *place,
-		struct json_problem *problem)
+int station_seal(struct station *station, struct meter *meter, const struct place *place,
+		 struct json_problem *problem)
 {
 	struct meter *own = station->meter;
 	int r = 0;
@@ -229,7 +227,7 @@ static int seal_earlier(struct station *station, const char *interface, struct j
 				 station->history_path, interface);
 		return -EEXIST;
 	}
-	return seal(station, meter, &place, problem);
+	return station_seal(station, meter, &place, problem);
 }
 
 static int describe_adopt(int r, const char *interface, struct json_problem *problem)
@@ -322,7 +320,7 @@ static int take_place(struct station *station, const struct station_options *opt
 	if (r < 0 && adopted == -ESTALE)
 		meter_close(found);
 	else if (adopted == -ESTALE)
-		r = seal(station, found, &station->place, problem);
+		r = station_seal(station, found, &station->place, problem);
 	else if (r == 0 && station->meter)
 		r = station_take_sealed(station, problem);
 	if (r == 0)
@@ -330,7 +328,7 @@ static int take_place(struct station *station, const struct station_options *opt
 	if (r == 0 && !station->meter) {
 		r = attach(station, options, problem);
 		if (r < 0)
-			clear_place(station);
+			station_clear_place(station);
 	}
 	return r;
 }
@@ -438,6 +436,7 @@ int station_open(const struct station_options *options, struct station **ret_sta
 	r = place_lock(&lock);
 	if (r < 0)
 		return fail(problem, r, PLACE_RUN);
+	station_collect(&station->place);
 	r = place_mount(problem);
 	if (r == 0)
 		r = take_place(station, options, problem);
@@ -484,6 +483,15 @@ static int look(struct station *station, const char *interface, struct json_prob
 	return r;
 }
 
+/* A look makes nothing, not even the folder with the lock. */
+static void collect_before_look(const struct station *station)
+{
+	_cleanup_close_ int lock = -1;
+
+	if (access(PLACE_BPF, F_OK) == 0 && place_lock(&lock) == 0)
+		station_collect(&station->place);
+}
+
 int station_view(const char *interface, struct station **ret_station, struct json_problem *problem)
 {
 	int r = -ESTALE;
@@ -498,6 +506,8 @@ int station_view(const char *interface, struct station **ret_station, struct jso
 		if (r < 0)
 			return r;
 		station->view = true;
+		if (i == 0)
+			collect_before_look(station);
 		r = look(station, interface, problem);
 		if (r == 0)
 			r = station_sample(station, problem);
@@ -509,11 +519,11 @@ int station_view(const char *interface, struct station **ret_station, struct jso
 
 static int remove_all(struct station *station, struct json_problem *problem)
 {
-	int r = seal(station, TAKE_PTR(station->meter), &station->place, problem);
+	int r = station_seal(station, TAKE_PTR(station->meter), &station->place, problem);
 
 	if (r < 0)
 		return r;
-	clear_place(station);
+	station_clear_place(station);
 	return 0;
 }
 
@@ -538,6 +548,7 @@ int station_stop(const char *interface, struct json_problem *problem)
 	r = place_lock(&lock);
 	if (r < 0)
 		return fail(problem, r, PLACE_RUN);
+	station_collect(&station->place);
 	options.pin_folder = station->place.pins;
 	r = meter_adopt(&options, &station->meter);
 	if (r == -ENOENT) {

@@ -51,6 +51,22 @@ void station_read(struct station *station, struct record *record);
 
 WT_MUST_CHECK int station_save(struct station *station, struct json_problem *problem);
 
+/* -EBUSY, with a message, when another process writes the history. */
+WT_MUST_CHECK int station_lock_history(struct station *station, struct json_problem *problem);
+
+/* Takes what an ended meter has counted, and takes it away. `meter` is consumed. */
+WT_MUST_CHECK int station_seal(struct station *station, struct meter *meter, const struct place *place,
+			       struct json_problem *problem);
+
+/* Removes what is this place's besides the pins, but for a history in a folder of the user's own. */
+void station_clear_place(const struct station *station);
+
+/*
+ * collect.c. Seals and removes what is left in other places than this one of meters that have ended. What
+ * cannot be is left for the next time. To be called with place_lock() held.
+ */
+void station_collect(const struct place *own);
+
 /* Ends the meter: last counts into the history, nothing else stays. The station has no meter then. */
 WT_MUST_CHECK int station_retire(struct station *station, struct json_problem *problem);
 
