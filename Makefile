@@ -208,6 +208,11 @@ soak: deps ## kill and break everything under traffic, 2,000 times (SHORT=1: 60)
 	@$(MAKE) --no-print-directory all
 	@bash tests/soak/run.sh $(if $(filter 1,$(SHORT)),short)
 
+.PHONY: mutation
+mutation: deps ## put five known bugs back, one after the other: the suite must notice each; needs root
+	@$(MAKE) --no-print-directory all
+	@$(PYTHON) tests/mutation/run.py
+
 # ---- fuzzing: clang's, in a tree of its own ---------------------------------------------------------------
 FUZZ_OUT     := build/fuzz
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(FUZZ_OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
