@@ -210,6 +210,8 @@ BEGIN
         GRANT SELECT, INSERT ON billing.quarantine TO wiretoll_api;
         GRANT SELECT, INSERT, UPDATE ON billing.alarm TO wiretoll_api;
         GRANT SELECT ON billing.restoration TO wiretoll_api;
+        -- Batches are laid out in temporary tables first; where PUBLIC may make none, the API must.
+        EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO wiretoll_api', current_database());
     END IF;
 END
 $$;
