@@ -159,11 +159,11 @@ $(OUT)/bench/bench: $(BENCH_OBJ) $(call lib,meter) $(call lib,net) $(call lib,ba
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(METER_LIBS) -lsodium -lm -pthread
 
 .PHONY: bench
-bench: deps ## measure the meter beside others (QUICK=1, UPDATE_DOCS=1, PARTS="…"); writes build/bench.json; needs root
+bench: deps ## measure the meter beside others (QUICK=1, LONG=1, UPDATE_DOCS=1, PARTS="…"); writes build/bench.json; needs root
 	@$(MAKE) --no-print-directory $(OUT)/bench/bench $(OUT)/bin/wiretoll-agent $(OUT)/bin/wiretoll-api
 	@$(PYTHON) bench/run.py --program $(OUT)/bench/bench --json build/bench.json \
 		$(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(UPDATE_DOCS)),--docs docs/performance) \
-		$(if $(PARTS),--parts $(PARTS))
+		$(if $(filter 1,$(LONG)),--long) $(if $(PARTS),--parts $(PARTS))
 
 # ---- the migrations, embedded in the API ----------------------------------------------------------------
 $(OUT)/gen/migrations.h: $(MIGRATIONS) api/store/embed.sh

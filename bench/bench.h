@@ -74,8 +74,11 @@ struct driver_bpf *rig_driver(void);
 struct naive_bpf *rig_naive(const struct bench_peers *peers, uint32_t l3_offset);
 /* A meter on the interface, with the peers. */
 struct meter *rig_meter(const char *interface, const struct bench_peers *peers);
+/* The same, attached otherwise than by itself. */
+struct meter *rig_meter_by(enum meter_attach how, const char *interface, const struct bench_peers *peers);
 void rig_remove(struct meter *meter);
-/* The first program on a hook of the interface: 46 is tcx ingress, 47 egress. */
+/* The first program on a hook of the interface: 46 is tcx ingress, 47 egress; or BPF_XDP, in its generic
+ * mode. */
 int rig_attached(const char *interface, unsigned hook);
 /* Attaches a program; closing the result detaches it. */
 int rig_attach(int program, const char *interface, unsigned hook);

@@ -29,7 +29,26 @@
 #define COMPARED   4    /* turns of a block: A B B A */
 #define BLOCKS     8    /* for each round of the rest */
 
-enum variant { NOTHING, EMPTY, METER, NAIVE, SET, RULES, EMPTY_BOTH, METER_BOTH, VARIANTS };
+enum variant {
+	NOTHING,
+	EMPTY,
+	METER,
+	NAIVE,
+	SET,
+	RULES,
+	EMPTY_BOTH,
+	METER_BOTH,
+	UPLOADS,
+	UPLOADS_XDP,
+	VARIANTS
+};
+
+enum hook { EGRESS, INGRESS, XDP, HOOKS };
+
+static const struct {
+	const char *interface;
+	unsigned hook;
+} hooks[HOOKS] = {{"out", TCX_EGRESS}, {"in", TCX_INGRESS}, {"in", BPF_XDP}};
 
 #define ATTACHED (RULES + 1) /* variants that are attached anew for each turn */
 
@@ -37,8 +56,8 @@ static const char *const names[ATTACHED] = {"nothing", "empty", "meter", "naive"
 
 struct road {
 	struct driver_bpf *driver;
-	int ingress[VARIANTS], egress[VARIANTS]; /* programs; 0: none */
-	uint64_t walked[VARIANTS];               /* packets, each to the next of the addresses */
+	int programs[HOOKS][VARIANTS]; /* 0: none */
+	uint64_t walked[VARIANTS];     /* packets, each to the next of the addresses */
 	uint8_t frame[ETHERNET + RIG_PACKET];
 	uint32_t warm; /* packets that bring a program's memory into the caches before a turn */
 };
@@ -77,7 +96,8 @@ static void make_network(struct road *road)
 	      "net.ipv4.conf.default.rp_filter=0 "
 	      "net.ipv6.conf.default.disable_ipv6=1");
 	shell("ip link add in type veth peer name far && ip link set in up && ip link set far up && "
-	      "ip addr add 192.0.2.1/24 dev in && ip link add idle-in type veth peer name idle-far");
+	      "ip addr add 192.0.2.1/24 dev in && ip link add idle-in type veth peer name idle-far && "
+	      "ethtool -K idle-far gro off");
 	/* The devices stay until the process ends. */
 	make_tun("out");
 	make_tun("idle-out");
@@ -153,8 +173,8 @@ static double turn_attached(struct road *road, enum variant variant, bool last)
 		shell("nft 'add chain ip bench counting { type filter hook forward priority 0; }; "
 		      "add rule ip bench counting jump %s'",
 		      variant == SET ? "by_set" : "by_rule");
-	if (road->egress[variant])
-		egress = rig_attach(road->egress[variant], "out", TCX_EGRESS);
+	if (road->programs[EGRESS][variant])
+		egress = rig_attach(road->programs[EGRESS][variant], "out", TCX_EGRESS);
 	value = turn(road, variant);
 	if (last)
 		finish(road, variant);
@@ -185,14 +205,14 @@ static void measure_attached(struct road *road, const struct bench_peers *peers,
 }
 
 /* A program that takes another's place does so without a pause for the hook. */
-static void put(int *link, int program, const char *interface, unsigned hook)
+static void put(int *link, int program, enum hook hook)
 {
 	int r = 0;
 
 	if (program == 0)
 		cleanup_close(link), *link = -1;
 	else if (*link < 0)
-		*link = rig_attach(program, interface, hook);
+		*link = rig_attach(program, hooks[hook].interface, hooks[hook].hook);
 	else
 		r = bpf_link_update(*link, program, NULL);
 	if (r < 0)
@@ -204,8 +224,7 @@ static void put(int *link, int program, const char *interface, unsigned hook)
 static void measure_pair(struct road *road, const char *name, enum variant a, enum variant b,
 			 const struct bench_peers *peers, uint32_t blocks)
 {
-	_cleanup_close_ int egress = -1;
-	_cleanup_close_ int ingress = -1;
+	int links[HOOKS] = {-1, -1, -1};
 	struct series series[2] = {0};
 
 	for (uint32_t block = 0; block <= blocks; block++) {
@@ -215,8 +234,8 @@ static void measure_pair(struct road *road, const char *name, enum variant a, en
 			bool second = (i == 1 || i == 2) != (block & 1);
 			enum variant v = second ? b : a;
 
-			put(&egress, road->egress[v], "out", TCX_EGRESS);
-			put(&ingress, road->ingress[v], "in", TCX_INGRESS);
+			for (enum hook h = 0; h < HOOKS; h++)
+				put(&links[h], road->programs[h][v], h);
 			sums[second] += turn(road, v);
 			if (block == blocks)
 				finish(road, v);
@@ -224,6 +243,8 @@ static void measure_pair(struct road *road, const char *name, enum variant a, en
 		for (int i = 0; i < 2 && block > 0; i++)
 			series_add(&series[i], sums[i] / (COMPARED / 2));
 	}
+	for (enum hook h = 0; h < HOOKS; h++)
+		cleanup_close(&links[h]);
 	for (int i = 0; i < 2; i++)
 		series_print(&series[i], "ns", "forward/%u/%s/%s", peers->count, name,
 			     i ? "meter" : "without");
@@ -241,10 +262,23 @@ static uint64_t left(void)
 	return dropped;
 }
 
-static void check(const struct road *road, const struct bench_peers *peers, const struct meter *out,
-		  const struct meter *in)
+static uint64_t uploads_of(const struct meter *meter, const struct bench_peers *peers)
 {
-	uint64_t uploads = 0, sent = 0;
+	uint64_t uploads = 0;
+
+	for (uint32_t slot = 1; slot <= peers->count; slot++) {
+		struct meter_totals totals;
+
+		meter_read(meter, slot, &totals);
+		uploads += totals.upload_packets;
+	}
+	return uploads;
+}
+
+static void check(const struct road *road, const struct bench_peers *peers, const struct meter *out,
+		  const struct meter *in, const struct meter *in_xdp)
+{
+	uint64_t sent = 0;
 
 	for (enum variant v = 0; v < VARIANTS; v++)
 		sent += road->walked[v];
@@ -252,14 +286,10 @@ static void check(const struct road *road, const struct bench_peers *peers, cons
 		fail("%llu packets sent, %llu forwarded", (unsigned long long)sent,
 		     (unsigned long long)left());
 	peers_check(peers, out, (road->walked[METER] + road->walked[METER_BOTH]) / BENCH_KEYS, RIG_PACKET);
-	for (uint32_t slot = 1; slot <= peers->count; slot++) {
-		struct meter_totals totals;
-
-		meter_read(in, slot, &totals);
-		uploads += totals.upload_packets;
-	}
-	if (uploads != road->walked[METER_BOTH])
-		fail("%llu uploads counted", (unsigned long long)uploads);
+	if (uploads_of(in, peers) != road->walked[METER_BOTH] + road->walked[UPLOADS] ||
+	    uploads_of(in_xdp, peers) != road->walked[UPLOADS_XDP])
+		fail("%llu uploads counted, %llu by XDP", (unsigned long long)uploads_of(in, peers),
+		     (unsigned long long)uploads_of(in_xdp, peers));
 }
 
 void bench_forward(const struct bench_options *options)
@@ -267,7 +297,7 @@ void bench_forward(const struct bench_options *options)
 	struct road road = {.driver = rig_driver()};
 	struct bench_peers peers;
 	struct naive_bpf *naive;
-	struct meter *out, *in;
+	struct meter *out, *in, *in_xdp;
 
 	use_cpu(0);
 	peers_make(&peers, options, road.driver);
@@ -276,20 +306,27 @@ void bench_forward(const struct bench_options *options)
 	naive = rig_naive(&peers, 0);
 	out = rig_meter("idle-out", &peers);
 	in = rig_meter("idle-in", &peers);
+	in_xdp = rig_meter_by(METER_ATTACH_XDP, "idle-far", &peers);
 	rig_limit(out, true);
-	road.egress[EMPTY] = bpf_program__fd(road.driver->progs.empty);
-	road.egress[EMPTY_BOTH] = road.ingress[EMPTY_BOTH] = road.egress[EMPTY];
-	road.egress[METER] = road.egress[METER_BOTH] = rig_attached("idle-out", TCX_EGRESS);
-	road.ingress[METER_BOTH] = rig_attached("idle-in", TCX_INGRESS);
-	road.egress[NAIVE] = bpf_program__fd(naive->progs.naive);
+	road.programs[EGRESS][EMPTY] = bpf_program__fd(road.driver->progs.empty);
+	road.programs[EGRESS][EMPTY_BOTH] = road.programs[EGRESS][EMPTY];
+	road.programs[INGRESS][EMPTY_BOTH] = road.programs[EGRESS][EMPTY];
+	road.programs[EGRESS][METER] = rig_attached("idle-out", TCX_EGRESS);
+	road.programs[EGRESS][METER_BOTH] = road.programs[EGRESS][METER];
+	road.programs[INGRESS][METER_BOTH] = rig_attached("idle-in", TCX_INGRESS);
+	road.programs[INGRESS][UPLOADS] = road.programs[INGRESS][METER_BOTH];
+	road.programs[XDP][UPLOADS_XDP] = rig_attached("idle-far", BPF_XDP);
+	road.programs[EGRESS][NAIVE] = bpf_program__fd(naive->progs.naive);
 	road.warm = 2 * peers.count > MOST_WARM ? MOST_WARM : 2048 + 2 * peers.count;
 	measure_pair(&road, "hook", EMPTY, METER, &peers, options->rounds * BLOCKS);
 	measure_pair(&road, "hooks", EMPTY_BOTH, METER_BOTH, &peers, options->rounds * BLOCKS);
 	measure_pair(&road, "alone", NOTHING, METER, &peers, options->rounds * BLOCKS);
+	measure_pair(&road, "xdp", UPLOADS, UPLOADS_XDP, &peers, options->rounds * BLOCKS);
 	measure_attached(&road, &peers, options->rounds);
-	check(&road, &peers, out, in);
+	check(&road, &peers, out, in, in_xdp);
 	rig_remove(out);
 	rig_remove(in);
+	rig_remove(in_xdp);
 	naive_bpf__destroy(naive);
 	driver_bpf__destroy(road.driver);
 	peers_free(&peers);

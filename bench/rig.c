@@ -6,6 +6,8 @@
 #include "naive.skel.h"
 
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/if_link.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -72,10 +74,16 @@ struct naive_bpf *rig_naive(const struct bench_peers *peers, uint32_t l3_offset)
 
 struct meter *rig_meter(const char *interface, const struct bench_peers *peers)
 {
+	return rig_meter_by(METER_ATTACH_AUTO, interface, peers);
+}
+
+struct meter *rig_meter_by(enum meter_attach how, const char *interface, const struct bench_peers *peers)
+{
 	char folder[64];
 	const struct meter_options options = {
 		.pin_folder = folder,
 		.interface = interface,
+		.attach = how,
 		.capacity = peers->count + 1 > 64 ? peers->count + 1 : 64,
 	};
 	struct meter *meter = NULL;
@@ -106,9 +114,10 @@ int rig_attached(const char *interface, unsigned hook)
 	uint32_t ids[4] = {0}, count = 4, flags = 0;
 	int fd = -1;
 
-	if (bpf_prog_query((int)if_nametoindex(interface), (enum bpf_attach_type)hook, 0, &flags, ids,
-			   &count) == 0 &&
-	    count > 0)
+	if (hook == BPF_XDP ? bpf_xdp_query_id((int)if_nametoindex(interface), XDP_FLAGS_SKB_MODE, ids) == 0
+			    : bpf_prog_query((int)if_nametoindex(interface), (enum bpf_attach_type)hook, 0,
+					     &flags, ids, &count) == 0 &&
+				      count > 0)
 		fd = bpf_prog_get_fd_by_id(ids[0]);
 	if (fd < 0)
 		fail("no program is attached to %s", interface);
@@ -117,7 +126,9 @@ int rig_attached(const char *interface, unsigned hook)
 
 int rig_attach(int program, const char *interface, unsigned hook)
 {
-	int link = bpf_link_create(program, (int)if_nametoindex(interface), (enum bpf_attach_type)hook, NULL);
+	LIBBPF_OPTS(bpf_link_create_opts, options, .flags = hook == BPF_XDP ? XDP_FLAGS_SKB_MODE : 0);
+	int link = bpf_link_create(program, (int)if_nametoindex(interface), (enum bpf_attach_type)hook,
+				   &options);
 
 	if (link < 0)
 		fail("cannot attach to %s: %s", interface, strerror(-link));

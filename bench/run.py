@@ -28,7 +28,7 @@ SIZES = (1, 100, 1000, 10000, 100000)
 LIMITS = (10**6, 10**7, 10**8, 10**9)
 SHAPES = (("v4", "dense"), ("v6", "dense"), ("v4", "scattered"), ("v6", "scattered"))
 NOTE = "<!-- written by make bench UPDATE_DOCS=1 -->"
-TIMEOUT = 900
+TIMEOUT = 3600
 GROUP = 16
 RESAMPLINGS = 1000
 
@@ -53,7 +53,7 @@ def scrape_steps(quick):
         yield ["scrape", "--peers", peers, "--rounds", 5 if quick else 11]
 
 
-def steps(quick):
+def steps(quick, long):
     """Name of a part -> its command lines. A word that ends in .py is a program of its own, in this folder."""
     return {
         "cost": list(cost_steps(quick)),
@@ -63,13 +63,15 @@ def steps(quick):
         "tunnel": [["tunnel", "--rounds", 48 if quick else 160, "--milliseconds", 40]],
         "credit": [["credit", "--rounds", 3 if quick else 10]],
         "agent": [["agent.py", "--windows", 1 if quick else 6, "--changes", 40 if quick else 200]],
+        "ingest": [] if quick else [["ingest.py", "--rounds", 3]],
+        "crowd": [] if quick else [["crowd.py", "reports", "--seconds", 1800 if long else 30], ["crowd.py", "polls"]],
     }
 
 
-def measure(program, parts, quick):
+def measure(program, parts, quick, long):
     """Name of a series -> its samples, of the parts."""
     series = {}
-    for step in (step for part, lines in steps(quick).items() if part in parts for step in lines):
+    for step in (step for part, lines in steps(quick, long).items() if part in parts for step in lines):
         words = [str(word) for word in step]
         command = [sys.executable, HERE / words[0], *words[1:]] if words[0].endswith(".py") else [program, *words]
         begun = time.monotonic()
@@ -257,6 +259,9 @@ def forwarding(results):
         alone, meter = results.of("forward", peers, "alone", "without"), results.of("forward", peers, "alone", "meter")
         results.add(label + "time added to nothing attached, one hook", "%", each(percent, meter, alone), alone,
                     blocks=True)
+        tcx = results.of("forward", peers, "xdp", "without")
+        results.add(label + "time added by --attach xdp to the same count on tcx ingress", "%",
+                    each(percent, results.of("forward", peers, "xdp", "meter"), tcx), tcx, blocks=True)
         ours = statistics.median(each(lambda a, b: a - b, meter, alone))
         nothing, nft_set = results.of("forward", peers, "nothing"), results.of("forward", peers, "nft-set")
         nft_added = each(lambda a, b: a - b, nft_set, nothing)
@@ -321,6 +326,31 @@ def agent(results):
                 each(quotient, many, few), many, ("<=", 1))
 
 
+def ingestion(results):
+    for shape, words, bound in (("catch-up", "50 peers, 20 samples of each", 0.5),
+                                ("single", "1,000 peers, one sample of each", 0.2),
+                                ("small", "20 peers, one sample of each", None)):
+        copy = results.of("ingest", shape, "copy")
+        results.add(f"ingestion, batches of {words}: rows a second ÷ a bare COPY's (baseline: COPY's)", "ratio",
+                    each(lambda ours, bare: ours / bare, results.of("ingest", shape, "api"), copy), copy,
+                    (">=", bound) if bound else None)
+
+
+def crowd(results):
+    label = "10,000 gateways of 20 peers, a report a minute: "
+    database, api = results.of("crowd/reports/database"), results.of("crowd/reports/api")
+    results.add(label + "share of both CPUs (baseline: PostgreSQL's)", "%", each(lambda a, b: a + b, database, api), database,
+                ("<", 70))
+    results.add(label + "answered late, 99 of 100 within", "s", results.of("crowd/reports/late"), None, ("<", 1))
+    first = results.of("crowd/reports/memory-first")
+    results.add(label + "anonymous memory in the last quarter ÷ in the first (baseline: in the first)", "ratio",
+                each(quotient, results.of("crowd/reports/memory-last"), first), first, ("<=", 1.1))
+    results.add("10,000 suspended polls over TLS: the API's anonymous memory for them (baseline: all that is resident)",
+                "bytes", results.of("crowd/polls/anonymous"), results.of("crowd/polls/resident"))
+    results.add("10,000 suspended polls over TLS: all served again after the replica is killed (baseline: at first)", "s",
+                results.of("crowd/polls/again"), results.of("crowd/polls/first"), ("<", 60))
+
+
 JUDGES = {
     "cost": (program_cost, against_naive, scattered_cost, quota),
     "contend": (contention,),
@@ -329,6 +359,8 @@ JUDGES = {
     "tunnel": (tunnel,),
     "credit": (credit,),
     "agent": (agent,),
+    "ingest": (ingestion,),
+    "crowd": (crowd,),
 }
 
 
@@ -386,17 +418,18 @@ def main():
     parser.add_argument("--program", type=Path, required=True)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--long", action="store_true", help="half an hour of reports")
     parser.add_argument("--docs", type=Path, help="also write pictures into this folder and the table beside it")
     parser.add_argument("--parts", nargs="*", choices=JUDGES, help="only these")
     arguments = parser.parse_args()
-    parts = [part for part in JUDGES if part in (arguments.parts or JUDGES)]
+    parts = [part for part in JUDGES if part in (arguments.parts or JUDGES) and steps(arguments.quick, arguments.long)[part]]
     if os.geteuid() != 0:
         sys.exit("make bench: needs root, for BPF and network namespaces: run 'sudo make bench'")
     where = machine()
-    series = measure(arguments.program.resolve(), parts, arguments.quick)
+    series = measure(arguments.program.resolve(), parts, arguments.quick, arguments.long)
     report = {"results": judge(series, parts), "machine": where, "series": series}
     arguments.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    if arguments.docs and len(parts) == len(JUDGES):
+    if arguments.docs and not arguments.parts:
         write_docs(arguments.docs, report)
     print(table(report["results"]))
     print(summary(report["results"]))
