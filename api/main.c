@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* wiretoll-api: the HTTPS API and the billing clock. All of its state is in PostgreSQL. */
 #include "base/guard.h"
+#include "backup.h"
 #include "base/log.h"
 #include "init.h"
 #include "server.h"
@@ -18,13 +19,14 @@ enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 struct arguments {
 	struct server_settings settings;
-	bool new_admin_token;
+	bool new_admin_token, replace;
+	const char *file;
 };
 
 struct subcommand {
 	const char *name;
 	const char *usage;
-	bool needs_state, needs_database, needs_listen;
+	bool needs_state, needs_database, needs_listen, needs_file;
 	int (*run)(const struct arguments *arguments);
 };
 
@@ -59,13 +61,26 @@ static int run_migrate(const struct arguments *arguments)
 	return r < 0 ? r : 0;
 }
 
+static int run_backup(const struct arguments *arguments)
+{
+	return backup_run(arguments->settings.database_file, arguments->file);
+}
+
+static int run_restore(const struct arguments *arguments)
+{
+	return restore_run(arguments->settings.database_file, arguments->file, arguments->replace);
+}
+
 static const struct subcommand subcommands[] = {
 	{"serve",
 	 "--state DIR --database-file FILE --listen ADDRESS:PORT… [--workers N] [--queue N] [--connections "
 	 "N]",
-	 true, true, true, run_serve},
-	{"migrate", "--database-file FILE", false, true, false, run_migrate},
-	{"init", "--state DIR [--database-file FILE [--new-admin-token]]", true, false, false, run_init},
+	 true, true, true, false, run_serve},
+	{"migrate", "--database-file FILE", false, true, false, false, run_migrate},
+	{"init", "--state DIR [--database-file FILE [--new-admin-token]]", true, false, false, false,
+	 run_init},
+	{"backup", "--database-file FILE TO", false, true, false, true, run_backup},
+	{"restore", "--database-file FILE [--replace] FROM", false, true, false, true, run_restore},
 };
 
 static const struct option options[] = {
@@ -76,6 +91,7 @@ static const struct option options[] = {
 	{"queue", required_argument, NULL, 'q'},
 	{"connections", required_argument, NULL, 'c'},
 	{"new-admin-token", no_argument, NULL, 'n'},
+	{"replace", no_argument, NULL, 'r'},
 	{"log-level", required_argument, NULL, 'v'},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
@@ -145,6 +161,9 @@ static int take_option(int option, struct arguments *arguments)
 	case 'n':
 		arguments->new_admin_token = true;
 		return 0;
+	case 'r':
+		arguments->replace = true;
+		return 0;
 	case 'v':
 		if (log_level_parse(optarg, &level) < 0)
 			return usage_error("--log-level is \"%s\"; accepted are error, warning, info, debug",
@@ -171,6 +190,10 @@ static int parse(const struct subcommand *subcommand, int argc, char **argv, str
 		if (r < 0)
 			return r;
 	}
+	if (subcommand->needs_file && optind < argc)
+		arguments->file = argv[optind++];
+	if (subcommand->needs_file && !arguments->file)
+		return usage_error("%s", "the name of the backup's file is required");
 	if (optind < argc)
 		return usage_error("there is no argument \"%s\"", argv[optind]);
 	if (subcommand->needs_state && !settings->state_folder)
