@@ -639,11 +639,14 @@ class Shadow:
 
     PROG_LOAD, LINK_CREATE, SYS_BPF, SCHED_CLS, TCX_INGRESS, BEFORE = 5, 28, 321, 3, 46, 8
 
-    def __init__(self, interface):
+    PASS = (0xB7, 0, 0, -1),
+
+    def __init__(self, interface, instructions=PASS):
         self.libc = ctypes.CDLL(None, use_errno=True)
-        code = ctypes.create_string_buffer(struct.pack("<BBhiBBhi", 0xB7, 0, 0, -1, 0x95, 0, 0, 0))
+        instructions += (0x95, 0, 0, 0),
+        code = ctypes.create_string_buffer(b"".join(struct.pack("<BBhi", *each) for each in instructions))
         license_text = ctypes.create_string_buffer(b"GPL")
-        program = self.bpf(self.PROG_LOAD, struct.pack("=IIQQ", self.SCHED_CLS, 2, ctypes.addressof(code),
+        program = self.bpf(self.PROG_LOAD, struct.pack("=IIQQ", self.SCHED_CLS, len(instructions), ctypes.addressof(code),
                                                        ctypes.addressof(license_text)))
         self.fds = [program, self.bpf(self.LINK_CREATE, struct.pack("=IIII", program, socket.if_nametoindex(interface),
                                                                     self.TCX_INGRESS, self.BEFORE))]
@@ -683,6 +686,61 @@ def test_xdp_needs_whole_packets(network):
         lab.wait_for("shadowed", lambda: meter.last["shadowed"])
     wiretoll("meter", "stop", "wg0")
     assert "xdp" not in lab.run("ip", "link", "show", "wg0")
+
+
+class Forger:
+    """Puts packets into wg0 that WireGuard never received, as if a peer had uploaded them: by way of another device."""
+
+    REDIRECT, INGRESS = 23, 1
+
+    def __init__(self):
+        lab.run("ip", "link", "add", "forger", "type", "veth", "peer", "name", "forged")
+        for device in ("forger", "forged"):
+            lab.run("ip", "link", "set", device, "up")
+        self.program = Shadow("forged", ((0xB7, 1, 0, socket.if_nametoindex("wg0")), (0xB7, 2, 0, self.INGRESS),
+                                         (0x85, 0, 0, self.REDIRECT)))
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self.socket.bind(("forger", 0))
+        self.address = bytes.fromhex(lab.run("cat", "/sys/class/net/forged/address").strip().replace(":", ""))
+
+    def forge(self, source, count, size=1400):
+        header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, size, 0, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton("10.99.0.1"))
+        frame = self.address + bytes(6) + b"\x08\x00" + header + struct.pack("!HHHH", 9, 9, size - 20, 0) + bytes(size - 28)
+        for _ in range(count):
+            self.socket.send(frame)
+            time.sleep(0.001)
+
+    def close(self):
+        self.program.remove()
+        self.socket.close()
+        lab.run("ip", "link", "del", "forger")
+
+
+def test_uploads_that_wireguard_never_received(network):
+    forger = Forger()
+    with metering("--prometheus", "127.0.0.1:9587") as meter:
+        # Honest traffic first, and some that is within what the two counts may differ by.
+        use(network.a, upload=3_000_000, download=1_000_000)
+        before = meter.peer(network.a.public_key)["upload_bytes"]
+        forger.forge("10.99.0.2", 40)
+        lab.wait_for("the forged packets", lambda: meter.peer(network.a.public_key)["upload_bytes"] >= before + 40 * 1400)
+        time.sleep(2.5)
+        assert [peer["audit"] for peer in meter.last["peers"]] == [None, None], meter.last
+        assert not any("did not receive" in line for line in meter.errors)
+        forger.forge("10.99.0.2", 200)
+        lab.wait_for("the alarm", lambda: meter.peer(network.a.public_key)["audit"] == "rx_short")
+        forger.forge("10.99.0.2", 200)
+        time.sleep(1.5)
+        assert meter.peer(network.b.public_key)["audit"] is None
+        lines = [line for line in meter.errors if "did not receive" in line]
+        assert len(lines) == 1 and network.a.public_key in lines[0]
+        _, samples = parse_prometheus(urllib.request.urlopen("http://127.0.0.1:9587/metrics", timeout=10).read().decode())
+        alarms = {dict(key[1])["public_key"]: value for key, value in samples.items() if key[0] == "wiretoll_peer_audit_rx_short"}
+        assert alarms == {network.a.public_key: 1, network.b.public_key: 0}
+    assert show_peer(network.a)["audit"] == "rx_short", "it is no passing thing"
+    with metering() as meter:
+        assert meter.peer(network.a.public_key)["audit"] == "rx_short"
+    forger.close()
 
 
 def test_shadowed(network):

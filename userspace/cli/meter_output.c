@@ -84,6 +84,8 @@ static json_t *peer_json(const struct station *station, const struct record *rec
 	set_count(before, "upload_bytes", record->before_attach.upload_bytes);
 	set_count(before, "download_bytes", record->before_attach.download_bytes);
 	json_object_set_new(peer, "before_attach", before);
+	json_object_set_new(peer, "audit",
+			    record_audit(record) ? json_string(record_audit(record)) : json_null());
 	if (!record->present)
 		json_object_set_new(peer, "removed", json_true());
 	return peer;

@@ -39,6 +39,16 @@ static void tell_trouble(struct runner *runner, int r, const struct json_problem
 	memcpy(runner->trouble, problem->message, sizeof(runner->trouble));
 }
 
+static void tell_alarms(struct runner *runner)
+{
+	const struct record *record;
+	char key[KEY_TEXT_SIZE];
+
+	while ((record = station_next_alarm(runner->station)))
+		log_error("peer %s: the meter counted uploads that WireGuard did not receive",
+			  peer_title(record, key));
+}
+
 static void tell_state(struct runner *runner)
 {
 	int shadowed = station_shadowed(runner->station);
@@ -55,6 +65,7 @@ static void tell_state(struct runner *runner)
 			    unplaced);
 	runner->shadowed = shadowed;
 	runner->unplaced = unplaced;
+	tell_alarms(runner);
 }
 
 static void sample(struct runner *runner)

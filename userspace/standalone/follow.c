@@ -64,7 +64,7 @@ static int meet_all(struct station *station, const struct wg_device *device)
 	for (size_t i = 0; i < device->n_peers; i++) {
 		const struct wg_peer *peer = &device->peers[i];
 		struct record *record = history_take(&station->history, &peer->public_key);
-		int r = record ? take_allowed_ips(record, peer, &station->dirty) : -ENOMEM;
+		int r = record ? take_allowed_ips(record, peer, &station->moved) : -ENOMEM;
 
 		if (r < 0)
 			return r;
@@ -92,6 +92,7 @@ static void part(struct station *station, const struct wg_device *device)
 		record->retired_boot_ns = clock_boot_ns();
 		record->n_allowed_ips = 0;
 		station->dirty = true;
+		audit_forget(&record->audit);
 	}
 }
 
@@ -120,6 +121,7 @@ static void compare_deliveries(struct station *station, const struct wg_device *
 			continue;
 		station_read(station, record);
 		station->dirty |= delivery_follow(record, peer->tx_bytes, now);
+		station->dirty |= alarm_follow(record, peer, now);
 	}
 }
 
@@ -135,10 +137,14 @@ static int take_device(struct station *station, const struct wg_device *device, 
 
 	/* Who finds room finds it all the same. */
 	station->unplaced = 0;
+	station->moved = false;
 	met = meet_all(station, device);
 	if (met < 0)
 		return fail(problem, met, "take up a new peer");
 	part(station, device);
+	station->dirty |= station->moved;
+	if (station->moved)
+		alarm_forget(station);
 	/* First the history, then the owner, then what leads packets there. */
 	if (met > 0) {
 		r = station_save(station, problem);
@@ -169,12 +175,14 @@ static int end(struct station *station, struct json_problem *problem)
 
 int station_follow(struct station *station, struct json_problem *problem)
 {
-	int64_t begun = clock_boot_ns();
 	struct wg_device *device = NULL;
+	int64_t begun;
 	int r;
 
 	if (if_nametoindex(station->history.interface) != station->place.ifindex)
 		return end(station, problem);
+	alarm_prepare(station);
+	begun = clock_boot_ns();
 	r = wg_dump(station->wg, &device);
 	if (r == -ENODEV && if_nametoindex(station->history.interface) != station->place.ifindex)
 		return end(station, problem);

@@ -98,6 +98,8 @@ void history_end_epoch(struct history *history)
 		record->present = false;
 		record->cell = (struct meter_totals){0};
 		record->before_attach = (struct volume){0};
+		record->rx_short = false;
+		audit_forget(&record->audit);
 	}
 }
 

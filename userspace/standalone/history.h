@@ -11,6 +11,7 @@
 #include "base/cidr.h"
 #include "base/json.h"
 #include "base/key.h"
+#include "meter/audit.h"
 #include "meter/meter.h"
 #include "standalone/amount.h"
 
@@ -57,11 +58,15 @@ struct record {
 	uint64_t period_undelivered[PERIODS];
 	struct limit limit;
 	struct delivery delivery;
+	bool rx_short; /* the meter counted uploads that WireGuard never received; it stays for the epoch */
 	struct cidr *allowed_ips;
 	size_t n_allowed_ips;
 	/* Not in the file: */
-	bool limited;            /* refused at the moment */
-	int64_t retired_boot_ns; /* since when it is not present, yet has its slot */
+	struct audit audit;
+	struct meter_totals before_dump; /* the total before WireGuard was asked */
+	bool told;                       /* of rx_short */
+	bool limited;                    /* refused at the moment */
+	int64_t retired_boot_ns;         /* since when it is not present, yet has its slot */
 };
 
 struct history {
@@ -102,6 +107,9 @@ void history_next_epoch(struct history *history, const uint8_t epoch[static 16])
 
 /* Brings a record up to a reading of its slot; returns whether anything was new. */
 bool record_add(struct record *record, const struct meter_totals *cell);
+
+/* What WireGuard's own count says of the record: audit_verdict_name(). */
+const char *record_audit(const struct record *record);
 
 /* The sums over all records: what crossed the interface, and what was undelivered. */
 struct volume history_sum(const struct history *history);

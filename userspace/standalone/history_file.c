@@ -180,6 +180,8 @@ static json_t *write_record(const struct record *record)
 	json_object_set_new(object, "period_began", periods);
 	json_object_set_new(object, "limit", write_limit(&record->limit));
 	json_object_set_new(object, "delivery", write_counts(DELIVERY, &record->delivery));
+	if (record->rx_short)
+		json_object_set_new(object, "rx_short", json_true());
 	json_object_set_new(object, "allowed_ips", write_allowed_ips(record));
 	return object;
 }
@@ -256,6 +258,10 @@ static int read_record(const json_t *object, struct history *history, struct jso
 		r = read_limit(object, &record->limit, problem);
 	if (r == 0)
 		r = read_counts(object, "delivery", DELIVERY, &record->delivery, problem);
+	if (r == 0) {
+		r = json_read_bool(object, "rx_short", &record->rx_short, problem);
+		r = r == -ENOENT ? 0 : r;
+	}
 	return r < 0 ? r : read_allowed_ips(object, record, problem);
 }
 

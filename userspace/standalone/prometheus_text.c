@@ -94,6 +94,11 @@ static void write_limited(const struct writer *writer, const char *metric, const
 	line(writer, metric, peer, NULL, peer->limited || station_is_limited(writer->station));
 }
 
+static void write_rx_short(const struct writer *writer, const char *metric, const struct record *peer)
+{
+	line(writer, metric, peer, NULL, peer->rx_short);
+}
+
 static const struct {
 	const char *metric, *type, *help;
 	void (*write)(const struct writer *writer, const char *metric, const struct record *peer);
@@ -105,6 +110,8 @@ static const struct {
 	 "Bytes counted as downloads that WireGuard then had to drop.", write_undelivered},
 	{"peer_limit_bytes", "gauge", "The limit of the peer in its period.", write_limit},
 	{"peer_used_bytes", "gauge", "Used of the limit of the peer in its period.", write_used},
+	{"peer_audit_rx_short", "gauge",
+	 "1 once more uploads were counted for the peer than WireGuard has received.", write_rx_short},
 	{"peer_limited", "gauge", "1 while a limit refuses the packets of the peer.", write_limited},
 };
 

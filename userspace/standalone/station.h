@@ -77,6 +77,9 @@ uint64_t station_unparsed_packets(const struct station *station);
 bool station_was_attached(const struct station *station); /* anew, by station_open() */
 size_t station_unplaced(const struct station *station); /* peers that found no slot, and prefixes no place */
 
+/* A peer with more uploads counted than WireGuard has received, each once; NULL when there is no more. */
+const struct record *station_next_alarm(struct station *station);
+
 /* Polls readable when a limit was reached; station_sample() takes the event. */
 int station_event_fd(const struct station *station);
 

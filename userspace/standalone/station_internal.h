@@ -30,6 +30,7 @@ struct station {
 	bool view;
 	bool dirty;    /* the history is not saved */
 	bool attached; /* by us */
+	bool moved;    /* allowed IPs have changed */
 	bool regrant;  /* limits are to be told to the kernel, whatever it has */
 	bool limited;
 	int shadowed;
@@ -100,6 +101,15 @@ WT_MUST_CHECK int prefixes_apply(struct station *station, const struct wg_device
  */
 void delivery_begin(struct record *record, uint64_t sent);
 bool delivery_follow(struct record *record, uint64_t sent, int64_t boot_ns);
+
+/*
+ * alarm.c. Before WireGuard is asked, all counts are read; after it has answered, and the records were read
+ * again, each peer's are compared. Returns whether there is an alarm that was not. When prefixes have changed
+ * hands, nothing is concluded from before: a packet may have been counted for its earlier owner.
+ */
+void alarm_prepare(struct station *station);
+void alarm_forget(struct station *station);
+bool alarm_follow(struct record *record, const struct wg_peer *peer, int64_t boot_ns);
 
 /*
  * grants.c. Tells the kernel the limits, where they differ from what it has. To be called with all records
