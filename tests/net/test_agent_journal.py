@@ -5,6 +5,7 @@ Truth is the clients' own device counters. A crash of the host is played by taki
 the processes, the BPF file system with its pins, the WireGuard device. The disk stays.
 """
 
+import base64
 import json
 import os
 import shutil
@@ -296,3 +297,31 @@ def test_journal_command(lab, tmp_path):
         done = journal("verify", path)
         assert done.returncode == 1 and words in done.stderr
     assert journal("verify", copy, "more").returncode == 2
+
+
+def test_a_full_meter_grows_under_traffic(lab):
+    """More peers than slots: the old epoch is sealed and a larger meter takes over, while packets flow."""
+    api, gateway, clients = lab
+    deploy(lab)
+    first = api.last_epoch()
+    replies = []
+    pinger = threading.Thread(target=lambda: replies.append(clients[0].ping(count=3000, interval=0.004, size=300)))
+    pinger.start()
+    others = [{"id": f"{number:08x}-0000-4000-8000-000000000000", "public_key": base64.b64encode(os.urandom(32)).decode(),
+               "preshared_key": None, "endpoint": None, "keepalive": 0,
+               "allowed_ips": [f"10.{100 + number // 65536}.{number // 256 % 256}.{number % 256}/32"], "enabled": True}
+              for number in range(4100)]
+    revision = api.set_state(peers=[client.peer() for client in clients] + others)
+    assert gateway.agent.wait(timeout=60) == 1
+    gateway.start_agent()
+    api.wait_applied(revision, timeout=60)
+    pinger.join()
+    assert replies[0] > 2900  # WireGuard takes 4,100 peers: a moment without answers
+    assert "room for 8191 peers" in gateway.log.read_text()
+    wait_truth(api, clients, timeout=20)
+    assert len(api.held) == 2 and api.last_epoch() != first
+    sealed = [batch for batch in api.batches if batch["epoch"]["id"] == first]
+    assert sealed[-1]["epoch"]["final"] and not any(batch["epoch"]["final"] for batch in sealed[:-1])
+    assert sealed[-1]["states"] and sealed[-1]["grant"]["exhausted"] is False
+    # The limit's line goes on in the new epoch, its count begins anew.
+    assert int(api.last()["grant"]["cycle_counted"]) >= int(sealed[-1]["grant"]["cycle_counted"])

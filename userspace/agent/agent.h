@@ -113,6 +113,7 @@ struct agent {
 	int ifindex;
 	struct wg *wg;
 	struct meter *meter;
+	struct meter *successor; /* while the meter that it took over from is being sealed */
 	int signal_fd;
 
 	struct slots slots;
@@ -149,7 +150,8 @@ void agent_exit(struct agent *agent, int status);
 WT_MUST_CHECK int start_device(struct agent *agent); /* -ENODEV: not there yet */
 WT_MUST_CHECK int start_meter(struct agent *agent);
 WT_MUST_CHECK int
-start_restore_owners(struct agent *agent); /* slots, as meter, files and journal know them */
+start_restore_owners(struct agent *agent);     /* slots, as meter, files and journal know them */
+void start_restore_state(struct agent *agent); /* of the interface and its grant */
 /* An epoch that the API refuses cannot be continued: the link goes down and its meter is removed. */
 void start_abandon_epoch(struct agent *agent);
 
@@ -177,6 +179,14 @@ void samples_close(struct agent *agent);
 void samples_write(struct agent *agent);
 void samples_cover(struct agent *agent);
 void samples_give_up(struct agent *agent);
+
+/*
+ * upgrade.c: puts a new meter in the place of an outdated or full one. An epoch that was taken over, now or
+ * by a process that died then, is sealed with its last counts. `last` is the journal's last batch.
+ */
+WT_MUST_CHECK int upgrade_meter(struct agent *agent, const struct batch_summary *last);
+WT_MUST_CHECK int upgrade_take_sealed(struct agent *agent, const struct batch_summary *last);
+bool upgrade_can_grow(const struct agent *agent);
 
 /*
  * seal.c: ends an epoch at start. The device that the pins belong to is gone, and they tell its last counts;

@@ -70,6 +70,11 @@ static struct plan_slot *assign_slots(struct agent *agent, const struct desired 
 
 		if (slot == 0 && peer->enabled)
 			r = assign_slot(agent, peer->id, &slot);
+		if (r == -ENOSPC && upgrade_can_grow(agent)) {
+			log_warning("the meter is full: starting over with a larger one");
+			agent_exit(agent, 1);
+			break;
+		}
 		if (r < 0) {
 			snprintf(what, sizeof(what), "peer %s", uuid_format(peer->id, id));
 			cannot_add(agent, what, "%s",

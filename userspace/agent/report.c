@@ -62,6 +62,7 @@ static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct
 	const struct meter_identity *identity = meter_identity(agent->meter);
 	struct report *report = &agent->report;
 	struct meter_interface_totals totals;
+	struct meter_limit_state heir;
 	int64_t utc = clock_utc_ns(), boot = clock_boot_ns();
 
 	*head = (struct batch_head){.generation = agent->config.generation,
@@ -84,6 +85,12 @@ static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct
 	meter_read_interface(agent->meter, &totals);
 	head->counted = totals.counted;
 	meter_read_limit(agent->meter, &head->limit);
+	/* For the time of a hand-over a smaller grant stood in: whether the true one is used up, its heir
+	 * knows. */
+	if (agent->successor) {
+		meter_read_limit(agent->successor, &heir);
+		head->limit.exhausted = heir.exhausted && heir.grant.cycle == head->limit.grant.cycle;
+	}
 	move_states(report, head);
 }
 

@@ -71,18 +71,20 @@ static int adopt_or_attach(struct agent *agent, const struct batch_summary *last
 
 	if (r == -ESTALE) {
 		log_warning("the device that was metered is gone: its epoch is sealed");
-		r = seal_stale(agent, last);
+		r = upgrade_take_sealed(agent, last);
+		if (r == 0)
+			r = seal_stale(agent, last);
 	} else if (r == -ENOENT) {
 		r = last->seq > 0 && !(last->flags & BATCH_FINAL) ? seal_forgotten(agent, last) : 0;
 	} else {
 		if (r == 0)
 			log_info("adopted the meter of %s", options.interface);
-		return r;
+		return r < 0 ? r : upgrade_meter(agent, last);
 	}
 	return r < 0 ? r : attach(agent, &options);
 }
 
-static void restore_gateway_state(struct agent *agent)
+void start_restore_state(struct agent *agent)
 {
 	struct meter_limit_state limit;
 	bool up = false;
@@ -114,7 +116,7 @@ int start_meter(struct agent *agent)
 	if (r == 0)
 		r = peers_load_table(agent);
 	if (r == 0)
-		restore_gateway_state(agent);
+		start_restore_state(agent);
 	return r;
 }
 
