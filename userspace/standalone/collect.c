@@ -59,7 +59,7 @@ static void collect_one(const struct place *place, uint64_t here)
 {
 	struct station station = {.place = *place, .history_lock = -1};
 	struct json_problem problem;
-	struct meter *meter;
+	struct meter *meter = NULL;
 	int r;
 
 	if (open_ended(place, here, &meter) < 0)
