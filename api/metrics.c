@@ -59,6 +59,33 @@ static int put_alarms(FILE *out, struct db *db)
 	return 0;
 }
 
+static int put_drift(FILE *out, struct db *db)
+{
+	_cleanup_result_ PGresult *rows = NULL;
+	_cleanup_result_ PGresult *count = NULL;
+	int r = DB_QUERY(
+		db, &count,
+		"SELECT count(*) AS n FROM billing.reconciliation WHERE at > now() - interval '2 hours'");
+
+	if (r == 0)
+		r = DB_QUERY(db, &rows,
+			     "SELECT k.gateway, d.key AS between, d.value AS bytes FROM "
+			     "billing.reconciliation k, jsonb_each_text(k.drift) "
+			     "d WHERE d.value <> '0' ORDER BY 1, 2");
+	if (r < 0)
+		return r;
+	put(out, "wiretoll_reconciled_gateways", "gauge",
+	    "Gateways whose counts were compared within two hours.");
+	fprintf(out, "wiretoll_reconciled_gateways %s\n", db_value(count, 0, "n"));
+	put(out, "wiretoll_drift_bytes", "gauge",
+	    "By how much two counts of a gateway differ; only those that do.");
+	for (int i = 0; i < PQntuples(rows); i++)
+		fprintf(out, "wiretoll_drift_bytes{gateway=\"%s\",between=\"%s\"} %s\n",
+			db_value(rows, i, "gateway"), db_value(rows, i, "between"),
+			db_value(rows, i, "bytes"));
+	return 0;
+}
+
 static int get_metrics(struct request *request, struct response *response)
 {
 	size_t size;
@@ -69,6 +96,8 @@ static int get_metrics(struct request *request, struct response *response)
 		return -ENOMEM;
 	put_own(out);
 	r = put_alarms(out, request->db);
+	if (r == 0)
+		r = put_drift(out, request->db);
 	if (fclose(out) != 0 && r == 0)
 		r = -ENOMEM;
 	response->status = r == 0 ? 200 : 0;

@@ -167,6 +167,42 @@ static int check_state(const json_t *state, struct json_problem *problem)
 	return 0;
 }
 
+/* Counts of the agent's own, all of them optional: "reconcile": {"meter": {"upload_bytes": "1", …}, …}. */
+static int check_counts(const json_t *counts, const char *source, const char *const *fields,
+			struct json_problem *problem)
+{
+	const json_t *told;
+	int r = json_read_object(counts, source, &told, problem);
+
+	for (size_t i = 0; r == 0 && fields[i]; i++)
+		r = require_count(told, fields[i], problem);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int check_reconcile(const json_t *body, struct json_problem *problem)
+{
+	static const char *const meter[] = {"upload_bytes", "download_bytes", "upload_packets",
+					    "download_packets", NULL};
+	static const char *const link[] = {"rx_bytes", "tx_bytes", NULL};
+	static const char *const journal[] = {"upload_bytes", "download_bytes", NULL};
+	const json_t *counts, *told;
+	int64_t seq;
+	int r = json_read_object(body, "reconcile", &counts, problem);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	r = check_counts(counts, "meter", meter, problem);
+	if (r == 0)
+		r = check_counts(counts, "wireguard", link, problem);
+	if (r == 0)
+		r = check_counts(counts, "interface", link, problem);
+	if (r == 0)
+		r = check_counts(counts, "journal", journal, problem);
+	if (r == 0 && json_read_object(counts, "journal", &told, problem) == 0)
+		r = require_int(told, "seq", 0, INT64_MAX, &seq, problem);
+	return r;
+}
+
 /* Checks each element and puts "array[index]." before the field of a problem. */
 static int check_each(const json_t *body, const char *field,
 		      int (*check)(const json_t *element, struct json_problem *problem),
@@ -239,5 +275,7 @@ int report_check(const json_t *body, struct json_problem *problem)
 		r = check_each(body, "status", check_status, problem);
 	if (r == 0)
 		r = check_each(body, "cannot_apply", check_complaint, problem);
+	if (r == 0)
+		r = check_reconcile(body, problem);
 	return r;
 }

@@ -33,6 +33,12 @@
 					  "billing.alarm a WHERE "                                           \
 					  "a.owner = g.owner AND a.gateway = g.id AND a.cleared IS NULL)"
 
+/* Independent counts of the same bytes, as last compared. */
+#define RECONCILIATION                                                                                       \
+	"(SELECT json_build_object('at', " SQL_TIME(                                                         \
+		"k.at") ", 'epoch', k.epoch, 'counts', k.counts, 'drift', k.drift) FROM "                    \
+			"billing.reconciliation k WHERE k.owner = g.owner AND k.gateway = g.id)"
+
 #define GATEWAY_OBJECT                                                                                       \
 	"json_build_object('id', g.id, 'name', g.name, 'owner', g.owner, 'owner_name', u.name, 'vpc', "      \
 	"g.vpc, "                                                                                            \
@@ -49,7 +55,8 @@
 			     "'active' AND g.last_report < now() - "                                         \
 			     "interval '3 minutes' THEN " SQL_TIME(                                          \
 				     "g.last_report") " END, 'hypervisor', h.name, 'routes', " ROUTES        \
-						      ", 'alarms', " ALARMS ")"
+						      ", 'alarms', " ALARMS                                  \
+						      ", 'reconciliation', " RECONCILIATION ")"
 
 #define GATEWAY_FROM                                                                                         \
 	" FROM gateway.gateway g JOIN gateway.app_user u ON u.id = g.owner "                                 \

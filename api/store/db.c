@@ -17,6 +17,7 @@ struct db {
 	PGconn *connection;
 	struct db_error error;
 	bool is_new;
+	bool read_only; /* what was the primary is a standby now */
 };
 
 static void ignore_notice(void *context, const PGresult *result)
@@ -118,7 +119,7 @@ static bool is_broken(struct db *db)
 		if (PQconsumeInput(db->connection) == 0)
 			return true;
 	}
-	return PQstatus(db->connection) != CONNECTION_OK;
+	return db->read_only || PQstatus(db->connection) != CONNECTION_OK;
 }
 
 int db_ensure(struct db *db)
@@ -127,6 +128,7 @@ int db_ensure(struct db *db)
 		return 0;
 	PQreset(db->connection);
 	db->is_new = true;
+	db->read_only = false;
 	if (PQstatus(db->connection) == CONNECTION_OK)
 		return 0;
 	set_message(db, PQerrorMessage(db->connection));
@@ -176,7 +178,8 @@ int db_note_error(struct db *db, const PGresult *result)
 	snprintf(db->error.sqlstate, sizeof(db->error.sqlstate), "%s", state ? state : "");
 	snprintf(db->error.constraint, sizeof(db->error.constraint), "%s", constraint ? constraint : "");
 	set_message(db, message ? message : PQerrorMessage(db->connection));
-	if (PQstatus(db->connection) != CONNECTION_OK)
+	db->read_only = strcmp(db->error.sqlstate, "25006") == 0;
+	if (db->read_only || PQstatus(db->connection) != CONNECTION_OK)
 		return -ENOTCONN;
 	return error_of_state(db->error.sqlstate);
 }
@@ -239,10 +242,17 @@ int db_begin(struct db *db)
 	return r < 0 ? r : 0;
 }
 
+/*
+ * A commit that waits for a synchronous standby is not cut off by a timeout: PostgreSQL would call it done,
+ * and a standby that is promoted then would know nothing of what has been answered.
+ */
 int db_commit(struct db *db)
 {
 	_cleanup_result_ PGresult *result = NULL;
-	int r = DB_QUERY(db, &result, "COMMIT");
+	int r = DB_EXECUTE(db, "SET LOCAL statement_timeout = 0");
+
+	if (r >= 0)
+		r = DB_QUERY(db, &result, "COMMIT");
 
 	if (r < 0)
 		return r;

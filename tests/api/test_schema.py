@@ -7,7 +7,7 @@ import pytest
 BY_OWNER = {
     "gateway": {"vpc", "subnet", "attachment", "gateway", "peer", "prefix", "account"},
     "billing": {"bucket", "epoch", "epoch_batch", "counter", "usage_record", "usage_hour", "overage_hour", "active_interval",
-                "ledger", "action", "part_hour", "quarantine", "alarm"},
+                "ledger", "action", "part_hour", "quarantine", "alarm", "reconciliation"},
 }
 # Small, and the same everywhere; or local to the coordinator, with nothing that refers to them.
 REFERENCE = {"app_user", "location", "plan", "plan_group", "plan_group_plan", "image", "hypervisor", "rate_version", "cycle"}
@@ -41,7 +41,7 @@ def test_every_key_of_an_owners_table_has_the_owner(api):
 
 def test_every_key_of_what_grows_with_traffic_has_the_gateway(api):
     for table in ("epoch", "epoch_batch", "counter", "usage_record", "usage_hour", "overage_hour", "part_hour", "active_interval", "ledger",
-                  "quarantine", "alarm"):
+                  "quarantine", "alarm", "reconciliation"):
         keys = api.sql("""
             SELECT i.relname, array_agg(a.attname::text) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
             JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey)
