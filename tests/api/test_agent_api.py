@@ -87,6 +87,8 @@ def test_state_is_what_the_gateway_needs(api):
     keys = dict(api.sql("SELECT id::text, encode(public_key, 'base64') FROM gateway.peer WHERE gateway = %s", gateway.id))
     status, state = agent.state()
     assert status == 200
+    following = state.pop("next_grant")
+    assert following["grant_seq"] == 1 and following["ceiling"] is None and following["mask"] == "both"
     assert state == {
         "revision": 1, "gateway": gateway.id,
         "interface": {"addresses": ["10.99.0.1/24", "fd12:3456:789a:1::1/64"], "listen_port": 51820, "mtu": 1420},

@@ -72,6 +72,7 @@ class Api:
         self.state = None
         self.gone = False
         self.grant = {"cycle": 202611, "grant_seq": 1, "ceiling": None, "mask": "both"}
+        self.next_grant = None  # of the cycle after it, with "not_before"
         self.known_epochs = set()
         self.held = {}  # epoch: (seq, crc)
         self.checksums = {}  # (epoch, seq): crc
@@ -146,11 +147,16 @@ class Api:
             def handle_error(self, *_):
                 pass  # an agent that is killed leaves broken connections
 
-        self.server = Server((API_ADDRESS, API_PORT), Handler)
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        def listen():
+            self.server = Server((API_ADDRESS, API_PORT), Handler)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+            threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+        self.listen = listen
+        listen()
 
     def close(self):
+        """Refuses connections; listen() serves again."""
         self.server.shutdown()
         self.server.server_close()
 
@@ -171,8 +177,9 @@ class Api:
                 return 204, None
             if self.gone:
                 return 200, {"revision": self.state["revision"], "gone": True}
-            grants = [self.grant] if self.batches and self.batches[-1]["epoch"]["id"] in self.known_epochs else []
-            return 200, {**self.state, "gateway": GATEWAY, "grants": grants}
+            known = self.batches and self.batches[-1]["epoch"]["id"] in self.known_epochs
+            return 200, {**self.state, "gateway": GATEWAY, "grants": [self.grant] if known else [],
+                         "next_grant": self.next_grant if known else None}
 
     def set_state(self, **changes):
         """Changes the desired state and raises its revision, which is returned."""

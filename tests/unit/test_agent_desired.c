@@ -76,6 +76,28 @@ static void test_a_whole_state(void **unused)
 	json_decref(body);
 }
 
+static void test_the_next_grant_comes_last(void **unused)
+{
+	json_t *next = json_pack("{s:i, s:i, s:s, s:s, s:s}", "cycle", 202612, "grant_seq", 1, "mask", "both",
+				 "ceiling", "9", "not_before", "2026-12-01T00:00:00.000000Z");
+	struct json_problem problem = {0};
+	struct desired *desired = NULL;
+	json_t *body = state();
+
+	(void)unused;
+	assert_int_equal(desired_parse(body, &desired, &problem), 0);
+	assert_int_equal(desired->n_grants, 2);
+	desired_free(desired);
+	assert_int_equal(json_object_set_new(body, "next_grant", next), 0);
+	assert_int_equal(desired_parse(body, &desired, &problem), 0);
+	assert_int_equal(desired->n_grants, 3);
+	assert_true(desired->grants[0].not_before_ns == 0 && desired->grants[1].not_before_ns == 0);
+	assert_true(desired->grants[2].not_before_ns == 1796083200 * 1000000000LL);
+	assert_true(desired->grants[2].grant.cycle == 202612 && desired->grants[2].grant.ceiling == 9);
+	desired_free(desired);
+	json_decref(body);
+}
+
 static void test_gone_needs_nothing_else(void **unused)
 {
 	json_t *body = json_pack("{s:i, s:b}", "revision", 9, "gone", 1);
@@ -106,6 +128,10 @@ static const struct {
 	{NULL, "grants",
 	 "[{\"cycle\": 1, \"grant_seq\": 1, \"ceiling\": \"5\", \"mask\": \"both\", \"epoch\": \"no\"}]",
 	 "accepted is a UUID"},
+	{NULL, "next_grant", "{\"cycle\": 2, \"grant_seq\": 1, \"mask\": \"both\"}",
+	 "not_before is required"},
+	{NULL, "next_grant", "{\"cycle\": 2, \"grant_seq\": 1, \"mask\": \"both\", \"not_before\": \"soon\"}",
+	 "not_before is \"soon\"; accepted is an RFC 3339 instant"},
 	{"interface", "listen_port", "0", "listen_port is 0; accepted is an integer from 1 to 65535"},
 	{"interface", "mtu", "100", "mtu is 100"},
 	{"interface", "addresses", "[\"10.0.0.256/24\"]", "addresses[0] is \"10.0.0.256/24\""},

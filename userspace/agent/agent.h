@@ -92,6 +92,13 @@ struct samples {
 	bool complained;
 };
 
+/* The next cycle's grant, as it was laid down. */
+struct turn {
+	struct meter_grant grant;
+	int64_t at_ns; /* UTC; 0: only the kernel's instant is known, since before this process */
+	loop_tag timer;
+};
+
 enum leaving {
 	STAYING,
 	LEAVING_STOPPED, /* told to stop: metering goes on */
@@ -134,6 +141,7 @@ struct agent {
 	unsigned repairs; /* in a row */
 	int resolver_pipe[2];
 
+	struct turn turn;
 	struct uplink uplink;
 	struct follow follow;
 	struct report report;
@@ -160,6 +168,7 @@ void enroll_begin(struct agent *agent, void (*done)(struct agent *agent));
 
 /* sample.c: timers, hour edges, steps of the clock and the ring buffer. */
 void sample_take(struct agent *agent);
+void sample_watch_limit(struct agent *agent); /* whether it is reached, or no longer */
 WT_MUST_CHECK int sample_begin(struct agent *agent);
 
 /* report.c: batches, from samples into the journal. Made now, or once the last one is in the journal. */
@@ -265,6 +274,14 @@ WT_MUST_CHECK int network_after_up(struct agent *agent, const struct desired *de
 /* resolve.c: host names of endpoints, in threads of their own. */
 WT_MUST_CHECK int resolve_open(struct agent *agent);
 void resolve_begin(struct agent *agent, const uint8_t peer_id[static UUID_SIZE], const char *endpoint);
+
+/*
+ * turn.c: the next cycle's grant. turn_resume() goes on with what lies in the kernel since before this
+ * process; turn_clock_set() follows a step of the clock.
+ */
+WT_MUST_CHECK int turn_prepare(struct agent *agent, const struct meter_grant *grant, int64_t at_ns);
+WT_MUST_CHECK int turn_resume(struct agent *agent);
+void turn_clock_set(struct agent *agent);
 
 /* cannot.c: says in the log, and in the reports until the next state, what could not be applied. */
 void cannot_clear(struct agent *agent);

@@ -47,6 +47,25 @@ static bool is_of_other_epoch(const struct agent *agent, const struct desired_gr
 	       !uuid_equal(granted->epoch, meter_identity(agent->meter)->map_uuid);
 }
 
+/* The next cycle's, unless that has begun. */
+static bool is_for_later(const struct desired_grant *granted)
+{
+	return granted->not_before_ns > clock_utc_ns();
+}
+
+static int apply_grant(struct agent *agent, const struct desired_grant *granted)
+{
+	int r;
+
+	if (is_for_later(granted))
+		return turn_prepare(agent, &granted->grant, granted->not_before_ns);
+	r = meter_grant(agent->meter, &granted->grant);
+	if (r < 0 && r != -EALREADY)
+		return r;
+	agent->granted = true;
+	return 0;
+}
+
 static int apply_grants(struct agent *agent, const struct desired *desired)
 {
 	for (size_t i = 0; i < desired->n_grants; i++) {
@@ -55,13 +74,12 @@ static int apply_grants(struct agent *agent, const struct desired *desired)
 
 		if (is_of_other_epoch(agent, &desired->grants[i]))
 			continue;
-		r = meter_grant(agent->meter, grant);
-		if (r < 0 && r != -EALREADY) {
+		r = apply_grant(agent, &desired->grants[i]);
+		if (r < 0) {
 			cannot_add(agent, "grant", "cycle %" PRIu64 ", grant %" PRIu64 ": %s",
 				   (uint64_t)grant->cycle, (uint64_t)grant->grant_seq, strerror(-r));
 			return r;
 		}
-		agent->granted = true;
 	}
 	return 0;
 }

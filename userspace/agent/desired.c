@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 #define MTU_MIN 576
 #define MTU_MAX 65535
 
@@ -312,6 +314,29 @@ static int read_grant(const json_t *object, struct desired_grant *granted, struc
 	return r;
 }
 
+/* Behind the others: what is in force comes first. */
+static int read_next_grant(const json_t *body, struct desired *desired, struct json_problem *problem)
+{
+	struct desired_grant *granted = &desired->grants[desired->n_grants];
+	const json_t *object = NULL;
+	const char *text = NULL;
+	int r = json_read_object(body, "next_grant", &object, problem);
+
+	if (r < 0)
+		return optional(r);
+	r = json_require(json_read_string(object, "not_before", &text, problem), "not_before", problem);
+	if (r == 0 && clock_parse(text, &granted->not_before_ns) < 0) {
+		json_problem_set(problem, "not_before",
+				 "not_before is \"%.40s\"; accepted is an RFC 3339 instant", text);
+		return -EINVAL;
+	}
+	if (r == 0)
+		r = read_grant(object, granted, problem);
+	if (r == 0)
+		desired->n_grants++;
+	return r;
+}
+
 static int read_grants(const json_t *body, struct desired *desired, struct json_problem *problem)
 {
 	const json_t *array = NULL, *item;
@@ -320,7 +345,7 @@ static int read_grants(const json_t *body, struct desired *desired, struct json_
 
 	if (r < 0)
 		return optional(r);
-	desired->grants = calloc(json_array_size(array) + 1, sizeof(*desired->grants));
+	desired->grants = calloc(json_array_size(array) + 2, sizeof(*desired->grants));
 	if (!desired->grants)
 		return -ENOMEM;
 	json_array_foreach (array, i, item) {
@@ -329,7 +354,7 @@ static int read_grants(const json_t *body, struct desired *desired, struct json_
 			return r;
 		desired->n_grants++;
 	}
-	return 0;
+	return read_next_grant(body, desired, problem);
 }
 
 static int read_all(const json_t *body, struct desired *desired, struct json_problem *problem)

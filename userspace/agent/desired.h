@@ -33,6 +33,7 @@ struct desired_grant {
 	struct meter_grant grant;
 	bool has_epoch;
 	uint8_t epoch[UUID_SIZE];
+	int64_t not_before_ns; /* UTC, of the next cycle's; 0: in force at once */
 };
 
 struct desired {

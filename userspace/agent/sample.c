@@ -15,7 +15,7 @@
 #define SAMPLE_EVERY_NS (1 * NSEC_PER_SEC)
 #define KEEP_JOURNAL_NS (7 * 24 * NSEC_PER_HOUR)
 
-static void watch_limit(struct agent *agent)
+void sample_watch_limit(struct agent *agent)
 {
 	struct meter_limit_state limit;
 	bool turned;
@@ -60,7 +60,7 @@ static void on_second(void *data, int result)
 	if (is_over(agent))
 		return;
 	sample_take(agent);
-	watch_limit(agent);
+	sample_watch_limit(agent);
 	if (clock_boot_ns() >= agent->report.next_boot_ns || agent->report.watch_until_ns > clock_utc_ns())
 		report_make(agent);
 	/* A batch that was just built says the same as this sample; while it waits for the disk it does not.
@@ -137,6 +137,7 @@ static void on_clock_set(void *data, int result)
 		return;
 	if (watch_clock(agent) < 0)
 		log_warning("could not watch the clock any further");
+	turn_clock_set(agent);
 	if (is_over(agent) || report_is_writing(agent))
 		return;
 	log_info("the clock was set by %.3f s", (double)(clock_utc_ns() - before) / NSEC_PER_SEC);
@@ -166,7 +167,7 @@ static void on_meter_event(void *data, int result)
 	if (meter_drain_events(agent->meter) < 0)
 		log_warning("could not read the meter's events; the sampler sees what they tell");
 	sample_take(agent);
-	watch_limit(agent);
+	sample_watch_limit(agent);
 }
 
 int sample_begin(struct agent *agent)
@@ -174,6 +175,8 @@ int sample_begin(struct agent *agent)
 	loop_tag tag;
 	int r = begin_clock(agent);
 
+	if (r == 0)
+		r = turn_resume(agent);
 	if (r < 0)
 		return r;
 	sample_take(agent);
