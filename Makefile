@@ -160,7 +160,7 @@ $(OUT)/bench/bench: $(BENCH_OBJ) $(call lib,meter) $(call lib,net) $(call lib,ba
 
 .PHONY: bench
 bench: deps ## measure the meter beside others (QUICK=1, LONG=1, UPDATE_DOCS=1, PARTS="…"); writes build/bench.json; needs root
-	@$(MAKE) --no-print-directory $(OUT)/bench/bench $(OUT)/bin/wiretoll-agent $(OUT)/bin/wiretoll-api
+	@$(MAKE) --no-print-directory $(OUT)/bench/bench all
 	@$(PYTHON) bench/run.py --program $(OUT)/bench/bench --json build/bench.json \
 		$(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(UPDATE_DOCS)),--docs docs/performance) \
 		$(if $(filter 1,$(LONG)),--long) $(if $(PARTS),--parts $(PARTS))

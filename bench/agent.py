@@ -27,7 +27,7 @@ from agent_lab import UID, inside, laboratory, run, wait_for  # noqa: E402
 
 REPORT_EVERY = 10
 PEERS, MANY = 1000, 4000  # the agent's meter has 4,096 slots
-SETTLE = 3.0
+SETTLE = 1.0
 SOCKET = "/run/wireguard/wg0.sock"
 STATE = {
     "interface": {"addresses": ["10.99.0.1/24"], "listen_port": 51820, "mtu": 1420},

@@ -130,5 +130,7 @@ def write_all(folder, series):
     for family in ("v4", "v6"):
         for shape in ("dense", "scattered"):
             (folder / f"cost-{family}-{shape}.svg").write_text(draw_cost(series, family, shape))
-    (folder / "forward.svg").write_text(draw_forward(series, 1000))
-    (folder / "scrape.svg").write_text(draw_scrape(series, 10000))
+    if "forward/1000/nothing" in series:
+        (folder / "forward.svg").write_text(draw_forward(series, 1000))
+    if "scrape/10000/mapping" in series:
+        (folder / "scrape.svg").write_text(draw_scrape(series, 10000))

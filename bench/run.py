@@ -38,14 +38,14 @@ def cost_steps(quick):
         for peers in SIZES:
             if quick and shape == "scattered" and peers not in (1000, 10000):
                 continue
-            rounds = (2 if peers == 100000 else 5) if quick else 9 if peers == 100000 else 21
+            rounds = (2 if peers == 100000 else 5) if quick else 9 if peers == 100000 else 15
             yield (["cost", "--family", family[1], "--peers", peers, "--rounds", rounds]
                    + (["--scattered"] if shape == "scattered" else []))
 
 
 def forward_steps(quick):
     for peers in (1000, 10000) if quick else SIZES:
-        yield ["forward", "--peers", peers, "--rounds", 6 if quick else 20 if peers in (1000, 10000) else 6]
+        yield ["forward", "--peers", peers, "--rounds", 4 if quick or peers not in (1000, 10000) else 12]
 
 
 def scrape_steps(quick):
@@ -60,29 +60,33 @@ def steps(quick, long):
         "contend": [["contend", "--rounds", 5 if quick else 21]],
         "forward": list(forward_steps(quick)),
         "scrape": list(scrape_steps(quick)),
-        "tunnel": [["tunnel", "--rounds", 48 if quick else 160, "--milliseconds", 40]],
+        "tunnel": [["tunnel", "--rounds", 32 if quick else 128, "--milliseconds", 40]],
         "credit": [["credit", "--rounds", 3 if quick else 10]],
         "agent": [["agent.py", "--windows", 1 if quick else 6, "--changes", 40 if quick else 200]],
+        "whole": [] if quick else [["whole.py"]],
         "ingest": [] if quick else [["ingest.py", "--rounds", 3]],
         "crowd": [] if quick else [["crowd.py", "reports", "--seconds", 1800 if long else 30], ["crowd.py", "polls"]],
     }
 
 
 def measure(program, parts, quick, long):
-    """Name of a series -> its samples, of the parts."""
-    series = {}
-    for step in (step for part, lines in steps(quick, long).items() if part in parts for step in lines):
-        words = [str(word) for word in step]
-        command = [sys.executable, HERE / words[0], *words[1:]] if words[0].endswith(".py") else [program, *words]
-        begun = time.monotonic()
-        done = subprocess.run([ENVELOPE, *command], stdout=subprocess.PIPE, text=True, timeout=TIMEOUT)
-        if done.returncode != 0:
-            sys.exit(f"bench: {' '.join(words)}: status {done.returncode}")
-        print(f"  {' '.join(words)}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
-        for line in done.stdout.splitlines():
-            record = json.loads(line)
-            series[record["series"]] = record["values"]
-    return series
+    """Name of a series -> its samples, of the parts; and the parts that have failed."""
+    series, failed = {}, set()
+    for part in parts:
+        for step in steps(quick, long)[part]:
+            words = [str(word) for word in step]
+            command = [sys.executable, HERE / words[0], *words[1:]] if words[0].endswith(".py") else [program, *words]
+            begun = time.monotonic()
+            done = subprocess.run([ENVELOPE, *command], stdout=subprocess.PIPE, text=True, timeout=TIMEOUT)
+            print(f"  {' '.join(words)}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+            if done.returncode != 0:
+                print(f"bench: {' '.join(words)}: status {done.returncode}", file=sys.stderr, flush=True)
+                failed.add(part)
+                break
+            for line in done.stdout.splitlines():
+                record = json.loads(line)
+                series[record["series"]] = record["values"]
+    return series, failed
 
 
 def quartiles_apart(values):
@@ -326,6 +330,15 @@ def agent(results):
                 each(quotient, many, few), many, ("<=", 1))
 
 
+def whole(results):
+    results.add("gateway deploy, netns driver: from the command to active (target for active alone)", "ms",
+                results.of("whole/deploy"), None, ("<", 1000))
+    results.add("peer change through API, PostgreSQL and agent: answered → in WireGuard and meter, 99 of 100 within "
+                "(baseline: median)", "ms", results.of("whole/change"), results.of("whole/change-median"), ("<", 100))
+    results.add("peer change through API, PostgreSQL and agent: another peer's packets lost (baseline: sent)", "packets",
+                results.of("whole/lost"), results.of("whole/sent"), ("==", 0))
+
+
 def ingestion(results):
     for shape, words, bound in (("catch-up", "50 peers, 20 samples of each", 0.5),
                                 ("single", "1,000 peers, one sample of each", 0.2),
@@ -359,6 +372,7 @@ JUDGES = {
     "tunnel": (tunnel,),
     "credit": (credit,),
     "agent": (agent,),
+    "whole": (whole,),
     "ingest": (ingestion,),
     "crowd": (crowd,),
 }
@@ -426,13 +440,15 @@ def main():
     if os.geteuid() != 0:
         sys.exit("make bench: needs root, for BPF and network namespaces: run 'sudo make bench'")
     where = machine()
-    series = measure(arguments.program.resolve(), parts, arguments.quick, arguments.long)
-    report = {"results": judge(series, parts), "machine": where, "series": series}
+    series, failed = measure(arguments.program.resolve(), parts, arguments.quick, arguments.long)
+    report = {"results": judge(series, [part for part in parts if part not in failed]), "machine": where, "series": series}
     arguments.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     if arguments.docs and not arguments.parts:
         write_docs(arguments.docs, report)
     print(table(report["results"]))
     print(summary(report["results"]))
+    if failed:
+        sys.exit(f"bench: no results of {', '.join(sorted(failed))}")
 
 
 if __name__ == "__main__":
