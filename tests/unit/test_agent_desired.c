@@ -237,8 +237,11 @@ static void test_endpoints_are_kept(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_a_whole_state),      cmocka_unit_test(test_gone_needs_nothing_else),
-		cmocka_unit_test(test_mistakes_are_named), cmocka_unit_test(test_endpoint_texts),
+		cmocka_unit_test(test_a_whole_state),
+		cmocka_unit_test(test_the_next_grant_comes_last),
+		cmocka_unit_test(test_gone_needs_nothing_else),
+		cmocka_unit_test(test_mistakes_are_named),
+		cmocka_unit_test(test_endpoint_texts),
 		cmocka_unit_test(test_endpoints_are_kept),
 	};
 
