@@ -325,3 +325,44 @@ def test_a_full_meter_grows_under_traffic(lab):
     assert sealed[-1]["states"] and sealed[-1]["grant"]["exhausted"] is False
     # The limit's line goes on in the new epoch, its count begins anew.
     assert int(api.last()["grant"]["cycle_counted"]) >= int(sealed[-1]["grant"]["cycle_counted"])
+
+
+def test_a_removed_peer_is_told_though_the_agent_dies_first(lab):
+    """Killed between the last count and its acknowledgement: the slot is kept for it, and no other peer counts there."""
+    api, gateway, (leaving, staying) = lab
+    deploy(lab)
+    api.away = True
+    assert leaving.ping(count=30, size=900) == 30
+    truth = leaving.counters()
+    api.set_state(peers=[staying.peer()])
+    wait_for("it is out of WireGuard", lambda: leaving.public_key not in gateway.peers())
+    gateway.kill_agent()
+    gateway.start_agent()
+    wait_for("it is at work again", lambda: gateway.log.read_text().count("adopted the meter") == 1)
+    newcomers = [{**staying.peer(), "id": f"0000000{n}-0000-4000-8000-000000000000", "allowed_ips": [f"10.99.0.{100 + n}/32"],
+                  "public_key": base64.b64encode(os.urandom(32)).decode()} for n in range(3)]
+    api.set_state(peers=[staying.peer(), *newcomers])
+    wait_for("the newcomers are there", lambda: len(gateway.peers()) == 4)
+    gateway.kill_agent()
+    gateway.start_agent()
+    api.away = False
+    wait_for("its last bytes are told", lambda: api.counted(leaving.id) == truth)
+    assert staying.ping(count=10) == 10
+    wait_truth(api, [staying])
+    owners = {}
+    for (epoch, slot, incarnation), (peer, _) in api.totals.items():
+        assert owners.setdefault((epoch, slot, incarnation), peer) == peer
+    assert api.counted(leaving.id) == truth
+
+
+def test_a_machine_that_went_back_in_time_begins_anew(lab):
+    """The API holds more than this agent has ever made: its epoch is given up, and never continued."""
+    api, gateway, clients = lab
+    deploy(lab)
+    first = api.last_epoch()
+    api.refuse = (200, {"held_seq": 10**6, "watch_until": None, "revision": 1})
+    assert gateway.agent.wait(timeout=10) == 1
+    assert not gateway.is_up()
+    gateway.start_agent()
+    wait_for("a new epoch", lambda: api.last_epoch() != first)
+    wait_for("the client passes again", lambda: clients[0].ping(wait=1), 5)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* wiretoll-agent: meters and configures one gateway. See docs/agent-protocol.md and docs/netns-driver.md. */
+#include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <malloc.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -12,16 +14,18 @@
 #include "agent/run.h"
 #include "base/guard.h"
 #include "base/log.h"
+#include "journal/journal.h"
 #include "meter/audit.h"
 
 #define VERSION "0.1.0"
 
 static const char help_text[] =
-	"Usage: wiretoll-agent --base DIR --bpf DIR [--log-level LEVEL]\n"
+	"Usage: wiretoll-agent --base DIR --bpf DIR [--journal-size MIB] [--log-level LEVEL]\n"
 	"Meters and configures one gateway's WireGuard interface, and reports to the API.\n"
 	"\n"
 	"  --base DIR         the gateway's folder: bootstrap.json or agent.json, private.key, journal/\n"
 	"  --bpf DIR          a folder in a BPF file system, for the meter's pins\n"
+	"  --journal-size MIB what BASE/journal may take: 16 to 1048576 (default 256)\n"
 	"  --log-level LEVEL  error, warning, info (default) or debug\n"
 	"  --help, --version\n"
 	"\n"
@@ -31,6 +35,7 @@ struct options {
 	const char *base, *bpf;
 	enum log_level level;
 	int64_t settle_seconds;
+	int64_t journal_mib;
 	bool help, version;
 };
 
@@ -40,28 +45,35 @@ static int usage_error(const char *message, const char *value)
 	return 2;
 }
 
-/* For tests, which cannot wait for what is settled after 100 s. */
-static int parse_settle(const char *text, int64_t *ret_seconds)
+static int parse_number(const char *option, const char *text, int64_t min, int64_t max, int64_t *ret_number)
 {
-	char *end;
-	long seconds = strtol(text, &end, 10);
+	char *end, message[96];
+	long long number;
 
-	if (end == text || *end || seconds < 1 || seconds > 3600)
-		return usage_error("--settle-seconds is no number from 1 to 3600: ", text);
-	*ret_seconds = seconds;
+	errno = 0;
+	number = strtoll(text, &end, 10);
+	if (errno || end == text || *end || number < min || number > max) {
+		snprintf(message, sizeof(message), "%s is no number from %" PRId64 " to %" PRId64 ": ",
+			 option, min, max);
+		return usage_error(message, text);
+	}
+	*ret_number = number;
 	return 0;
 }
 
 /* Returns 0, or 2 after a message. */
 static int parse_options(int argc, char **argv, struct options *options)
 {
-	static const struct option known[] = {{"base", required_argument, NULL, 'b'},
-					      {"bpf", required_argument, NULL, 'p'},
-					      {"log-level", required_argument, NULL, 'l'},
-					      {"help", no_argument, NULL, 'h'},
-					      {"version", no_argument, NULL, 'v'},
-					      {"settle-seconds", required_argument, NULL, 's'},
-					      {NULL, 0, NULL, 0}};
+	static const struct option known[] = {
+		{"base", required_argument, NULL, 'b'},
+		{"bpf", required_argument, NULL, 'p'},
+		{"log-level", required_argument, NULL, 'l'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'v'},
+		{"journal-size", required_argument, NULL, 'j'},
+		/* For tests, which cannot wait for what is settled after 100 s. */
+		{"settle-seconds", required_argument, NULL, 's'},
+		{NULL, 0, NULL, 0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -78,7 +90,11 @@ static int parse_options(int argc, char **argv, struct options *options)
 						   optarg);
 			break;
 		case 's':
-			if (parse_settle(optarg, &options->settle_seconds) != 0)
+			if (parse_number("--settle-seconds", optarg, 1, 3600, &options->settle_seconds) != 0)
+				return 2;
+			break;
+		case 'j':
+			if (parse_number("--journal-size", optarg, 16, 1 << 20, &options->journal_mib) != 0)
 				return 2;
 			break;
 		case 'h':
@@ -100,7 +116,9 @@ static int parse_options(int argc, char **argv, struct options *options)
 
 int main(int argc, char **argv)
 {
-	struct options options = {.level = LOG_LEVEL_INFO, .settle_seconds = AUDIT_SETTLE_SECONDS};
+	struct options options = {.level = LOG_LEVEL_INFO,
+				  .settle_seconds = AUDIT_SETTLE_SECONDS,
+				  .journal_mib = JOURNAL_MAX_BYTES >> 20};
 	int status = parse_options(argc, argv, &options);
 	int r;
 
@@ -129,5 +147,8 @@ int main(int argc, char **argv)
 		log_error("could not initialise the cryptographic library");
 		return 1;
 	}
-	return run_agent(options.base, options.bpf, options.settle_seconds);
+	return run_agent(&(struct run_options){.base = options.base,
+					       .bpf_folder = options.bpf,
+					       .settle_seconds = options.settle_seconds,
+					       .journal_bytes = (uint64_t)options.journal_mib << 20});
 }

@@ -137,7 +137,7 @@ static void begin_device(struct agent *agent)
 	try_device(agent, 0);
 }
 
-static int open_files(struct agent *agent)
+static int open_files(struct agent *agent, uint64_t journal_bytes)
 {
 	struct json_problem problem = {.message = "?"};
 	char journal[PATH_MAX];
@@ -154,7 +154,8 @@ static int open_files(struct agent *agent)
 	if (r < 0)
 		return fail("read or make the private key", r);
 	snprintf(journal, sizeof(journal), "%s/journal", agent->base);
-	r = journal_open(&(struct journal_options){.folder = journal}, &agent->journal);
+	r = journal_open(&(struct journal_options){.folder = journal, .max_bytes = journal_bytes},
+			 &agent->journal);
 	if (r < 0)
 		return fail("open the journal", r);
 	r = samples_open(agent);
@@ -258,23 +259,23 @@ static void close_all(struct agent *agent)
 		close(agent->clock_fd);
 }
 
-int run_agent(const char *base, const char *bpf_folder, int64_t settle_seconds)
+int run_agent(const struct run_options *options)
 {
 	char pin_folder[PATH_MAX];
-	struct agent agent = {.base = base,
+	struct agent agent = {.base = options->base,
 			      .pin_folder = pin_folder,
-			      .settle_ns = settle_seconds * NSEC_PER_SEC,
+			      .settle_ns = options->settle_seconds * NSEC_PER_SEC,
 			      .signal_fd = -1,
 			      .clock_fd = -1,
 			      .resolver_pipe = {-1, -1},
 			      .exit_status = 1};
-	_cleanup_close_ int lock = lock_base(base);
+	_cleanup_close_ int lock = lock_base(options->base);
 	int r;
 
 	if (lock < 0)
 		return 1;
-	snprintf(pin_folder, sizeof(pin_folder), "%s/meter", bpf_folder);
-	r = open_files(&agent);
+	snprintf(pin_folder, sizeof(pin_folder), "%s/meter", options->bpf_folder);
+	r = open_files(&agent, options->journal_bytes);
 	if (r == 0)
 		r = open_loop(&agent);
 	if (r == 0)

@@ -5,10 +5,14 @@
 
 #include <stdint.h>
 
-/*
- * Runs until the gateway is deleted (returns 0), or the agent is stopped or cannot go on (returns 1).
- * settle_seconds: see meter/audit.h.
- */
-int run_agent(const char *base, const char *bpf_folder, int64_t settle_seconds);
+struct run_options {
+	const char *base;
+	const char *bpf_folder;
+	int64_t settle_seconds; /* see meter/audit.h */
+	uint64_t journal_bytes; /* the bound of the journal of reports */
+};
+
+/* Runs until the gateway is deleted (returns 0), or the agent is stopped or cannot go on (returns 1). */
+int run_agent(const struct run_options *options);
 
 #endif

@@ -198,6 +198,13 @@ static int rewind_to(struct agent *agent, const struct pending *first, uint64_t 
 	return refill_epoch(agent, &held);
 }
 
+/* A machine that went back in time, to a snapshot of its disk and memory. */
+static bool is_beyond_us(const struct agent *agent, const json_t *answer)
+{
+	return is_current_epoch(agent, &agent->uplink.pending[0]) &&
+	       (uint64_t)json_integer_value(json_object_get(answer, "held_seq")) >= agent->report.next_seq;
+}
+
 static void conflict(struct agent *agent, const json_t *answer)
 {
 	const char *reason = json_string_value(json_object_get(answer, "reason"));
@@ -275,7 +282,10 @@ static void on_answer(const struct http_answer *answer, void *data)
 	switch (answer->status) {
 	case 200:
 		take_watch(agent, json);
-		accepted(agent, 1);
+		if (is_beyond_us(agent, json))
+			epoch_refused(agent, "it holds more than this machine has made");
+		else
+			accepted(agent, 1);
 		break;
 	case 400:
 		refused(agent, answer);
