@@ -52,11 +52,18 @@ run_pytest() {
 		"$(grep -oE '[0-9]+ (failed|error)' <<< "$summary" | awk '{n += $1} END {print n + 0}')"
 }
 
-# The parsers under a second of fuzzing each; `make fuzz` takes longer.
-run_fuzz() {
-	local log=$logs/fuzz.log status=0
-	PACKETS=$PWD/build/sanitize/tests/fuzz/packets timeout 180 tests/envelope.sh bash tests/fuzz/run.sh 1 > "$log" 2>&1 || status=$?
-	report fuzz "$status" "$log" "$(grep -cE '^ok ' "$log" || true)" "$(grep -cE '^not ok ' "$log" || true)"
+# run_tap NAME COMMAND…: a script that counts in TAP.
+run_tap() {
+	local name=$1 log=$logs/$1.log status=0
+	shift
+	timeout 300 "$@" > "$log" 2>&1 || status=$?
+	report "$name" "$status" "$log" "$(grep -cE '^ok ' "$log" || true)" "$(grep -cE '^not ok ' "$log" || true)"
+}
+
+# A second of fuzzing for each parser, and small sizes of the model: `make fuzz` and `make model` take longer.
+run_short_forms() {
+	run_tap fuzz env PACKETS="$PWD/build/sanitize/tests/fuzz/packets" tests/envelope.sh bash tests/fuzz/run.sh 1
+	run_tap model bash tests/model/run.sh --short
 }
 
 # The virtual machine counts its own tests; its last line but one is the verdict.
@@ -87,7 +94,7 @@ run_suite() {
 			fi
 		done
 		if [ "$suite" = unit ]; then
-			run_fuzz
+			run_short_forms
 		fi
 		;;
 	vm)

@@ -3,8 +3,10 @@
  * The lease protocol of bpf/credit.h and userspace/meter/limit.c, for spin: CPUs that admit packets against the
  * pools of a peer and of the interface, and a process that lays the next cycle's grant down, raises, lowers
  * and turns. Each access to shared memory is a step of its own; what only one CPU touches goes with the step
- * before it. Sizes of packets and leases, the last resort instead of a swap, the moment of the turn, and what
- * the process does, are free choices: every one is tried against every other.
+ * before it: so the packets for which the leases at hand are good need no steps of their own, and a lease is
+ * known by the sequence that it was drawn under, however both are stored. Sizes of packets and leases, the
+ * last resort instead of a swap, the moment of the turn, and what the process does, are free choices: every
+ * one is tried against every other.
  *
  * CPUS, PACKETS (of each CPU), POOLS (1: the interface alone; 2: and a peer) and CHANGES (by the process) set
  * the size. BUG leaves out one of the protocol's precautions each; the model must find that each is needed.
