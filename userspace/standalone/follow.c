@@ -204,10 +204,14 @@ int64_t station_follow_after_ns(const struct station *station)
 static int keep_house(struct station *station, struct json_problem *problem)
 {
 	int r = meter_drain_events(station->meter);
+	int64_t now = clock_utc_ns();
 
 	if (r < 0)
 		return fail(problem, r, "read the meter's events");
-	station->dirty |= history_turn(&station->history, clock_utc_ns());
+	if (history_is_due(&station->history, now)) {
+		grants_note(station);
+		station->dirty |= history_turn(&station->history, now);
+	}
 	r = grants_apply(station);
 	if (r < 0)
 		return fail(problem, r, "tell the kernel a limit");

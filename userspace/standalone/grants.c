@@ -145,14 +145,18 @@ static void set_back(struct volume *began, uint64_t bytes, uint32_t accounting)
 	began->upload_bytes -= upload < began->upload_bytes ? upload : began->upload_bytes;
 }
 
-/* The kernel has begun the cycle by itself: what it counted in it belongs to the new period. */
+/*
+ * The kernel has begun the cycle by itself: what it had counted in it when the period was noted belongs to
+ * the new period.
+ */
 static void follow_cycle(const struct holder *holder, const struct meter_limit_state *state, int64_t began)
 {
 	struct history *history = &holder->station->history;
 	enum period period = holder->limit->amount.period;
+	uint64_t noted = holder->limit->turned_at;
 
 	set_back(holder->record ? &holder->record->period_began[period] : &history->interface_began[period],
-		 state->cycle_counted, history->accounting);
+		 noted > state->began ? noted - state->began : 0, history->accounting);
 	holder->limit->cycle = state->grant.cycle;
 	holder->limit->cycle_began = began;
 	holder->limit->told_next_boot_ns = 0;
@@ -221,6 +225,31 @@ static int apply(const struct holder *holder)
 	else if (holder->station->regrant || limit->told != limit->amount.bytes + given_back(holder))
 		r = grant_rest(holder);
 	return r < 0 ? r : lay_down_next(holder);
+}
+
+static void note(const struct holder *holder)
+{
+	struct meter_limit_state state;
+
+	if (holder->limit->set && read_state(holder, &state) == 0)
+		holder->limit->turned_at = state.began + state.cycle_counted;
+}
+
+/* The count before the position: what passes between the two is charged to the new period, not given to it.
+ */
+void grants_note(struct station *station)
+{
+	const struct holder whole = interface_of(station);
+
+	for (size_t i = 0; i < station->history.n_records; i++) {
+		struct record *record = station->history.records[i];
+		const struct holder peer = peer_of(station, record);
+
+		station_read(station, record);
+		if (record->slot)
+			note(&peer);
+	}
+	note(&whole);
 }
 
 int grants_apply(struct station *station)

@@ -164,6 +164,15 @@ static void turn_period(struct history *history, enum period period)
 	}
 }
 
+bool history_is_due(const struct history *history, int64_t utc_ns)
+{
+	bool due = false;
+
+	for (enum period period = PERIOD_DAY; period < PERIODS; period++)
+		due |= period_start(period, utc_ns) > history->period_began[period];
+	return due;
+}
+
 bool history_turn(struct history *history, int64_t utc_ns)
 {
 	bool turned = false;

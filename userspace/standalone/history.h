@@ -32,6 +32,8 @@ struct limit {
 	 * boot time the next period's is good. 0: none was laid down. */
 	uint64_t told;
 	int64_t told_next_boot_ns;
+	/* Nor this: where the line of counted was when the period that began last was noted. */
+	uint64_t turned_at;
 };
 
 /* What WireGuard has sent towards a peer, compared with what was counted on its way there (M4). */
@@ -115,9 +117,12 @@ const char *record_audit(const struct record *record);
 struct volume history_sum(const struct history *history);
 uint64_t history_undelivered(const struct history *history);
 
+/* Whether a period has begun by now. A clock that goes back begins none. */
+bool history_is_due(const struct history *history, int64_t utc_ns);
+
 /*
  * Begins the periods that have begun by now: their use counts from the totals of this moment. Returns whether
- * one has. A clock that goes back begins none.
+ * one has.
  */
 bool history_turn(struct history *history, int64_t utc_ns);
 

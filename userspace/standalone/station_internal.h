@@ -113,9 +113,11 @@ bool alarm_follow(struct record *record, const struct wg_peer *peer, int64_t boo
 
 /*
  * grants.c. Tells the kernel the limits, where they differ from what it has. To be called with all records
- * read. grants_read() only finds out what is refused.
+ * read. grants_read() only finds out what is refused. grants_note() reads all counts, and how much of them is
+ * the grants' cycles', just before a period begins.
  */
 WT_MUST_CHECK int grants_apply(struct station *station);
 void grants_read(struct station *station);
+void grants_note(struct station *station);
 
 #endif
