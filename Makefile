@@ -194,6 +194,8 @@ test: deps ## install what is missing, build, and run every test; needs root
 test-vm: deps ## the meter on Debian's kernel with the real WireGuard, in qemu; FULL=1: longer
 	@$(MAKE) --no-print-directory vm-programs
 	@FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh $(VM_PROGRAMS)
+	@$(MAKE) --no-print-directory $(OUT)/bin/wiretoll-agent $(OUT)/bin/wiretoll-api
+	@bash tests/vm/crash.sh
 
 demo: deps ## the main job, end to end, on real packets; needs root
 	@$(MAKE) --no-print-directory all

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Makes what the virtual machine boots: Debian's cloud kernel, fetched once and never installed, and an initramfs with the
 # programs named, their libraries, the tools they run and the modules they need. Root is not needed.
-#   tests/vm/image.sh FOLDER PROGRAM…    leaves FOLDER/vmlinuz and FOLDER/initramfs
+#   tests/vm/image.sh FOLDER PROGRAM…    leaves FOLDER/vmlinuz and FOLDER/initramfs; VM_INIT names another init than init.sh,
+#                                        VM_MODULES more modules
 set -euo pipefail
 source=$(dirname "$(readlink -f "$0")")
 folder=$(readlink -f "$1")
@@ -10,7 +11,7 @@ shift
 root=$folder/root
 
 modules=(wireguard tun veth sch_ingress cls_bpf cls_u32 act_gact nf_tables nft_chain_nat nft_masq nft_ct nft_fib_inet
-	nft_limit nft_objref nft_reject_inet nf_conntrack_netlink)
+	nft_limit nft_objref nft_reject_inet nf_conntrack_netlink ${VM_MODULES:-})
 applets=(awk cat chmod cut dmesg echo env expr false grep head kill ln ls mkdir mknod modprobe mount paste pidof poweroff ps rm
 	rmdir sed seq sleep sort stty tail test timeout tr true umount uname wc)
 tools=(dash ethtool ip nft ping sysctl tc wg)
@@ -103,7 +104,7 @@ depmod -b "$root" "$version"
 echo "root:x:0:0:root:/root:/bin/sh" > "$root/etc/passwd"
 echo "root:x:0:" > "$root/etc/group"
 printf '%s\n' "${modules[@]}" > "$root/etc/modules"
-install -m 0755 "$source/init.sh" "$root/init"
+install -m 0755 "$source/${VM_INIT:-init.sh}" "$root/init"
 
 cp "$tree/boot/vmlinuz-$version" "$folder/vmlinuz"
 (cd "$root" && find . -print0 | cpio -o -0 -H newc -R 0:0 --quiet | zstd -q -1 > "$folder/initramfs")

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A gateway VM that loses power, and one that goes back in time: the agent on Debian's kernel, the real API, and a client
+outside, whose own device knows what was sent and received.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/api"))
+sys.path.insert(0, str(ROOT / "tests/net"))
+
+from agent_lab import Client, make_namespaces, plug, run, wait_for  # noqa: E402
+from conftest import api  # noqa: E402, F401
+from simulated_agent import Gateway, World  # noqa: E402
+
+BIN = ROOT / "build/bin"  # plain: the sanitizers' start takes long in an emulated machine
+FOLDER = ROOT / "build/vm-gateway"
+LAST_INTERVAL = 1.0  # seconds between two samples
+SLACK = 1.5  # seconds that an emulated machine may be late with one
+WARM_UP = 120
+
+
+class Machine:
+    """qemu with a disk of its own, reachable by the address of the gateway, and a monitor."""
+
+    def __init__(self, folder, disk, incoming=None):
+        self.folder, self.disk = folder, disk
+        self.monitor_path = str(folder / "monitor")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.monitor_path)
+        command = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
+                   "-smp", "2", "-m", "512", "-display", "none", "-no-reboot", "-rtc", "base=utc",
+                   "-drive", f"file={disk},format=raw,if=virtio", "-nic",
+                   "user,model=virtio-net-pci,restrict=off,hostfwd=udp:198.51.100.10:51820-10.0.2.15:51820",
+                   "-monitor", f"unix:{self.monitor_path},server=on,wait=off", "-serial", f"file:{folder}/console.log",
+                   "-serial", f"file:{folder}/agent.log", "-kernel", FOLDER / "vmlinuz", "-initrd", FOLDER / "initramfs",
+                   "-append", "console=ttyS0 quiet panic=-1"]
+        if incoming:
+            command += ["-incoming", f"exec:cat {incoming}"]
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL)
+
+    def monitor(self, command):
+        """What the monitor answers."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(60)
+            connection.connect(self.monitor_path)
+            self.read_prompt(connection)
+            connection.sendall(command.encode() + b"\n")
+            return self.read_prompt(connection)
+
+    @staticmethod
+    def read_prompt(connection):
+        text = b""
+        while not text.endswith(b"(qemu) "):
+            data = connection.recv(65536)
+            assert data, text
+            text += data
+        return text.decode()
+
+    def resume(self):
+        """Of a machine whose memory has come in: it was stopped when it was saved."""
+        wait_for("the machine's memory", lambda: os.path.exists(self.monitor_path) and "paused" in self.monitor("info status") and
+                 "inmigrate" not in self.monitor("info status"), 60)
+        self.monitor("cont")
+
+    def snapshot(self, state, disk):
+        """The machine's memory and disk of one moment; it goes on afterwards."""
+        self.monitor("stop")
+        self.monitor(f'migrate "exec:cat > {state}"')
+        wait_for("the snapshot", lambda: "completed" in self.monitor("info migrate"), 60)
+        shutil.copy(self.disk, disk)
+        self.monitor("cont")
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+class Watch(threading.Thread):
+    """What the client's own device has counted, over time."""
+
+    def __init__(self, client):
+        super().__init__(daemon=True)
+        self.client, self.over, self.seen = client, threading.Event(), []
+
+    def run(self):
+        while not self.over.wait(0.02):
+            self.seen.append((time.monotonic(), *self.client.counters()))
+
+    def at(self, moment):
+        """(upload, download) at that moment, or a little earlier."""
+        return next(counts for then, *counts in reversed(self.seen) if then <= moment)
+
+
+@pytest.fixture(scope="module")
+def image():
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    kernels = FOLDER / "kernel"
+    if not kernels.exists():
+        kernels.symlink_to("../vm/kernel")
+    subprocess.run(["bash", ROOT / "tests/vm/image.sh", FOLDER, BIN / "wiretoll-agent"], check=True, timeout=300,
+                   env={**os.environ, "VM_INIT": "gateway.sh", "VM_MODULES": "virtio_net virtio_blk virtio_pci"})
+
+
+@pytest.fixture
+def lab(api, image, tmp_path):
+    """The API, a client behind a bridge, and a disk with what a driver hands over."""
+    make_namespaces(["c1"])
+    run("ip", "link", "add", "pub", "type", "bridge")
+    run("ip", "link", "set", "pub", "up")
+    for address in ("198.51.100.1/24", "198.51.100.10/24"):
+        run("ip", "addr", "add", address, "dev", "pub")
+    plug("c1", "eth0", "pub", "198.51.100.21/24")
+    world = World(api)
+    gateway = Gateway(world, world.plan("0"), world.begin)
+    client = Client(1)
+    status, peer = api.request("POST", f"/v1/gateways/{gateway.id}/peers", {"name": "laptop", "public_key": client.public_key},
+                               token=world.token())
+    assert status == 201, peer
+    client.address = peer["tunnel_ip"]
+    base = tmp_path / "disk" / "base"
+    base.mkdir(parents=True, mode=0o700)
+    bootstrap = base / "bootstrap.json"
+    bootstrap.write_text(json.dumps({
+        "gateway": gateway.id, "attempt": 1, "interface": "wg0", "ca_pem": api.ca_pem.read_text(), "expires": "2099-01-01T00:00:00.000000Z",
+        "api": [{"address": "10.0.2.2", "port": api.port}], "one_time_token": gateway.one_time_token()}))
+    bootstrap.chmod(0o600)
+    disk = tmp_path / "disk.img"
+    run("mke2fs", "-q", "-t", "ext4", "-d", tmp_path / "disk", disk, "64M")
+    machines = []
+
+    def boot(**options):
+        machines.append(Machine(tmp_path, disk, **options))
+        return machines[-1]
+
+    try:
+        yield gateway, client, boot, disk, tmp_path
+    finally:
+        for machine in machines:
+            if machine.process.poll() is None:
+                machine.kill()
+        if hasattr(client, "process"):
+            client.process.kill()
+            client.process.wait()
+        for name in ("console.log", "agent.log"):
+            print((tmp_path / name).read_text()[-4000:] if (tmp_path / name).exists() else "")
+        run("ip", "netns", "del", "c1")
+        run("ip", "link", "del", "pub")
+
+
+def billed(gateway):
+    """(upload, download) in the ledger's usage."""
+    [[up, down]] = gateway.api.sql("SELECT coalesce(sum(up), 0)::bigint, coalesce(sum(down), 0)::bigint FROM billing.usage_hour "
+                                   "WHERE owner = %s AND gateway = %s", gateway.owner, gateway.id)
+    return up, down
+
+
+def epochs(gateway):
+    return gateway.api.sql("SELECT id::text, sealed IS NOT NULL, quarantined FROM billing.epoch WHERE owner = %s AND gateway = %s ORDER BY created",
+                           gateway.owner, gateway.id)
+
+
+def watch(gateway):
+    gateway.api.sql("UPDATE gateway.gateway SET watch_until = now() + interval '1 hour' WHERE id = %s", gateway.id)
+
+
+def wait_active(gateway, number):
+    wait_for(f"epoch {number} is told", lambda: len(epochs(gateway)) == number and gateway.row("status") == "active", WARM_UP)
+
+
+def wait_told(gateway, client):
+    """At rest: what is billed is what the client's device counted."""
+    wait_for("all is told", lambda: billed(gateway) == client.counters(), 30)
+
+
+def reconnect(client, key):
+    client.set_peer(key)
+    wait_for("the client passes", lambda: client.ping(wait=1), 30)
+
+
+def test_power_lost_and_back_in_time(lab):
+    """I8, M6: at most the last interval is lost and nothing doubled; a machine rolled back is found out, and never billed twice."""
+    gateway, client, boot, disk, folder = lab
+    machine = boot()
+    wait_active(gateway, 1)
+    key = gateway.row("encode(public_key, 'base64')")
+    watch(gateway)
+    client.connect(key)
+    wait_for("the client passes", lambda: client.ping(wait=1), 30)
+    assert client.ping(count=20, interval=0.02, size=600) == 20
+    wait_told(gateway, client)
+
+    # Power is lost under traffic.
+    seen = Watch(client)
+    seen.start()
+    pinger = threading.Thread(target=client.ping, kwargs={"count": 300, "interval": 0.02, "size": 800, "wait": 1})
+    pinger.start()
+    time.sleep(3.4)
+    machine.kill()
+    lost_at = time.monotonic()
+    pinger.join()
+    time.sleep(0.1)
+    seen.over.set()
+    machine = boot()
+    wait_active(gateway, 2)
+    wait_for("the first epoch is sealed", lambda: epochs(gateway)[0][1], 30)
+    told, sent = billed(gateway), client.counters()
+    least = seen.at(lost_at - LAST_INTERVAL - SLACK)
+    at_end = seen.at(lost_at)
+    assert all(a <= b for a, b in zip(told, at_end)), f"doubled: {told} of {at_end}"
+    assert all(a >= b for a, b in zip(told, least)), f"lost more than an interval: {told}, {least} a moment before the end"
+    lost = tuple(b - a for a, b in zip(told, at_end))
+
+    # The new epoch has every byte from its beginning.
+    reconnect(client, key)
+    wait_for("a pause", lambda: not time.sleep(1.5))
+    first, begun = billed(gateway), client.counters()
+    assert client.ping(count=30, interval=0.02, size=700) == 30
+    wait_for("all is told", lambda: difference(billed(gateway), first) == difference(client.counters(), begun), 30)
+
+    # A snapshot, traffic that is told, and back to the snapshot.
+    machine.snapshot(folder / "state", folder / "disk.snapshot")
+    wait_for("the client passes", lambda: client.ping(wait=1), 30)
+    assert client.ping(count=30, interval=0.02, size=500) == 30
+    before_rollback = client.counters()
+    wait_for("all is told", lambda: difference(billed(gateway), first) == difference(before_rollback, begun), 30)
+    machine.kill()
+    shutil.copy(folder / "disk.snapshot", disk)
+    boot(incoming=folder / "state").resume()
+    wait_active(gateway, 3)
+    marks = epochs(gateway)
+    assert marks[1][2] == "rolled_back", marks
+    assert all(a <= b for a, b in zip(billed(gateway), client.counters())), "billed twice"
+    reconnect(client, key)
+    wait_for("a pause", lambda: not time.sleep(1.5))
+    third, begun = billed(gateway), client.counters()
+    assert client.ping(count=30, interval=0.02, size=400) == 30
+    wait_for("all is told", lambda: difference(billed(gateway), third) == difference(client.counters(), begun), 30)
+    assert all(a <= b for a, b in zip(billed(gateway), client.counters()))
+    assert difference(billed(gateway), third)[0] > 0 and sent
+    print(f"power lost: {lost[0]:,} and {lost[1]:,} bytes of the last interval; rolled back: epoch quarantined, nothing billed twice")
+
+
+def difference(after, before):
+    return tuple(a - b for a, b in zip(after, before))
