@@ -209,6 +209,7 @@ def run_reports(api, arguments):
     put("reports/database", "%", [(database_time(postmaster) - start["database"]) * share])
     put("reports/own", "%", [(clock(os.getpid()) - start["own"]) * share])
     put("reports/late", "s", [statistics.quantiles(late, n=100, method="inclusive")[98]])
+    put("reports/seconds", "s", [elapsed])
     put("reports/count", "1/s", [len(late) / elapsed])
     quarter = max(len(memories) // 4, 1)
     put("reports/memory-first", "bytes", [statistics.median(map(sum, memories[:quarter]))])

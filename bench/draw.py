@@ -105,14 +105,23 @@ def bars(title, rows, across, left):
     return document(title, body, height)
 
 
+def paired(series, above, below):
+    """The ratio of two series of samples that were taken in turns."""
+    return statistics.median(a / b for a, b in zip(series[above], series[below]))
+
+
 def draw_forward(series, peers):
-    labels = {"nothing": "nothing attached", "hook/without": "empty program", "hook/meter": "meter, one hook",
-              "hooks/without": "empty programs, both hooks", "hooks/meter": "meter, both hooks",
-              "naive": "trie + per-CPU hash", "nft-set": "nft set with counters", "nft-rules": "nft, one rule a peer"}
-    rows = [(label, statistics.median(series[f"forward/{peers}/{name}"])) for name, label in labels.items()
-            if f"forward/{peers}/{name}" in series]
+    """All as ratios to what they were measured in turns with: the machine's speed changes between two parts."""
+    place = f"forward/{peers}"
+    nothing = statistics.median(series[f"{place}/nothing"])
+    meter = nothing * paired(series, f"{place}/alone/meter", f"{place}/alone/without")
+    rows = [("nothing attached", nothing),
+            ("empty program", meter / paired(series, f"{place}/hook/meter", f"{place}/hook/without")), ("meter", meter)]
+    labels = {"naive": "trie + per-CPU hash", "nft-set": "nft set with counters", "nft-rules": "nft, one rule a peer"}
+    rows += [(label, nothing * paired(series, f"{place}/{name}", f"{place}/nothing")) for name, label in labels.items()
+             if f"{place}/{name}" in series]
     left, longest = 220, max(value for label, value in rows if label != labels["nft-rules"])
-    return bars(f"Forwarding a packet, {peers:,} peers", rows,
+    return bars(f"Forwarding a packet, {peers:,} peers, one hook", rows,
                 lambda value: left + value / longest * (WIDTH - 140 - left), left)
 
 

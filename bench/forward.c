@@ -320,8 +320,8 @@ void bench_forward(const struct bench_options *options)
 	road.warm = 2 * peers.count > MOST_WARM ? MOST_WARM : 2048 + 2 * peers.count;
 	measure_pair(&road, "hook", EMPTY, METER, &peers, options->rounds * BLOCKS);
 	measure_pair(&road, "hooks", EMPTY_BOTH, METER_BOTH, &peers, options->rounds * BLOCKS);
-	measure_pair(&road, "alone", NOTHING, METER, &peers, options->rounds * BLOCKS);
-	measure_pair(&road, "xdp", UPLOADS, UPLOADS_XDP, &peers, options->rounds * BLOCKS);
+	measure_pair(&road, "alone", NOTHING, METER, &peers, options->rounds * BLOCKS / 2);
+	measure_pair(&road, "xdp", UPLOADS, UPLOADS_XDP, &peers, options->rounds * BLOCKS / 2);
 	measure_attached(&road, &peers, options->rounds);
 	check(&road, &peers, out, in, in_xdp);
 	rig_remove(out);
