@@ -56,12 +56,19 @@ def restart_api(api, number=signal.SIGKILL):
     Server.__init__(api, api.state, api.database_files["wiretoll_api"], api.log)
 
 
-def kill_postgres(api):
-    """Every process of the cluster at once; then it is started again, and recovers."""
+def postgres_processes():
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and (entry / "comm").read_text() == "postgres\n":
-                os.kill(int(entry.name), signal.SIGKILL)
+            if entry.name.isdigit() and (entry / "comm").read_text() == "postgres\n" and ") Z " not in (entry / "stat").read_text():
+                yield int(entry.name)
+
+
+def kill_postgres(api):
+    """Every process of the cluster at once; then it is started again, and recovers."""
+    while pids := list(postgres_processes()):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     api.postgres.process.wait(30)
     api.postgres.start()
     api.db = api.postgres.connect()
