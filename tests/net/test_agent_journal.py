@@ -366,3 +366,26 @@ def test_a_machine_that_went_back_in_time_begins_anew(lab):
     gateway.start_agent()
     wait_for("a new epoch", lambda: api.last_epoch() != first)
     wait_for("the client passes again", lambda: clients[0].ping(wait=1), 5)
+
+
+def test_counts_made_elsewhere_agree(lab):
+    """In an hour's first batch, and a process's: the meter's cells and the interface's own counters, since the epoch began."""
+    api, gateway, clients = lab
+    deploy(lab)
+    assert clients[0].ping(count=40, size=700) == 40 and clients[1].ping(count=20) == 20
+    wait_truth(api, clients)
+    gateway.kill_agent()
+    assert clients[1].ping(count=20) == 20
+    mark = api.last()["seq"]
+    gateway.start_agent()
+    wait_for("counts are told", lambda: api.last()["seq"] > mark)
+    wait_truth(api, clients)
+    with api.lock:
+        said = [batch["reconcile"] for batch in api.batches if "reconcile" in batch][-1]
+        records = [record for _, record in api.totals.values()]
+    meter, interface = ({field: int(value) for field, value in said[source].items()} for source in ("meter", "interface"))
+    for field in ("upload_bytes", "download_bytes", "upload_packets", "download_packets"):
+        assert meter[field] == sum(int(record[field]) for record in records)
+    assert meter["upload_bytes"] <= interface["rx_bytes"] <= meter["upload_bytes"] + 15 * meter["upload_packets"]
+    assert interface["tx_bytes"] == meter["download_bytes"]
+    assert sum("reconcile" in batch for batch in api.batches) <= 3

@@ -484,6 +484,37 @@ static void test_record_gives_back_what_was_built(void **state)
 	slots_free(&slots);
 }
 
+static void test_counts_made_elsewhere(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
+	struct slots slots = make_slots();
+	json_t *batch = build(&head, &slots), *said;
+
+	(void)state;
+	assert_null(json_object_get(batch, "reconcile"));
+	json_decref(batch);
+	head.reconcile =
+		(struct batch_reconcile){.said = true,
+					 .meter = {.upload_bytes = UINT64_MAX, .download_packets = 4},
+					 .journal = {.seq = 4, .upload_bytes = 7, .download_bytes = 8}};
+	batch = build(&head, &slots);
+	said = json_object_get(batch, "reconcile");
+	assert_string_equal(text_of(json_object_get(said, "meter"), "upload_bytes"), "18446744073709551615");
+	assert_int_equal(count_of(json_object_get(said, "meter"), "download_packets"), 4);
+	assert_null(json_object_get(said, "interface"));
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(said, "journal"), "seq")), 4);
+	json_decref(batch);
+	head.reconcile.has_interface = true;
+	head.reconcile.interface = (struct reconcile_link){5, 6};
+	head.reconcile.journal.seq = 0;
+	batch = build(&head, &slots);
+	said = json_object_get(batch, "reconcile");
+	assert_int_equal(count_of(json_object_get(said, "interface"), "tx_bytes"), 6);
+	assert_null(json_object_get(said, "journal"));
+	json_decref(batch);
+	slots_free(&slots);
+}
+
 /* More than a body takes, with the longest numbers there are: each part below 1 MiB, together everything. */
 static void test_large_samples_are_split(void **state)
 {
@@ -611,6 +642,7 @@ int main(void)
 		cmocka_unit_test(test_I5_totals_never_fall),
 		cmocka_unit_test(test_I12_steps_of_the_clock),
 		cmocka_unit_test(test_large_samples_are_split),
+		cmocka_unit_test(test_counts_made_elsewhere),
 		cmocka_unit_test(test_an_edge_belongs_to_the_hour_before),
 		cmocka_unit_test(test_unknown_totals_are_not_split),
 		cmocka_unit_test(test_undelivered_is_a_total),

@@ -99,6 +99,15 @@ struct turn {
 	loop_tag timer;
 };
 
+/* See reconcile.c. */
+struct reconcile {
+	int64_t hour_ns; /* the UTC hour that was told last */
+	bool read_before;
+	struct reconcile_link before;     /* the interface, before the sample */
+	struct reconcile_journal written; /* what the batch that is being written comes to */
+	struct reconcile_journal durable; /* what the last one in the journal came to */
+};
+
 enum leaving {
 	STAYING,
 	LEAVING_STOPPED, /* told to stop: metering goes on */
@@ -114,6 +123,7 @@ struct agent {
 	struct http *http;
 	struct journal *journal;
 	struct samples samples;
+	struct reconcile reconcile;
 	int clock_fd;          /* becomes readable when the wall clock is set */
 	int64_t utc_offset_ns; /* of the wall clock from the boot clock, at the last sample */
 	struct net *net, *link_watch;
@@ -177,6 +187,13 @@ void report_make_at(struct agent *agent, int64_t utc_to_ns);
 void report_state(struct agent *agent, enum gateway_state state);
 bool report_is_writing(const struct agent *agent);
 WT_MUST_CHECK int report_append_final(struct agent *agent); /* blocking, for an epoch that is over at start */
+
+/* reconcile.c: counts made elsewhere, in the first batch of each hour; around the sample and into its batch.
+ */
+void reconcile_begin_epoch(struct agent *agent);
+void reconcile_before_sample(struct agent *agent);
+void reconcile_fill(struct agent *agent, struct batch_head *head);
+void reconcile_durable(struct agent *agent, uint64_t seq);
 
 /*
  * samples.c: the journal of samples. samples_write() appends what has changed since the last one; nothing is

@@ -119,6 +119,28 @@ static void put_head(FILE *out, const struct batch_head *head, bool last)
 	put_grant(out, &head->limit);
 }
 
+static void put_reconcile(FILE *out, const struct batch_reconcile *reconcile)
+{
+	const struct meter_totals *meter = &reconcile->meter;
+
+	if (!reconcile->said)
+		return;
+	fprintf(out,
+		",\"reconcile\":{\"meter\":{\"upload_bytes\":\"%" PRIu64 "\",\"download_bytes\":\"%" PRIu64
+		"\",\"upload_packets\":\"%" PRIu64 "\",\"download_packets\":\"%" PRIu64 "\"}",
+		meter->upload_bytes, meter->download_bytes, meter->upload_packets, meter->download_packets);
+	if (reconcile->has_interface)
+		fprintf(out, ",\"interface\":{\"rx_bytes\":\"%" PRIu64 "\",\"tx_bytes\":\"%" PRIu64 "\"}",
+			reconcile->interface.rx_bytes, reconcile->interface.tx_bytes);
+	if (reconcile->journal.seq)
+		fprintf(out,
+			",\"journal\":{\"seq\":%" PRIu64 ",\"upload_bytes\":\"%" PRIu64
+			"\",\"download_bytes\":\"%" PRIu64 "\"}",
+			reconcile->journal.seq, reconcile->journal.upload_bytes,
+			reconcile->journal.download_bytes);
+	fputc('}', out);
+}
+
 static int begin_part(struct builder *builder)
 {
 	struct batch_list *list = &builder->list;
@@ -164,6 +186,8 @@ static int end_part(struct builder *builder, bool more)
 	put_states(out, more ? &nothing : builder->head);
 	builder->n_status += put_array(out, "status", builder->status, builder->n_status, BATCH_STATUS_MAX);
 	put_array(out, "cannot_apply", more ? NULL : builder->cannot_apply, 0, BATCH_COMPLAINTS_MAX);
+	if (!more)
+		put_reconcile(out, &builder->head->reconcile);
 	put_instant(out, "now", builder->head->now_ns);
 	fputs(more ? ",\"more\":true}" : "}", out);
 	failed = ferror(out);

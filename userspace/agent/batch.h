@@ -23,6 +23,24 @@ struct batch_state {
 	enum gateway_state state;
 };
 
+struct reconcile_link {
+	uint64_t rx_bytes, tx_bytes;
+};
+
+struct reconcile_journal {
+	uint64_t seq; /* 0: not known */
+	uint64_t upload_bytes, download_bytes;
+};
+
+/* Counts of the same bytes made elsewhere; sums since the epoch began. */
+struct batch_reconcile {
+	bool said;
+	struct meter_totals meter;
+	bool has_interface;
+	struct reconcile_link interface;
+	struct reconcile_journal journal; /* what the last durable batch came to */
+};
+
 #define BATCH_STATES_MAX 32
 
 /* A batch of more is split: with the longest numbers, a body of that many stays below 1 MiB. */
@@ -48,6 +66,7 @@ struct batch_head {
 	uint64_t counted;
 	struct meter_limit_state limit; /* grant.cycle 0: none */
 	int64_t now_ns;
+	struct batch_reconcile reconcile;
 };
 
 #define BATCH_FINAL     1

@@ -107,6 +107,7 @@ static int build(struct agent *agent, int64_t utc_to_ns, bool final, json_t *sta
 	int r;
 
 	fill_head(agent, utc_to_ns, final, &head);
+	reconcile_fill(agent, &head);
 	r = batch_build(&head, &agent->slots, status, agent->cannot_apply, &report->writing);
 	if (r < 0)
 		return r;
@@ -191,6 +192,7 @@ static void on_written(void *data, int result)
 	}
 	agent->report.complained = false;
 	samples_give_up(agent);
+	reconcile_durable(agent, agent->report.next_seq - 1);
 	r = to_uplink(agent, agent->report.sequence);
 	if (r < 0) {
 		log_error("could not queue a batch: %s", strerror(-r));

@@ -34,6 +34,7 @@ void sample_watch_limit(struct agent *agent)
 
 void sample_take(struct agent *agent)
 {
+	reconcile_before_sample(agent);
 	for (uint32_t slot = 0; slot < agent->slots.end; slot++) {
 		struct meter_totals cell;
 

@@ -60,6 +60,8 @@ static int attach(struct agent *agent, const struct meter_options *options)
 	if (r == 0)
 		log_info("attached the meter to %s by %s", options->interface,
 			 meter_attachment(agent->meter));
+	if (r == 0)
+		reconcile_begin_epoch(agent);
 	return r;
 }
 

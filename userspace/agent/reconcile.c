@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * Once an hour a batch carries counts of the same bytes that were made elsewhere, for the API to hold against
+ * its records: the meter's cells, the interface's own counters, and what the journal's last batch came to.
+ * WireGuard's are held against the meter's peer by peer, here: see fair.c.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/agent.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+
+#define FILE_MAX 4096
+
+/* /proc/self/net is of the network namespace, which /sys need not be. */
+static int read_link(const char *interface, struct reconcile_link *ret_link)
+{
+	struct reconcile_link link;
+	char line[512], name[32];
+	FILE *file = fopen("/proc/self/net/dev", "re");
+	int r = -ENODEV;
+
+	if (!file)
+		return -errno;
+	while (r < 0 && fgets(line, sizeof(line), file))
+		if (sscanf(line, " %31[^:]: %" SCNu64 " %*u %*u %*u %*u %*u %*u %*u %" SCNu64, name,
+			   &link.rx_bytes, &link.tx_bytes) == 3 &&
+		    strcmp(name, interface) == 0)
+			r = 0;
+	fclose(file);
+	if (r == 0)
+		*ret_link = link;
+	return r;
+}
+
+static void file_of(const struct agent *agent, char path[static PATH_MAX])
+{
+	snprintf(path, PATH_MAX, "%s/interface.json", agent->base);
+}
+
+void reconcile_begin_epoch(struct agent *agent)
+{
+	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], text[256];
+	struct reconcile_link link;
+	int r = read_link(agent->config.interface, &link);
+
+	file_of(agent, path);
+	if (r == 0) {
+		snprintf(text, sizeof(text),
+			 "{\"epoch\":\"%s\",\"rx_bytes\":\"%" PRIu64 "\",\"tx_bytes\":\"%" PRIu64 "\"}\n",
+			 uuid_format(meter_identity(agent->meter)->map_uuid, epoch), link.rx_bytes,
+			 link.tx_bytes);
+		r = file_replace(path, text, strlen(text), 0600);
+	}
+	/* Without it one of the counts is not told. */
+	if (r < 0)
+		log_warning("could not note the interface's counters: %s", strerror(-r));
+}
+
+/* What the interface had counted when this epoch began. -ENOENT: it is not known. */
+static int load_base(const struct agent *agent, struct reconcile_link *ret_link)
+{
+	json_t *object _cleanup_json_ = NULL;
+	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], *text _cleanup_free_ = NULL;
+	const char *of;
+	size_t length;
+	int r;
+
+	file_of(agent, path);
+	r = file_read(path, FILE_MAX, &text, &length);
+	if (r < 0)
+		return r;
+	object = json_loadb(text, length, 0, NULL);
+	of = json_string_value(json_object_get(object, "epoch"));
+	if (!of || strcmp(of, uuid_format(meter_identity(agent->meter)->map_uuid, epoch)) != 0)
+		return -ENOENT;
+	r = json_read_u64(object, "rx_bytes", &ret_link->rx_bytes, NULL);
+	return r < 0 ? r : json_read_u64(object, "tx_bytes", &ret_link->tx_bytes, NULL);
+}
+
+/* Counts of removed peers are in it, too: the cells only grow. */
+static struct meter_totals sum_slots(const struct slots *slots)
+{
+	struct meter_totals sum = {0};
+
+	for (uint32_t slot = 0; slot < slots->end; slot++) {
+		const struct slot *at = &slots->slots[slot];
+
+		sum.upload_bytes += at->base.upload_bytes + at->sampled.upload_bytes;
+		sum.upload_packets += at->base.upload_packets + at->sampled.upload_packets;
+		sum.download_bytes += at->base.download_bytes + at->sampled.download_bytes;
+		sum.download_packets += at->base.download_packets + at->sampled.download_packets;
+	}
+	return sum;
+}
+
+/* It was read at some moment around the sample: of what it may have been then, what is nearest to `counted`.
+ */
+static uint64_t nearest(uint64_t before, uint64_t after, uint64_t base, uint64_t counted)
+{
+	uint64_t low = before > base ? before - base : 0, high = after > base ? after - base : 0;
+
+	return counted < low ? low : counted > high ? high : counted;
+}
+
+static void fill_interface(struct agent *agent, struct batch_reconcile *reconcile)
+{
+	const struct reconcile_link *before = &agent->reconcile.before;
+	struct meter_interface_totals totals;
+	struct reconcile_link base, after;
+
+	meter_read_interface(agent->meter, &totals);
+	/* It counts refused uploads as well, and which of the refused they are the meter does not say. */
+	if (!agent->reconcile.read_before || totals.refused_bytes > 0 || load_base(agent, &base) < 0 ||
+	    read_link(agent->config.interface, &after) < 0)
+		return;
+	reconcile->interface.rx_bytes =
+		nearest(before->rx_bytes, after.rx_bytes, base.rx_bytes, reconcile->meter.upload_bytes);
+	reconcile->interface.tx_bytes =
+		nearest(before->tx_bytes, after.tx_bytes, base.tx_bytes, reconcile->meter.download_bytes);
+	reconcile->has_interface = true;
+}
+
+static bool is_due(const struct agent *agent, int64_t utc_ns)
+{
+	return clock_hour_start(utc_ns) != agent->reconcile.hour_ns;
+}
+
+void reconcile_before_sample(struct agent *agent)
+{
+	agent->reconcile.read_before = is_due(agent, clock_utc_ns()) &&
+				       read_link(agent->config.interface, &agent->reconcile.before) == 0;
+}
+
+void reconcile_fill(struct agent *agent, struct batch_head *head)
+{
+	struct reconcile *state = &agent->reconcile;
+	struct meter_totals sum = sum_slots(&agent->slots);
+	struct batch_reconcile *reconcile = &head->reconcile;
+
+	state->written = (struct reconcile_journal){.upload_bytes = sum.upload_bytes,
+						    .download_bytes = sum.download_bytes};
+	if (!is_due(agent, head->utc_to_ns))
+		return;
+	state->hour_ns = clock_hour_start(head->utc_to_ns);
+	reconcile->said = true;
+	reconcile->meter = sum;
+	reconcile->journal = state->durable;
+	fill_interface(agent, reconcile);
+}
+
+void reconcile_durable(struct agent *agent, uint64_t seq)
+{
+	agent->reconcile.durable = agent->reconcile.written;
+	agent->reconcile.durable.seq = seq;
+}
