@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -147,8 +148,13 @@ class Api:
             def handle_error(self, *_):
                 pass  # an agent that is killed leaves broken connections
 
+            def process_request(self, request, client_address):
+                self.connections.append(request)
+                super().process_request(request, client_address)
+
         def listen():
             self.server = Server((API_ADDRESS, API_PORT), Handler)
+            self.server.connections = []
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
             threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -156,9 +162,12 @@ class Api:
         listen()
 
     def close(self):
-        """Refuses connections; listen() serves again."""
+        """Refuses connections, and ends those that are open; listen() serves again."""
         self.server.shutdown()
         self.server.server_close()
+        for connection in self.server.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def enroll(self, body):
         with self.lock:
