@@ -52,9 +52,13 @@ void series_add(struct series *series, double value);
 /* Prints the samples under this name, and frees them. */
 void series_print(struct series *series, const char *unit, const char *name, ...) WT_PRINTF(3, 4);
 
+/* First byte of the dense IPv6 subnet, all zeroes else but for the last three. */
+#define BENCH_SUBNET6 0xfd
+
 /* peers.c: peers with one prefix each, in slots 1 .. count, and addresses in their prefixes. */
 struct bench_peers {
 	int family;
+	bool dense;
 	uint32_t count;
 	struct cidr *prefixes; /* sorted; the peer of prefixes[i] has slot i + 1 */
 	uint32_t *expected;    /* [slot]: packets that the addresses send to it, each taken once */
@@ -86,6 +90,8 @@ int rig_attach(int program, const char *interface, unsigned hook);
 void rig_limit(struct meter *meter, bool limited);
 /* The same for every peer. */
 void rig_limit_peers(struct meter *meter, const struct bench_peers *peers, bool limited);
+/* The program that drives packets to the peers. */
+int rig_driving(const struct driver_bpf *driver, const struct bench_peers *peers);
 /* Puts a program behind the drivers. */
 void rig_aim(const struct driver_bpf *driver, int program);
 /* Sends BENCH_KEYS packets times `times` through a program; returns nanoseconds a packet. */

@@ -25,8 +25,7 @@ struct place {
 
 static double sample(const struct place *place, enum variant variant)
 {
-	const struct driver_bpf *driver = place->driver;
-	int family = place->peers->family, drive;
+	const int family = place->peers->family, drive = rig_driving(place->driver, place->peers);
 	double value;
 
 	if (variant == BARE)
@@ -35,8 +34,7 @@ static double sample(const struct place *place, enum variant variant)
 		rig_limit(place->meter, variant != METER);
 	if (variant == PEERS_LIMITED)
 		rig_limit_peers(place->meter, place->peers, true);
-	rig_aim(driver, place->programs[variant]);
-	drive = bpf_program__fd(family == AF_INET ? driver->progs.drive4 : driver->progs.drive6);
+	rig_aim(place->driver, place->programs[variant]);
 	/* The first run brings the program's own memory into the caches, in place of the one before it. */
 	for (int i = 0; i < RUNS; i++)
 		value = rig_run(drive, family, 1);

@@ -24,7 +24,7 @@ static struct cidr dense_prefix(int family, uint32_t index)
 	if (family == AF_INET)
 		prefix.bytes[0] = 10, host += 64U << 16;
 	else
-		prefix.bytes[0] = 0xfd;
+		prefix.bytes[0] = BENCH_SUBNET6;
 	for (size_t i = 0; i < 3; i++)
 		prefix.bytes[end - 1 - i] = (uint8_t)(host >> (8 * i));
 	return prefix;
@@ -44,14 +44,14 @@ static struct cidr site_prefix(int family)
 	return cidr_network(&prefix);
 }
 
-static void make_prefixes(struct bench_peers *peers, bool dense)
+static void make_prefixes(struct bench_peers *peers)
 {
 	uint32_t unique = 0;
 
 	while (unique < peers->count) {
 		for (uint32_t i = unique; i < peers->count; i++)
 			peers->prefixes[i] =
-				dense ? dense_prefix(peers->family, i) : site_prefix(peers->family);
+				peers->dense ? dense_prefix(peers->family, i) : site_prefix(peers->family);
 		qsort(peers->prefixes, peers->count, sizeof(struct cidr), cidr_compare);
 		unique = 1;
 		for (uint32_t i = 1; i < peers->count; i++)
@@ -66,7 +66,8 @@ static struct cidr address_in(const struct cidr *prefix)
 	struct cidr address = *prefix;
 
 	address.prefix_length = cidr_max_length(prefix);
-	for (unsigned bit = prefix->prefix_length; bit < address.prefix_length; bit++)
+	/* The lower half of a scattered IPv6 address is 0: no prefix reaches there. */
+	for (unsigned bit = prefix->prefix_length; bit < (address.prefix_length == 32 ? 32 : 64); bit++)
 		if (random_number() >> 40 & 1)
 			address.bytes[bit / 8] |= (uint8_t)(0x80 >> bit % 8);
 	return address;
@@ -103,8 +104,10 @@ static void make_keys(struct bench_peers *peers, struct driver_bpf *driver)
 		peers->expected[slot_of(peers, lengths, &address)]++;
 		if (peers->family == AF_INET)
 			memcpy(&driver->bss->keys4[i], address.bytes, 4);
+		else if (peers->dense)
+			memcpy(&driver->bss->keys4[i], address.bytes + 12, 4);
 		else
-			memcpy(driver->bss->keys6[i], address.bytes, 16);
+			memcpy(&driver->bss->keys6[i], address.bytes, 8);
 	}
 }
 
@@ -112,13 +115,14 @@ void peers_make(struct bench_peers *ret_peers, const struct bench_options *optio
 {
 	*ret_peers = (struct bench_peers){
 		.family = options->family,
+		.dense = options->dense,
 		.count = options->peers,
 		.prefixes = calloc(options->peers, sizeof(struct cidr)),
 		.expected = calloc(options->peers + 1, sizeof(uint32_t)),
 	};
 	if (!ret_peers->prefixes || !ret_peers->expected)
 		fail("out of memory");
-	make_prefixes(ret_peers, options->dense);
+	make_prefixes(ret_peers);
 	make_keys(ret_peers, driver);
 }
 

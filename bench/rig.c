@@ -177,6 +177,13 @@ void rig_aim(const struct driver_bpf *driver, int program)
 		fail("the driver cannot call the program: %s", strerror(-r));
 }
 
+int rig_driving(const struct driver_bpf *driver, const struct bench_peers *peers)
+{
+	if (peers->family == AF_INET)
+		return bpf_program__fd(driver->progs.drive4);
+	return bpf_program__fd(peers->dense ? driver->progs.drive6_dense : driver->progs.drive6);
+}
+
 double rig_run(int program, int family, uint32_t times)
 {
 	uint8_t frame[ETHERNET + RIG_PACKET] = {0};
@@ -188,6 +195,8 @@ double rig_run(int program, int family, uint32_t times)
 	frame[13] = family == AF_INET ? 0x00 : 0xdd;
 	frame[ETHERNET] = family == AF_INET ? 0x45 : 0x60;
 	frame[ETHERNET + (family == AF_INET ? 9 : 6)] = IPPROTO_UDP;
+	if (family == AF_INET6)
+		frame[ETHERNET + 24] = BENCH_SUBNET6;
 	begun = thread_time();
 	if (bpf_prog_test_run_opts(program, &run))
 		fail("a test run failed");
