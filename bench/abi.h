@@ -5,8 +5,8 @@
 
 #include <linux/types.h>
 
-/* Addresses that the packets of a run take in turn: each run sends a multiple of it, so that what every peer
- * must have been counted is known. */
+/* Packets of a run, and most addresses that they take in turn: what every peer must have been counted is
+ * known. */
 #define BENCH_KEYS 131072
 #define BENCH_CPUS 64
 

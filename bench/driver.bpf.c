@@ -5,7 +5,8 @@
  * is measured is the real program, as it is attached to an interface, and the difference is its cost alone.
  *
  * The table takes room in the caches that the program under test then has to do without, and the baseline,
- * which has nothing there, does not show it. So only that part of an address is in it by which peers differ.
+ * which has nothing there, does not show it. So only that part of an address is in it by which peers differ,
+ * and no more addresses than a few for each peer.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -19,6 +20,7 @@
 __u32 keys4[BENCH_KEYS];
 __u64 keys6[BENCH_KEYS]; /* the upper halves of scattered addresses; dense ones differ as keys4 do */
 struct bench_cursor cursors[BENCH_CPUS];
+__u32 key_mask; /* the tables repeat what is under it */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -29,7 +31,7 @@ struct {
 
 static __always_inline __u32 next_key(void)
 {
-	return cursors[bpf_get_smp_processor_id() & (BENCH_CPUS - 1)].next++ & (BENCH_KEYS - 1);
+	return cursors[bpf_get_smp_processor_id() & (BENCH_CPUS - 1)].next++ & key_mask & (BENCH_KEYS - 1);
 }
 
 SEC("tc")
@@ -95,7 +97,7 @@ int live4(struct xdp_md *context)
 
 	if (ip + 20 > end)
 		return XDP_ABORTED;
-	*(__u32 *)(ip + 12) = keys4[(index + BENCH_KEYS / 2) & (BENCH_KEYS - 1)];
+	*(__u32 *)(ip + 12) = keys4[(index + key_mask / 2 + 1) & key_mask & (BENCH_KEYS - 1)];
 	*(__u32 *)(ip + 16) = keys4[index];
 	ip[8] = 64;
 	words[5] = 0;

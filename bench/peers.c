@@ -15,6 +15,9 @@
 #define SITE6_LENGTHS  5
 #define SITE6_STEP     4
 
+#define KEYS_PER_PEER 4
+#define FEWEST_KEYS   16384
+
 static struct cidr dense_prefix(int family, uint32_t index)
 {
 	struct cidr prefix = {.family = family, .prefix_length = family == AF_INET ? 32 : 128};
@@ -92,23 +95,42 @@ static uint32_t slot_of(const struct bench_peers *peers, const bool lengths[stat
 	return 0;
 }
 
+/* A power of two: each peer is met some four times before the addresses come again. */
+static uint32_t count_keys(const struct bench_peers *peers)
+{
+	uint32_t keys = FEWEST_KEYS;
+
+	while (keys < KEYS_PER_PEER * peers->count && keys < BENCH_KEYS)
+		keys *= 2;
+	return keys;
+}
+
+static void store_key(struct driver_bpf *driver, const struct bench_peers *peers, uint32_t index,
+		      const struct cidr *address)
+{
+	if (peers->family == AF_INET)
+		memcpy(&driver->bss->keys4[index], address->bytes, 4);
+	else if (peers->dense)
+		memcpy(&driver->bss->keys4[index], address->bytes + 12, 4);
+	else
+		memcpy(&driver->bss->keys6[index], address->bytes, 8);
+}
+
 static void make_keys(struct bench_peers *peers, struct driver_bpf *driver)
 {
+	const uint32_t keys = count_keys(peers);
 	bool lengths[129] = {false};
 
 	for (uint32_t i = 0; i < peers->count; i++)
 		lengths[peers->prefixes[i].prefix_length] = true;
-	for (uint32_t i = 0; i < BENCH_KEYS; i++) {
+	for (uint32_t i = 0; i < keys; i++) {
 		struct cidr address = address_in(&peers->prefixes[(random_number() >> 20) % peers->count]);
 
-		peers->expected[slot_of(peers, lengths, &address)]++;
-		if (peers->family == AF_INET)
-			memcpy(&driver->bss->keys4[i], address.bytes, 4);
-		else if (peers->dense)
-			memcpy(&driver->bss->keys4[i], address.bytes + 12, 4);
-		else
-			memcpy(&driver->bss->keys6[i], address.bytes, 8);
+		peers->expected[slot_of(peers, lengths, &address)] += BENCH_KEYS / keys;
+		for (uint32_t again = i; again < BENCH_KEYS; again += keys)
+			store_key(driver, peers, again, &address);
 	}
+	driver->bss->key_mask = keys - 1;
 }
 
 void peers_make(struct bench_peers *ret_peers, const struct bench_options *options, struct driver_bpf *driver)

@@ -52,15 +52,15 @@ WT_FUNCTION __u32 find4(__u64 key)
 }
 
 /* The version tells whether a place has been given to another prefix while its address was compared. */
-WT_INLINE __u32 compare6(const struct wt_bucket6 *bucket, __u32 way, __u64 high, __u64 low, __u32 code)
+WT_INLINE __u32 compare6(const struct wt_entry6 *entry, __u64 high, __u64 low, __u32 code)
 {
-	__u64 head = READ_ONCE(bucket->words[way]);
+	__u64 head = READ_ONCE(entry->head);
 
 	if ((head & (WT_HEAD6_VALID | 127 << WT_SLOT_BITS)) != (WT_HEAD6_VALID | code << WT_SLOT_BITS))
 		return 0;
-	if (READ_ONCE(bucket->addresses[way][0]) != high || READ_ONCE(bucket->addresses[way][1]) != low)
+	if (READ_ONCE(entry->high) != high || (!(code & WT_CODE6_HIGH) && READ_ONCE(entry->low) != low))
 		return 0;
-	if (READ_ONCE(bucket->words[way]) >> WT_HEAD6_VERSION != head >> WT_HEAD6_VERSION)
+	if (READ_ONCE(entry->head) >> WT_HEAD6_VERSION != head >> WT_HEAD6_VERSION)
 		return 0;
 	return WT_ATTRIBUTED | (head & WT_SLOT_MASK);
 }
@@ -75,10 +75,10 @@ WT_FUNCTION __u32 find6(__u64 high, __u64 low, __u32 code)
 
 		if (!bucket)
 			return 0;
-		tags = READ_ONCE(bucket->words[0]);
+		tags = READ_ONCE(bucket->entries[0].head);
 		matches = wt_match(tags, hash);
 		for (int i = 0; i < WT_WAYS && matches; i++, matches &= matches - 1) {
-			__u32 found = compare6(bucket, wt_way(matches), high, low, code);
+			__u32 found = compare6(&bucket->entries[wt_way(matches)], high, low, code);
 
 			if (found)
 				return found;
@@ -93,22 +93,22 @@ WT_FUNCTION __u32 find6(__u64 high, __u64 low, __u32 code)
 WT_INLINE __u32 marks4(const struct wt_family *family, __u32 address)
 {
 	__u32 index = wt_hint4(address, hints);
-	const struct wt_hint_line *line = hint_line_at(index / WT_HINT_LINE);
+	const struct wt_hint_line *line = hint_line_at(index / WT_HINT_LINE4);
 
 	if (!line)
 		return 0;
-	return (READ_ONCE(family->lengths[0]) & ~WT_HINTED4) | READ_ONCE(line->marks4[index % WT_HINT_LINE]);
+	return (READ_ONCE(family->lengths[0]) & ~WT_HINTED4) | READ_ONCE(line->marks4[index % WT_HINT_LINE4]);
 }
 
 /* Of the lengths 33 to 64, those which a prefix of the address's /32 has. */
 WT_INLINE __u64 marks6(const struct wt_family *family, __u64 high)
 {
 	__u32 index = wt_hint6(high, hints);
-	const struct wt_hint_line *line = hint_line_at(index / WT_HINT_LINE);
+	const struct wt_hint_line *line = hint_line_at(wt_hint_line6(index, hints));
 
 	if (!line)
 		return 0;
-	return (READ_ONCE(family->lengths[1]) & ~WT_HINTED6) | READ_ONCE(line->marks6[index % WT_HINT_LINE]);
+	return (READ_ONCE(family->lengths[1]) & ~WT_HINTED6) | READ_ONCE(line->marks6[index % WT_HINT_LINE6]);
 }
 
 WT_FUNCTION __u32 search4(__u32 address)
@@ -147,7 +147,7 @@ WT_FUNCTION __u32 search6_high(__u64 high)
 
 	for (int i = 0; i < 64 && marks; i++, marks &= marks - 1) {
 		mark = marks & -marks;
-		found = find6(high & -mark, 0, 64 | wt_mark_code(mark));
+		found = find6(high & -mark, 0, WT_CODE6_HIGH | wt_mark_code(mark));
 		if (found)
 			return found;
 	}

@@ -64,27 +64,39 @@ struct wt_bucket4 {
 };
 
 /*
- * words[1..7]: slot, code of the length, valid bit, and above them a version that every new address raises;
- * addresses[1..7] in host order, upper word first.
+ * entries[0].head: the tags. entries[1..7]: the head has the slot, the code of the length, a valid bit, and
+ * above them a version that every new address raises; the address is in host order, with a lower half of 0 if
+ * the prefix does not reach there. The first two share a cache line with the tags for such prefixes, and they
+ * are taken first.
  */
-struct wt_bucket6 {
-	__u64 words[1 + WT_WAYS];
-	__u64 addresses[1 + WT_WAYS][2];
+struct wt_entry6 {
+	__u64 head;
+	__u64 high;
+	__u64 low;
 };
 
+struct wt_bucket6 {
+	struct wt_entry6 entries[1 + WT_WAYS];
+};
+
+#define WT_CODE6_HIGH    64 /* in a code: the mark is one of the upper half */
 #define WT_HEAD6_VALID   (1ULL << 27)
 #define WT_HEAD6_VERSION 28
 
 /*
  * Which lengths are worth a probe: the marks of the prefixes longer than 16 bits in a /16 of IPv4, and of
- * those from 33 to 64 bits in a /32 of IPv6. Several /16 or /32 may share one hint.
+ * those from 33 to 64 bits in a /32 of IPv6. Several /16 or /32 may share one hint. IPv4's lines, then
+ * IPv6's.
  */
-#define WT_HINT_LINE 8
-#define WT_HINTED4   0xffffU
-#define WT_HINTED6   0xffffffffULL
+#define WT_HINT_LINE4 32
+#define WT_HINT_LINE6 16
+#define WT_HINTED4    0xffffU
+#define WT_HINTED6    0xffffffffULL
 struct wt_hint_line {
-	__u16 marks4[WT_HINT_LINE];
-	__u32 marks6[WT_HINT_LINE];
+	union {
+		__u16 marks4[WT_HINT_LINE4];
+		__u32 marks6[WT_HINT_LINE6];
+	};
 };
 
 /* For user space only: the incarnations of a bucket's places; IPv4's buckets, then IPv6's. */
@@ -118,7 +130,17 @@ static inline __u32 wt_hints(__u32 capacity)
 	return 4 * wt_buckets(capacity);
 }
 
+static inline __u32 wt_hint_lines(__u32 hints)
+{
+	return hints / WT_HINT_LINE4 + hints / WT_HINT_LINE6;
+}
+
 /* ---- keys and hashes: the same on both sides ---- */
+
+static inline __attribute__((always_inline)) __u32 wt_hint_line6(__u32 hint, __u32 hints)
+{
+	return hints / WT_HINT_LINE4 + hint / WT_HINT_LINE6;
+}
 
 static inline __attribute__((always_inline)) __u32 wt_hint4(__u32 address, __u32 hints)
 {
@@ -189,7 +211,7 @@ _Static_assert(sizeof(struct wt_family) == 64, "a family's head is one cache lin
 _Static_assert(sizeof(struct wt_window_line) == 64, "layout");
 _Static_assert(sizeof(struct wt_bucket4) == 64, "a bucket is one cache line");
 _Static_assert(sizeof(struct wt_bucket6) == 192, "layout");
-_Static_assert(sizeof(struct wt_hint_line) == 48, "layout");
+_Static_assert(sizeof(struct wt_hint_line) == 64, "layout");
 _Static_assert(WT_MAX_CAPACITY <= 1U << WT_SLOT_BITS, "a slot fits");
 
 #endif

@@ -48,7 +48,7 @@ static const struct wt_bucket6 *bucket6_at(uint32_t bucket)
 
 static const struct wt_hint_line *hint_line_at(uint32_t line)
 {
-	TABLE_CLAIM(line < hints / WT_HINT_LINE);
+	TABLE_CLAIM(line < wt_hint_lines(hints));
 	return &table.hint_lines[line];
 }
 
@@ -76,7 +76,7 @@ static inline void make_table(uint32_t slots)
 		calloc(WT_FAMILIES * (wt_window_size(slots) / WT_WINDOW_LINE), sizeof(*table.windows));
 	table.buckets4 = calloc(buckets, sizeof(*table.buckets4));
 	table.buckets6 = calloc(buckets, sizeof(*table.buckets6));
-	table.hint_lines = calloc(hints / WT_HINT_LINE, sizeof(*table.hint_lines));
+	table.hint_lines = calloc(wt_hint_lines(hints), sizeof(*table.hint_lines));
 	table.incarnations = calloc(WT_FAMILIES * buckets, sizeof(*table.incarnations));
 	TABLE_CLAIM(table.heads && table.windows && table.buckets4 && table.buckets6 && table.hint_lines &&
 		    table.incarnations);

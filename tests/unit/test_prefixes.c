@@ -315,12 +315,11 @@ static void leaves_nothing_behind(void **state)
 	}
 	for (uint32_t bucket = 0; bucket < buckets; bucket++) {
 		assert_int_equal(table.buckets4[bucket].words[0], 0);
-		assert_int_equal(table.buckets6[bucket].words[0], 0);
+		assert_int_equal(table.buckets6[bucket].entries[0].head, 0);
 	}
-	for (uint32_t hint = 0; hint < hints; hint++) {
-		assert_int_equal(table.hint_lines[hint / WT_HINT_LINE].marks4[hint % WT_HINT_LINE], 0);
-		assert_int_equal(table.hint_lines[hint / WT_HINT_LINE].marks6[hint % WT_HINT_LINE], 0);
-	}
+	for (uint32_t line = 0; line < wt_hint_lines(hints); line++)
+		for (int i = 0; i < WT_HINT_LINE6; i++)
+			assert_int_equal(table.hint_lines[line].marks6[i], 0);
 }
 
 static struct cidr numbered(int family, uint32_t number)
@@ -337,7 +336,7 @@ static struct cidr numbered(int family, uint32_t number)
 static bool some_are_passed(int family)
 {
 	for (uint32_t bucket = 0; bucket < buckets; bucket++) {
-		if (BEYOND(words_of(&table, family, bucket)[0]))
+		if (BEYOND(*tags_of(&table, family, bucket)))
 			return true;
 	}
 	return false;

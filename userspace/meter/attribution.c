@@ -63,7 +63,7 @@ static void finish_key(const struct attribution_table *table, struct key *key)
 		key->identity = wt_key4((uint32_t)key->low, (uint32_t)key->mark);
 		key->hash = wt_hash4(key->identity, seed);
 	} else {
-		key->code = wt_mark_code(key->mark) | (key->length > 64 ? 0 : 64);
+		key->code = wt_mark_code(key->mark) | (key->length > 64 ? 0 : WT_CODE6_HIGH);
 		key->hash = wt_hash6(key->high, key->low, key->code, seed);
 	}
 }
@@ -102,9 +102,16 @@ static struct wt_family *family_of(const struct attribution_table *table, const 
 	return &table->heads->families[key->family];
 }
 
-static __u64 *words_of(const struct attribution_table *table, int family, uint32_t bucket)
+/* A place's word: all of an IPv4 entry, or the head of an IPv6 one. Way 0: the tags. */
+static __u64 *word_at(const struct attribution_table *table, int family, uint32_t bucket, unsigned way)
 {
-	return family == WT_IPV4 ? table->buckets4[bucket].words : table->buckets6[bucket].words;
+	return family == WT_IPV4 ? &table->buckets4[bucket].words[way]
+				 : &table->buckets6[bucket].entries[way].head;
+}
+
+static __u64 *tags_of(const struct attribution_table *table, int family, uint32_t bucket)
+{
+	return word_at(table, family, bucket, 0);
 }
 
 static uint32_t *incarnation_of(const struct attribution_table *table, int family, const struct place *place)
@@ -121,13 +128,13 @@ static unsigned tag_at(uint64_t tags, unsigned way)
 
 static bool stands_at(const struct attribution_table *table, const struct key *key, const struct place *place)
 {
-	const __u64 *address;
-	uint64_t word = words_of(table, key->family, place->bucket)[place->way];
+	const struct wt_entry6 *entry;
 
 	if (key->family == WT_IPV4)
-		return word >> WT_SLOT_BITS == key->identity;
-	address = table->buckets6[place->bucket].addresses[place->way];
-	return (word >> WT_SLOT_BITS & 127) == key->code && address[0] == key->high && address[1] == key->low;
+		return table->buckets4[place->bucket].words[place->way] >> WT_SLOT_BITS == key->identity;
+	entry = &table->buckets6[place->bucket].entries[place->way];
+	return (entry->head >> WT_SLOT_BITS & 127) == key->code && entry->high == key->high &&
+	       entry->low == key->low;
 }
 
 static bool find(const struct attribution_table *table, const struct key *key, struct place *ret_place)
@@ -136,7 +143,7 @@ static bool find(const struct attribution_table *table, const struct key *key, s
 
 	for (uint32_t step = 0; step < WT_CHAIN; step++) {
 		struct place place = {step, wt_bucket_index(key->hash, step, buckets), 0};
-		uint64_t tags = words_of(table, key->family, place.bucket)[0];
+		uint64_t tags = *tags_of(table, key->family, place.bucket);
 
 		for (place.way = 1; place.way <= WT_WAYS; place.way++) {
 			if (tag_at(tags, place.way) == wt_tag(key->hash) && stands_at(table, key, &place)) {
@@ -156,7 +163,7 @@ static bool find_free(const struct attribution_table *table, const struct key *k
 
 	for (uint32_t step = 0; step < WT_CHAIN; step++) {
 		struct place place = {step, wt_bucket_index(key->hash, step, buckets), 0};
-		uint64_t tags = words_of(table, key->family, place.bucket)[0];
+		uint64_t tags = *tags_of(table, key->family, place.bucket);
 
 		for (place.way = 1; place.way <= WT_WAYS; place.way++) {
 			if (!tag_at(tags, place.way)) {
@@ -194,17 +201,30 @@ static uint8_t *hint_count(const struct attribution_table *table, const struct k
 				      : &table->counts->hints6[hint_of(table, key)][bit];
 }
 
+static __u16 *marks4_of(const struct attribution_table *table, uint32_t hint)
+{
+	return &table->hint_lines[hint / WT_HINT_LINE4].marks4[hint % WT_HINT_LINE4];
+}
+
+static __u32 *marks6_of(const struct attribution_table *table, uint32_t hint)
+{
+	return &table->hint_lines[wt_hint_line6(hint, wt_hints(table->capacity))]
+			.marks6[hint % WT_HINT_LINE6];
+}
+
 static void change_hint(const struct attribution_table *table, const struct key *key, bool set)
 {
 	uint32_t hint = hint_of(table, key);
-	struct wt_hint_line *line = &table->hint_lines[hint / WT_HINT_LINE];
-	__u16 *marks4 = &line->marks4[hint % WT_HINT_LINE];
-	__u32 *marks6 = &line->marks6[hint % WT_HINT_LINE];
 
-	if (key->family == WT_IPV4)
-		STORE(*marks4, (__u16)(set ? *marks4 | key->mark : *marks4 & ~key->mark));
-	else
-		STORE(*marks6, (__u32)(set ? *marks6 | key->mark : *marks6 & ~key->mark));
+	if (key->family == WT_IPV4) {
+		__u16 *marks = marks4_of(table, hint);
+
+		STORE(*marks, (__u16)(set ? *marks | key->mark : *marks & ~key->mark));
+	} else {
+		__u32 *marks = marks6_of(table, hint);
+
+		STORE(*marks, (__u32)(set ? *marks | key->mark : *marks & ~key->mark));
+	}
 }
 
 static void raise_hint(const struct attribution_table *table, const struct key *key)
@@ -249,7 +269,7 @@ static void pass_buckets(const struct attribution_table *table, const struct key
 {
 	for (uint32_t step = 0; step < steps; step++) {
 		uint32_t bucket = wt_bucket_index(key->hash, step, wt_buckets(table->capacity));
-		__u64 *tags = words_of(table, key->family, bucket);
+		__u64 *tags = tags_of(table, key->family, bucket);
 
 		if (BEYOND(*tags) != BEYOND_MOST)
 			STORE(*tags, *tags + (uint64_t)(int64_t)by);
@@ -302,19 +322,19 @@ static void store_window(struct attribution_table *table, const struct key *key,
 static void write_entry(struct attribution_table *table, const struct key *key, const struct place *place,
 			uint32_t slot)
 {
-	__u64 *word = &words_of(table, key->family, place->bucket)[place->way], version;
-	__u64 *address;
+	__u64 *word = word_at(table, key->family, place->bucket, place->way), version;
+	struct wt_entry6 *entry;
 
 	if (key->family == WT_IPV4) {
 		STORE(*word, key->identity << WT_SLOT_BITS | slot);
 		return;
 	}
 	/* Whoever is still comparing the old address finds the version changed, and no match. */
-	address = table->buckets6[place->bucket].addresses[place->way];
+	entry = &table->buckets6[place->bucket].entries[place->way];
 	version = (*word >> WT_HEAD6_VERSION) + 1;
 	STORE(*word, version << WT_HEAD6_VERSION);
-	STORE(address[0], key->high);
-	STORE(address[1], key->low);
+	STORE(entry->high, key->high);
+	STORE(entry->low, key->low);
 	STORE(*word, version << WT_HEAD6_VERSION | WT_HEAD6_VALID | key->code << WT_SLOT_BITS | slot);
 }
 
@@ -327,7 +347,7 @@ static int add_entry(struct attribution_table *table, const struct key *key,
 	if (table->counts->prefixes[key->family] >= table->capacity * WT_PREFIXES_PER_PEER ||
 	    !find_free(table, key, &place))
 		return -ENOSPC;
-	tags = words_of(table, key->family, place.bucket);
+	tags = tags_of(table, key->family, place.bucket);
 	STORE(*incarnation_of(table, key->family, &place), attribution->incarnation);
 	raise_marks(table, key);
 	pass_buckets(table, key, place.step, 1);
@@ -342,7 +362,7 @@ static int add_entry(struct attribution_table *table, const struct key *key,
 static void move_entry(struct attribution_table *table, const struct key *key, const struct place *place,
 		       const struct wt_attribution *attribution)
 {
-	__u64 *word = &words_of(table, key->family, place->bucket)[place->way];
+	__u64 *word = word_at(table, key->family, place->bucket, place->way);
 
 	store_window(table, key, WT_ATTRIBUTED | attribution->slot);
 	STORE(*incarnation_of(table, key->family, place), attribution->incarnation);
@@ -382,7 +402,7 @@ int attribution_delete(struct attribution_table *table, const struct cidr *prefi
 	}
 	if (!find(table, &key, &place))
 		return -ENOENT;
-	tags = words_of(table, key.family, place.bucket);
+	tags = tags_of(table, key.family, place.bucket);
 	store_window(table, &key, 0);
 	STORE(*tags, *tags & ~(0xffULL << 8 * place.way));
 	pass_buckets(table, &key, place.step, -1);
@@ -398,12 +418,12 @@ static unsigned length_of_code(uint32_t code)
 
 	while (wt_mark_code(1ULL << bit) != (code & 63))
 		bit++;
-	return (code & 64 ? 64 : 128) - bit;
+	return (code & WT_CODE6_HIGH ? 64 : 128) - bit;
 }
 
 static struct key key_at(const struct attribution_table *table, int family, const struct place *place)
 {
-	uint64_t word = words_of(table, family, place->bucket)[place->way];
+	uint64_t word = *word_at(table, family, place->bucket, place->way);
 	struct key key = {.family = family};
 
 	if (family == WT_IPV4) {
@@ -414,8 +434,8 @@ static struct key key_at(const struct attribution_table *table, int family, cons
 		key.low = (identity & (identity - 1)) >> 1;
 	} else {
 		key.length = length_of_code(word >> WT_SLOT_BITS & 127);
-		key.high = table->buckets6[place->bucket].addresses[place->way][0];
-		key.low = table->buckets6[place->bucket].addresses[place->way][1];
+		key.high = table->buckets6[place->bucket].entries[place->way].high;
+		key.low = table->buckets6[place->bucket].entries[place->way].low;
 	}
 	finish_key(table, &key);
 	return key;
@@ -430,7 +450,7 @@ static int for_each_entry(const struct attribution_table *table, int family, ent
 	int r = 0;
 
 	for (; r == 0 && place.bucket < wt_buckets(table->capacity); place.bucket++) {
-		uint64_t tags = words_of(table, family, place.bucket)[0];
+		uint64_t tags = *tags_of(table, family, place.bucket);
 
 		for (place.way = 1; r == 0 && place.way <= WT_WAYS; place.way++) {
 			struct key key;
@@ -454,7 +474,7 @@ static int visit(const struct attribution_table *table, const struct key *key, c
 {
 	const struct visitor *visitor = data;
 	const struct wt_attribution attribution = {
-		.slot = words_of(table, key->family, place->bucket)[place->way] & WT_SLOT_MASK,
+		.slot = *word_at(table, key->family, place->bucket, place->way) & WT_SLOT_MASK,
 		.incarnation = *incarnation_of(table, key->family, place),
 	};
 	struct cidr prefix = make_cidr(key);
@@ -526,9 +546,8 @@ static uint32_t marks_counted(const uint8_t *counts, unsigned bits)
 static void mend_hints(const struct attribution_table *table)
 {
 	for (uint32_t hint = 0; hint < wt_hints(table->capacity); hint++) {
-		struct wt_hint_line *line = &table->hint_lines[hint / WT_HINT_LINE];
-		__u16 *marks4 = &line->marks4[hint % WT_HINT_LINE];
-		__u32 *marks6 = &line->marks6[hint % WT_HINT_LINE];
+		__u16 *marks4 = marks4_of(table, hint);
+		__u32 *marks6 = marks6_of(table, hint);
 
 		if (*marks4)
 			STORE(*marks4, (__u16)marks_counted(table->counts->hints4[hint], MARKS4));
@@ -540,7 +559,7 @@ static void mend_hints(const struct attribution_table *table)
 static void mend_buckets(const struct attribution_table *table, int family, const uint8_t *beyond)
 {
 	for (uint32_t bucket = 0; bucket < wt_buckets(table->capacity); bucket++) {
-		__u64 *tags = words_of(table, family, bucket);
+		__u64 *tags = tags_of(table, family, bucket);
 
 		if (BEYOND(*tags) != beyond[bucket])
 			STORE(*tags, (*tags & ~0xffULL) | beyond[bucket]);
@@ -566,7 +585,7 @@ static void mend_window(const struct attribution_table *table, int index)
 		finish_key(table, &key);
 		if (find(table, &key, &place))
 			exact = WT_ATTRIBUTED |
-				(words_of(table, index, place.bucket)[place.way] & WT_SLOT_MASK);
+				(*word_at(table, index, place.bucket, place.way) & WT_SLOT_MASK);
 		if (*slot != exact)
 			STORE(*slot, exact);
 	}

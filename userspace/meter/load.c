@@ -154,7 +154,7 @@ static int set_sizes(struct meter_bpf *bpf, const struct wt_meta *meta)
 		{bpf->maps.windows, WT_FAMILIES * window_lines},
 		{bpf->maps.buckets4, buckets},
 		{bpf->maps.buckets6, buckets},
-		{bpf->maps.hint_lines, hints / WT_HINT_LINE},
+		{bpf->maps.hint_lines, wt_hint_lines(hints)},
 		{bpf->maps.incarnations, WT_FAMILIES * buckets},
 		{bpf->maps.counts, meta->cpus * WT_KINDS * meta->stride},
 		{bpf->maps.purses, meta->cpus * meta->stride},

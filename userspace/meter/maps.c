@@ -87,7 +87,7 @@ static int map_table(struct meter *meter)
 		 WT_FAMILIES * (wt_window_size(capacity) / WT_WINDOW_LINE), both, &meter->table.windows},
 		{OBJECT_BUCKETS4, sizeof(struct wt_bucket4), buckets, both, &meter->table.buckets4},
 		{OBJECT_BUCKETS6, sizeof(struct wt_bucket6), buckets, both, &meter->table.buckets6},
-		{OBJECT_HINT_LINES, sizeof(struct wt_hint_line), wt_hints(capacity) / WT_HINT_LINE, both,
+		{OBJECT_HINT_LINES, sizeof(struct wt_hint_line), wt_hint_lines(wt_hints(capacity)), both,
 		 &meter->table.hint_lines},
 		{OBJECT_INCARNATIONS, sizeof(struct wt_incarnations), WT_FAMILIES * buckets, both,
 		 &meter->table.incarnations},
