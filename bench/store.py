@@ -82,6 +82,7 @@ class Line:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def exchange(self, request):
+        """The answer's body."""
         self.socket.sendall(request)
         answer = b""
         while b"\r\n\r\n" not in answer:
@@ -91,6 +92,7 @@ class Line:
         while len(body) < length:
             body += self._more()
         assert head.startswith(b"HTTP/1.1 200"), (head, body)
+        return body
 
     def _more(self):
         data = self.socket.recv(65536)
