@@ -11,7 +11,9 @@ shift
 root=$folder/root
 
 modules=(wireguard tun veth sch_ingress cls_bpf cls_u32 act_gact nf_tables nft_chain_nat nft_masq nft_ct nft_fib_inet
-	nft_limit nft_objref nft_reject_inet nf_conntrack_netlink ${VM_MODULES:-})
+	nft_limit nft_objref nft_reject_inet nf_conntrack_netlink)
+read -ra more_modules <<< "${VM_MODULES:-}"
+modules+=("${more_modules[@]}")
 applets=(awk cat chmod cut dmesg echo env expr false grep head kill ln ls mkdir mknod modprobe mount paste pidof poweroff ps rm
 	rmdir sed seq sleep sort stty tail test timeout tr true umount uname wc)
 tools=(dash ethtool ip nft ping sysctl tc wg)
