@@ -84,9 +84,10 @@ UNIT_TESTS  := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/unit/test_*.
 all: $(PROGRAMS) ## build everything
 
 # What runs in the virtual machine: the meter, its device and its network on another kernel. The tests of the wire formats
-# need no kernel, test_meter, test_meter_hooks, test_meter_raise and test_meter_routing are about TUN devices, test_meter_senders about processors.
+# need no kernel, test_meter, test_meter_raise and test_meter_routing are about TUN devices, test_meter_senders about processors, and
+# test_meter_handover takes five minutes there: with FULL=1 only.
 VM_TESTS    := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/vm/test_*.c))
-VM_ELSEWHERE := $(foreach t,test_meter test_meter_hooks test_meter_raise test_meter_routing test_meter_senders test_wg_messages test_wg_uapi,$(OUT)/tests/net/$t)
+VM_ELSEWHERE := $(foreach t,test_meter $(if $(filter 1,$(FULL)),,test_meter_handover) test_meter_raise test_meter_routing test_meter_senders test_wg_messages test_wg_uapi,$(OUT)/tests/net/$t)
 VM_PROGRAMS := $(filter-out $(VM_ELSEWHERE),$(filter $(OUT)/tests/bpf/% $(OUT)/tests/net/%,$(UNIT_TESTS))) $(VM_TESTS)
 
 # ---- programs -------------------------------------------------------------------------------------------
