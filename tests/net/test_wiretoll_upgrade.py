@@ -3,6 +3,7 @@
 
 import base64
 import ctypes
+import json
 import os
 import random
 import struct
@@ -10,8 +11,8 @@ import subprocess
 import threading
 import time
 
-from test_wiretoll_meter import (BPF, WIRETOLL, Compared, clean, lab, metering, network, quiet,  # noqa: F401
-                                 reconnect, show, wiretoll)
+from test_wiretoll_meter import (BPF, WIRETOLL, clean, lab, metering, network, quiet, reconnect,  # noqa: F401
+                                 show, show_peer, wiretoll)
 
 # The layout before, whose maps are the same but for a word that was 0 and unused.
 EARLIER = 3
@@ -42,6 +43,32 @@ def public_key(number):
     return base64.b64encode(number.to_bytes(4, "big").rjust(31, b"\x07") + b"\x05").decode()
 
 
+class Whole:
+    """What wg0 itself has counted since now, beside all that the meter says: no packet lost in the tunnel matters."""
+
+    def __init__(self, network):
+        lab.run("ip", "link", "set", "wg0", "txqueuelen", 10000)
+        quiet(network.a, network.b)
+        self.before = self.device(), self.metered()
+
+    @staticmethod
+    def device():
+        stats = json.loads(lab.run("ip", "-s", "-j", "link", "show", "dev", "wg0"))[0]["stats64"]
+        return stats["rx"]["bytes"], stats["tx"]["bytes"], stats["tx"]["dropped"]
+
+    @staticmethod
+    def metered():
+        sample = show()
+        return [sum(peer[field] for peer in [*sample["peers"], sample["unattributed"]]) for field in ("upload_bytes", "download_bytes")]
+
+    def check(self):
+        device, metered = self.device(), self.metered()
+        assert device[2] == self.before[0][2], "the device dropped packets behind the meter"
+        grown = [now - then for now, then in zip(metered, self.before[1])]
+        assert grown == [now - then for now, then in zip(device, self.before[0])][:2]
+        return grown
+
+
 class Using:
     """Clients that send and receive until the block ends."""
 
@@ -68,10 +95,10 @@ class Using:
 def test_an_earlier_version_is_taken_over(network):
     limit = ("--limit", f"{network.a.public_key}=1GB/month")
     wiretoll("meter", "wg0", "--count", "1", *limit)
-    compared = [Compared(None, client) for client in (network.a, network.b)]
+    whole = Whole(network)
     epochs, used = [show()["epoch"]], 0
     with Using(network.a, network.b):
-        for _ in range(3):
+        for _ in range(2):
             age()
             with metering(*limit) as meter:
                 epochs.append(meter.last["epoch"])
@@ -79,9 +106,8 @@ def test_an_earlier_version_is_taken_over(network):
                 assert peer["used_bytes"] == peer["upload_bytes"] + peer["download_bytes"] >= used
                 assert peer["limit_bytes"] == 10**9 and peer["state"] == "ok"
                 used = peer["used_bytes"]
-    assert len(set(epochs)) == 4, "each a new epoch"
-    for one in compared:
-        assert one.check()[0] > 100_000
+    assert len(set(epochs)) == 3, "each a new epoch"
+    assert min(whole.check()) > 1_000_000
     assert show()["unattributed"]["upload_bytes"] == 0
     assert {path.name for path in BPF.glob("*/*")} == {"live"}
 
@@ -89,43 +115,45 @@ def test_an_earlier_version_is_taken_over(network):
 def test_killed_while_it_takes_over(network):
     """The last counts of the old epoch are in the history once, wherever the process dies between the two."""
     wiretoll("meter", "wg0", "--count", "1")
-    compared = [Compared(None, client) for client in (network.a, network.b)]
+    whole = Whole(network)
     chance = random.Random(20)
     with Using(network.a, network.b):
-        for _ in range(8):
+        for _ in range(6):
             age()
             process = subprocess.Popen([str(WIRETOLL), "meter", "wg0"], stdout=subprocess.DEVNULL)
             time.sleep(chance.uniform(0.05, 0.7))
             process.kill()
             process.wait()
         wiretoll("meter", "wg0", "--count", "1")
-    for one in compared:
-        one.check()
+    assert min(whole.check()) > 1_000_000
     assert {path.name for path in BPF.glob("*/*")} == {"live"}
 
 
 def test_it_grows_with_its_peers(network):
-    """Beyond seven eighths of 4,096 slots. A peer that finds none in the old meter counts in the new one."""
+    """Beyond seven eighths of 4,096 slots."""
     a, b, server = network.a, network.b, network.server
     server.expel(b)
-    with metering() as meter:
-        epoch, compared = meter.last["epoch"], Compared(meter, a)
-        with Using(a):
-            configuration = "".join(
-                f"[Peer]\nPublicKey = {public_key(i)}\nAllowedIPs = 10.98.{i // 250}.{i % 250 + 1}/32\n" for i in range(3600))
-            lab.run("wg", "addconf", "wg0", "/dev/stdin", stdin=configuration)
-            lab.wait_for("the larger meter", lambda: meter.last["epoch"] != epoch, timeout=60, step=0.2)
-            server.admit(b)
-            lab.wait_for("the new peer", lambda: meter.peer(b.public_key), timeout=30)
-            reconnect(b, server)
-        compared.check()
-        both = [Compared(meter, a), Compared(meter, b)]
-        lab.tcp(b, "10.99.0.1", upload=300_000, download=300_000)
-        assert both[1].check()[0] > 300_000 and both[0].check() == (0, 0)
-        assert not any("full" in line for line in meter.errors), meter.errors
-        assert len(meter.last["peers"]) == 3602
-    lab.run("wg", "syncconf", "wg0", "/dev/stdin",
-            stdin=f"[Interface]\nPrivateKey = {server.private_key}\nListenPort = 51820\n"
-                  + "".join(f"[Peer]\nPublicKey = {client.public_key}\nAllowedIPs = 10.99.0.{client.number}/32, fd99::{client.number}/128\n"
-                            for client in (a, b)))
+    process = subprocess.Popen([str(WIRETOLL), "meter", "wg0", "--interval", "60"], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)
+    lab.wait_for("the meter", lambda: wiretoll("meter", "show", "wg0", check=False).returncode == 0)
+    epoch, whole = show()["epoch"], Whole(network)
+    with Using(a):
+        lab.run("wg", "addconf", "wg0", "/dev/stdin", stdin="".join(
+            f"[Peer]\nPublicKey = {public_key(i)}\nAllowedIPs = 10.98.{i // 250}.{i % 250 + 1}/32\n" for i in range(3600)))
+        server.admit(b)
+        lab.wait_for("the larger meter", lambda: show()["epoch"] != epoch, timeout=60, step=0.5)
+        # With so many peers, WireGuard is not asked every second any more.
+        lab.wait_for("the new peer", lambda: b.public_key in wiretoll("meter", "show", "wg0").stdout, timeout=60, step=0.5)
+        reconnect(b, server)
+    before = show_peer(b)["upload_bytes"]
+    lab.tcp(b, "10.99.0.1", upload=300_000, download=300_000)
+    quiet(b)
+    assert show_peer(b)["upload_bytes"] > before + 300_000
+    assert min(whole.check()) > 1_000_000
+    assert len(show()["peers"]) == 3602
+    process.terminate()
+    assert "full" not in process.communicate(timeout=20)[1] and process.returncode == 0
+    lab.run("wg", "syncconf", "wg0", "/dev/stdin", stdin=f"[Interface]\nPrivateKey = {server.private_key}\nListenPort = 51820\n" + "".join(
+        f"[Peer]\nPublicKey = {client.public_key}\nAllowedIPs = 10.99.0.{client.number}/32, fd99::{client.number}/128\n"
+        for client in (a, b)))
     reconnect(a, server)
