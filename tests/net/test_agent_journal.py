@@ -53,7 +53,7 @@ def journal_bytes(gateway):
     return sum(path.stat().st_size for path in (gateway.base / "journal").rglob("*") if path.is_file())
 
 
-def test_a_crashed_host_loses_at_most_the_last_second(lab):
+def test_I8_a_crashed_host_loses_at_most_the_last_second(lab):
     """Batches are half a minute apart, samples a second: what was counted a second before the crash is billed."""
     api, gateway, clients = lab
     api.report_every = 30
@@ -76,7 +76,7 @@ def test_a_crashed_host_loses_at_most_the_last_second(lab):
     wait_for("a new epoch", lambda: api.last_epoch() != first, 15)
 
 
-def test_crashes_under_traffic_bill_nothing_twice(lab):
+def test_I8_crashes_under_traffic_bill_nothing_twice(lab):
     """In the middle of traffic: less than the clients sent, by no more than what passed within the last second."""
     api, gateway, (client, other) = lab
     api.report_every = 30

@@ -305,6 +305,36 @@ static void test_read_by_sequence(void **state)
 	journal_close(journal);
 }
 
+/* A journal of the version before: its records are not chained, and what follows them is. */
+static void test_version_1_is_read(void **state)
+{
+	struct journal *journal;
+	char image[1024];
+	size_t length = 0;
+
+	(void)state;
+	for (unsigned i = 1; i <= 5; i++) {
+		struct journal_header header = {
+			.magic = JOURNAL_MAGIC_UNCHAINED, .length = i, .sequence = i, .kind = JOURNAL_DATA};
+		char payload[8];
+
+		memset(payload, (int)i, sizeof(payload));
+		header.crc = journal_crc(0, &header, payload);
+		memcpy(image + length, &header, sizeof(header));
+		memcpy(image + length + sizeof(header), payload, i);
+		length += sizeof(header) + i;
+	}
+	write_file(first_segment, image, length);
+	journal = open_journal(0);
+	assert_int_equal(walk_journal(journal).count, 5);
+	append_numbered(journal, 6);
+	append_numbered(journal, 7);
+	journal_close(journal);
+	journal = open_journal(0);
+	assert_int_equal(walk_journal(journal).count, 7);
+	journal_close(journal);
+}
+
 static int count_record(const struct journal_record *record, void *data)
 {
 	(void)record;
@@ -352,6 +382,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_failed_append_leaves_no_trace, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_one_append_at_a_time, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_read_by_sequence, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_version_1_is_read, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_expiry_spares_what_is_unacknowledged, make_folder,
 						drop_folder),
 	};

@@ -340,7 +340,8 @@ int journal_prepare(struct journal *journal, const struct journal_entry *entries
 
 /*
  * Part of a failed write may be on disk. Nothing ever follows it, as each record names the one before; it is
- * wiped so that it is not taken for a success after a crash, and without giving its space back if that can be.
+ * wiped so that it is not taken for a success after a crash, and without giving its space back if that can
+ * be.
  */
 static void wipe_failed(struct journal *journal, struct segment *last)
 {
