@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * Random packets through the loaded programs, on changing CPUs, in both directions, while prefixes move and
- * limits change (I2, I4, I13, I15, I16). After each packet the counts are those of the oracle, which cuts the
- * packet into segments and scans a list of prefixes, and those of the parser compiled for user space.
+ * Random packets through the loaded programs, on changing CPUs, in both directions, by tc and in the last
+ * quarter of the time uploads by XDP, while prefixes move and limits change (I2, I4, I13, I15, I16). After
+ * each packet the counts are those of the oracle, which cuts the packet into segments and scans a list of
+ * prefixes, and those of the parser compiled for user space.
  *
  *   packets [SECONDS [SEED]]    ends with status 0 and a line of figures when nothing differed
  */
@@ -13,6 +14,7 @@
 #include "../../bpf/parse.h"
 
 #include <inttypes.h>
+#include <linux/bpf.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -28,6 +30,7 @@ struct entry {
 
 static struct meter *meter;
 static int programs[2]; /* uploads, downloads */
+static bool by_xdp;     /* uploads are */
 static struct entry entries[PREFIXES];
 static size_t n_entries;
 static struct meter_totals expected[SLOTS];
@@ -240,6 +243,23 @@ static void claim_spent(uint32_t slot)
 
 /* ---- one packet ---- */
 
+/* Whether it passed. XDP gets a frame, and nothing about segments. */
+static bool passes(const struct frame *frame, unsigned direction)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, options_of_run, .data_in = frame->bytes,
+		    .data_size_in = ETHERNET + frame->size, .repeat = 1);
+	uint32_t verdict;
+
+	if (!by_xdp || direction != WT_UPLOADS) {
+		verdict = run(programs[direction - 1], frame);
+		CLAIM(verdict == PASSED || verdict == DROPPED);
+		return verdict == PASSED;
+	}
+	CLAIM(bpf_prog_test_run_opts(programs[0], &options_of_run) == 0);
+	CLAIM(options_of_run.retval == XDP_PASS || options_of_run.retval == XDP_DROP);
+	return options_of_run.retval == XDP_PASS;
+}
+
 static void expect(const struct frame *frame, unsigned direction, bool passed)
 {
 	const uint8_t *ip = frame->bytes + ETHERNET;
@@ -293,14 +313,15 @@ static void send_one(void)
 {
 	struct frame frame = random_frame();
 	unsigned direction = 1 + random_below(2);
-	uint32_t verdict = run(programs[direction - 1], &frame);
 
-	CLAIM(verdict == PASSED || verdict == DROPPED);
-	expect(&frame, direction, verdict == PASSED);
+	if (by_xdp && direction == WT_UPLOADS)
+		frame.gso_size = frame.gso_segs = 0;
+	expect(&frame, direction, passes(&frame, direction));
 	claim_slot(owner_of(&frame, direction));
 }
 
-static void send_for(time_t seconds, uint64_t seed)
+/* Returns how many. */
+static uint64_t send_for(time_t seconds)
 {
 	time_t end = time(NULL) + seconds;
 	uint64_t packets = 0;
@@ -318,25 +339,45 @@ static void send_for(time_t seconds, uint64_t seed)
 			claim_all();
 	}
 	claim_all();
-	CLAIM(seen.aggregates && seen.refused && seen.unparsed && seen.changes);
-	printf("%" PRIu64 " packets, %" PRIu64 " aggregates, %" PRIu64 " unparsed, %" PRIu64
-	       " refused, %" PRIu64 " changes of limits, seed %" PRIu64 "\n",
-	       packets, seen.aggregates, seen.unparsed, seen.refused, seen.changes, seed);
+	return packets;
+}
+
+/* With a meter of its own. */
+static uint64_t meter_for(time_t seconds, enum meter_attach how)
+{
+	struct meter_options wanted = options;
+	uint64_t packets;
+
+	by_xdp = how == METER_ATTACH_XDP;
+	wanted.attach = how;
+	n_entries = 0;
+	expected_unparsed = 0;
+	memset(expected, 0, sizeof(expected));
+	memset(limits, 0, sizeof(limits));
+	CLAIM(meter_attach(&wanted, &meter) == 0);
+	programs[0] = bpf_obj_get(FOLDER "/live/ingress");
+	programs[1] = bpf_obj_get(FOLDER "/live/egress");
+	CLAIM(programs[0] >= 0 && programs[1] >= 0);
+	packets = send_for(seconds);
+	close(programs[0]);
+	close(programs[1]);
+	CLAIM(meter_remove(meter) == 0);
+	return packets;
 }
 
 int main(int argc, char **argv)
 {
 	time_t seconds = argc > 1 ? atol(argv[1]) : 3;
-	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL);
+	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL), packets;
 
-	setbuf(stdout, NULL);
 	random_state = seed * 2 + 88172645463325252ULL;
 	fprintf(stderr, "seed %" PRIu64 "\n", seed);
 	CLAIM(make_laboratory() == 0);
-	CLAIM(meter_attach(&options, &meter) == 0);
-	programs[0] = bpf_obj_get(FOLDER "/live/ingress");
-	programs[1] = bpf_obj_get(FOLDER "/live/egress");
-	CLAIM(programs[0] >= 0 && programs[1] >= 0);
-	send_for(seconds, seed);
-	return meter_remove(meter) == 0 ? 0 : 1;
+	packets = meter_for(seconds - seconds / 4, METER_ATTACH_AUTO);
+	packets += meter_for(seconds / 4, METER_ATTACH_XDP);
+	CLAIM(seen.aggregates && seen.refused && seen.unparsed && seen.changes);
+	printf("%" PRIu64 " packets, %" PRIu64 " aggregates, %" PRIu64 " unparsed, %" PRIu64
+	       " refused, %" PRIu64 " changes of limits, seed %" PRIu64 "\n",
+	       packets, seen.aggregates, seen.unparsed, seen.refused, seen.changes, seed);
+	return 0;
 }
