@@ -261,6 +261,18 @@ def test_lost_answers_repeat_the_same_bytes(lab):
     assert repeated and all(len(set(bodies)) == 1 for bodies in repeated)
 
 
+@pytest.mark.parametrize("behind", [1, None])
+def test_an_answer_to_another_batch_acknowledges_nothing(lab, behind):
+    api, gateway, clients = lab
+    deploy(lab, connect=False)
+    with api.lock:
+        before = api.last()["seq"]
+        # Nothing is committed; the answer is to the batch before, or to none.
+        api.refuse = (200, {"held_seq": before, "watch_until": None, "revision": 0} if behind else {})
+    wait_for("what follows", lambda: api.last()["seq"] >= before + 3)
+    assert api.refuse is None and api.conflicts == []
+
+
 def test_reports_queue_while_the_api_is_away(lab):
     api, gateway, clients = lab
     deploy(lab)

@@ -205,6 +205,14 @@ static bool is_beyond_us(const struct agent *agent, const json_t *answer)
 	       (uint64_t)json_integer_value(json_object_get(answer, "held_seq")) >= agent->report.next_seq;
 }
 
+/* A proxy may confuse answers, or make one up: only what says that the first batch is held acknowledges it.
+ */
+static bool is_acknowledged(const struct agent *agent, const json_t *answer)
+{
+	return (uint64_t)json_integer_value(json_object_get(answer, "held_seq")) >=
+	       agent->uplink.pending[0].seq;
+}
+
 static void conflict(struct agent *agent, const json_t *answer)
 {
 	const char *reason = json_string_value(json_object_get(answer, "reason"));
@@ -284,8 +292,10 @@ static void on_answer(const struct http_answer *answer, void *data)
 		take_watch(agent, json);
 		if (is_beyond_us(agent, json))
 			epoch_refused(agent, "it holds more than this machine has made");
-		else
+		else if (is_acknowledged(agent, json))
 			accepted(agent, 1);
+		else
+			retry_later(agent, "the answer is to another batch");
 		break;
 	case 400:
 		refused(agent, answer);
