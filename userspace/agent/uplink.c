@@ -205,8 +205,7 @@ static bool is_beyond_us(const struct agent *agent, const json_t *answer)
 	       (uint64_t)json_integer_value(json_object_get(answer, "held_seq")) >= agent->report.next_seq;
 }
 
-/* A proxy may confuse answers, or make one up: only what says that the first batch is held acknowledges it.
- */
+/* A proxy may confuse answers, or make one up: this one says that the first batch is held. */
 static bool is_acknowledged(const struct agent *agent, const json_t *answer)
 {
 	return (uint64_t)json_integer_value(json_object_get(answer, "held_seq")) >=
