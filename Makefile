@@ -275,7 +275,7 @@ install: all ## copy programs, systemd's units and documents to DESTDIR/PREFIX
 	install -m 0644 dist/gateway.conf $(DESTDIR)$(LIBDIR)/wiretoll/
 	install -m 0644 dist/sysusers.d/wiretoll.conf $(DESTDIR)$(LIBDIR)/sysusers.d/
 	install -m 0644 dist/tmpfiles.d/wiretoll.conf $(DESTDIR)$(LIBDIR)/tmpfiles.d/
-	install -m 0644 docs/meter.md $(DESTDIR)$(DOCDIR)/
+	install -m 0644 docs/meter.md docs/backup.md $(DESTDIR)$(DOCDIR)/
 	install -m 0644 docs/operate/*.md $(DESTDIR)$(DOCDIR)/operate/
 
 clean: ## remove build/
