@@ -161,10 +161,9 @@ static void claim_empty(void)
 		for (uint32_t bucket = 0; bucket < buckets; bucket++)
 			CLAIM(words_of(&table, family, bucket)[0] == 0);
 	}
-	for (uint32_t hint = 0; hint < hints; hint++) {
-		CLAIM(table.hint_lines[hint / WT_HINT_LINE].marks4[hint % WT_HINT_LINE] == 0);
-		CLAIM(table.hint_lines[hint / WT_HINT_LINE].marks6[hint % WT_HINT_LINE] == 0);
-	}
+	for (uint32_t line = 0; line < wt_hint_lines(hints); line++)
+		for (int i = 0; i < WT_HINT_LINE6; i++)
+			CLAIM(table.hint_lines[line].marks6[i] == 0);
 }
 
 /* For the next input, whose first single address places the windows anew. */
