@@ -21,6 +21,8 @@ import time
 import uuid
 from pathlib import Path
 
+from process import cpu_time, memory
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "net"))
 
 from agent_lab import UID, inside, laboratory, run, wait_for  # noqa: E402
@@ -57,16 +59,6 @@ def peer(number):
     return {"id": str(uuid.UUID(int=0xDEF0000 + number)), "public_key": base64.b64encode(secrets.token_bytes(32)).decode(),
             "preshared_key": None, "endpoint": None, "keepalive": 0,
             "allowed_ips": [f"10.96.{number >> 8}.{number & 255}/32"], "enabled": True}
-
-
-def cpu_time(pid):
-    """Seconds that a process has run, as clock_getcpuclockid(3) finds them."""
-    return time.clock_gettime((~pid << 3) | 2)
-
-
-def memory(pid, field):
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.split(field + ":")[1].split()[0]) * 1024
 
 
 class Between:
@@ -131,7 +123,7 @@ def measure_cost(api, gateway, windows):
         sender.kill()
         sender.wait()
     put("agent/cpu", "%", shares)
-    put("agent/anonymous", "bytes", [memory(pid, "RssAnon")])
+    put("agent/anonymous", "bytes", [memory(pid)])
     put("agent/resident", "bytes", [memory(pid, "VmRSS")])
 
 

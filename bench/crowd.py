@@ -20,6 +20,7 @@ from pathlib import Path
 
 from psycopg2.extras import execute_values
 
+from process import cpu_time, memory
 from store import request_of, whole_api  # first: it finds the modules of the tests
 from conftest import Server
 from simulated_agent import MICROSECOND, Agent, World, hour_of, key, now, token_hash
@@ -81,10 +82,6 @@ def make_agents(api, count, peers):
 
 # ---- what the processes use ------------------------------------------------------------------------------------------
 
-def clock(pid):
-    return time.clock_gettime((~pid << 3) | 2)
-
-
 def children(parent):
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -98,17 +95,13 @@ def children(parent):
 def database_time(postmaster):
     """CPU seconds of PostgreSQL, of its processes that have ended, too."""
     ended = sum(map(int, Path(f"/proc/{postmaster}/stat").read_text().rsplit(")", 1)[1].split()[13:15]))
-    total = clock(postmaster) + ended / os.sysconf("SC_CLK_TCK")
+    total = cpu_time(postmaster) + ended / os.sysconf("SC_CLK_TCK")
     for pid in children(postmaster):
         try:
-            total += clock(pid)
+            total += cpu_time(pid)
         except OSError:
             pass
     return total
-
-
-def memory(pid, field="RssAnon"):
-    return int(Path(f"/proc/{pid}/status").read_text().split(field + ":")[1].split()[0]) * 1024
 
 
 def database_memory(postmaster):
@@ -197,7 +190,7 @@ def run_reports(api, arguments):
 
     async def samples(at):
         await asyncio.sleep(max(at - time.monotonic(), 0))
-        start.update(clock=time.monotonic(), api=clock(api.process.pid), database=database_time(postmaster), own=clock(os.getpid()))
+        start.update(clock=time.monotonic(), api=cpu_time(api.process.pid), database=database_time(postmaster), own=cpu_time(os.getpid()))
         while True:
             memories.append((memory(api.process.pid), database_memory(postmaster)))
             await asyncio.sleep(2)
@@ -205,9 +198,9 @@ def run_reports(api, arguments):
     late = asyncio.run(send_reports(api, agents, arguments.period, arguments.seconds, samples))
     elapsed = time.monotonic() - start["clock"]
     share = 100 / elapsed / os.cpu_count()
-    put("reports/api", "%", [(clock(api.process.pid) - start["api"]) * share])
+    put("reports/api", "%", [(cpu_time(api.process.pid) - start["api"]) * share])
     put("reports/database", "%", [(database_time(postmaster) - start["database"]) * share])
-    put("reports/own", "%", [(clock(os.getpid()) - start["own"]) * share])
+    put("reports/own", "%", [(cpu_time(os.getpid()) - start["own"]) * share])
     put("reports/late", "s", [statistics.quantiles(late, n=100, method="inclusive")[98]])
     put("reports/seconds", "s", [elapsed])
     put("reports/count", "1/s", [len(late) / elapsed])

@@ -3,7 +3,7 @@
 
 The parts measure what they compare in turns (A B C, C B A, …), so a round's samples belong together: ratios and
 differences are made round by round, and what is shown is their median and the distance between their quartiles. Where
-a round is a block of a few milliseconds (A B B A), the quartiles are those of the medians of GROUP blocks. An interval
+a round is a block of a few milliseconds (A B B A), the quartiles are those of the medians of up to GROUP blocks. An interval
 that holds the median in 95 of 100 resamplings says whether a target can be told from the noise. A target that is
 missed is a result; a count that is wrong ends the part, and this program, with an error.
 """
@@ -104,8 +104,9 @@ def each(function, *samples):
 
 
 def of_groups(blocks):
-    """The medians of groups of blocks that came one after another."""
-    groups = [blocks[i:i + GROUP] for i in range(0, len(blocks) - GROUP + 1, GROUP)] or [blocks]
+    """The medians of groups of blocks that came one after another: of smaller ones where there are few blocks."""
+    size = min(GROUP, max(len(blocks) // 4, 1))
+    groups = [blocks[i:i + size] for i in range(0, len(blocks) - size + 1, size)]
     return [statistics.median(group) for group in groups]
 
 
