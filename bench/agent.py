@@ -173,6 +173,8 @@ def main():
     # The laboratory prints the agent's log at the end.
     with contextlib.redirect_stdout(io.StringIO()), laboratory() as (api, gateway, clients), \
             contextlib.redirect_stdout(sys.__stdout__):
+        # A state of 1,000 peers takes several writes; the last must not wait for an acknowledgement.
+        api.server.RequestHandlerClass.disable_nagle_algorithm = True
         enroll_slowly(api)
         client = clients[0]
         peers = [client.peer(), *(peer(i) for i in range(1, PEERS + 1))]
