@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The agent talks to its own API only, and what is secret stays where it belongs."""
 
+import base64
 import json
 import os
 import re
@@ -175,6 +176,10 @@ def test_secrets_are_nowhere_but_in_their_files():
         stored = subprocess.run(["grep", "-rlaF", *[f"-e{word}" for what, word in secrets.items() if "password" not in what],
                                  str(up.state / "pg")], capture_output=True, text=True)
         assert stored.stdout == "", stored.stdout
+        raw, public = base64.b64decode(psk), base64.b64decode(key)
+        data = [path.read_bytes() for path in (up.state / "pg").rglob("*") if path.is_file()]
+        assert any(public in one for one in data), "it is looked for in the right place"
+        assert not [one for one in data if raw in one]
     finally:
         print(up.out.read_text())
         run(*up.command("--down"))
