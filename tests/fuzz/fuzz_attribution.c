@@ -151,21 +151,6 @@ static void claim_all(void)
 	}
 }
 
-/* Nothing that sends lookups on their way stays behind, or they would become slower with every change. */
-static void claim_empty(void)
-{
-	for (int family = 0; family < WT_FAMILIES; family++) {
-		const struct wt_family *head = &table.heads->families[family];
-
-		CLAIM(head->lengths[0] == 0 && head->lengths[1] == 0 && head->fallback == 0);
-		for (uint32_t bucket = 0; bucket < buckets; bucket++)
-			CLAIM(words_of(&table, family, bucket)[0] == 0);
-	}
-	for (uint32_t line = 0; line < wt_hint_lines(hints); line++)
-		for (int i = 0; i < WT_HINT_LINE6; i++)
-			CLAIM(table.hint_lines[line].marks6[i] == 0);
-}
-
 /* For the next input, whose first single address places the windows anew. */
 static void empty_table(void)
 {
@@ -173,7 +158,7 @@ static void empty_table(void)
 		CLAIM(attribution_delete(&table, &entries[n_entries - 1].prefix) == 0);
 		n_entries--;
 	}
-	claim_empty();
+	CLAIM(table_is_empty());
 	for (int family = 0; family < WT_FAMILIES; family++)
 		table.heads->families[family].window_size = 0;
 }
