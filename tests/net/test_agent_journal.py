@@ -259,16 +259,20 @@ def journal(verb, path, *arguments):
 def test_journal_command(lab, tmp_path):
     """Shown and verified while it is written; the first damaged byte is named."""
     api, gateway, clients = lab
+    api.report_every = 3
     deploy(lab)
     folder = gateway.base / "journal"
-    pinger = threading.Thread(target=lambda: clients[0].ping(count=600, interval=0.005))
+    pinger = threading.Thread(target=lambda: clients[0].ping(count=800, interval=0.005))
     pinger.start()
-    while pinger.is_alive():
-        for path in (folder, folder / "samples"):
-            done = journal("verify", path)
-            assert done.returncode == 0, done.stderr
-    pinger.join()
-    wait_truth(api, clients)
+    try:
+        wait_for("a sample", lambda: list((folder / "samples").glob("*.wtj")))
+        while pinger.is_alive():
+            for path in (folder, folder / "samples"):
+                done = journal("verify", path)
+                assert done.returncode == 0, done.stderr
+    finally:
+        pinger.join()
+    wait_truth(api, clients, timeout=10)
     gateway.kill_agent()
     lines = [json.loads(line) for line in journal("show", folder, "--json").stdout.splitlines()]
     batches = [line for line in lines if line["kind"] == "batch"]

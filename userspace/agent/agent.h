@@ -30,7 +30,6 @@ struct pending {
 	uint32_t checksum;
 	uint32_t checksum_before; /* of the bytes that were sent before they were renewed; 0: never */
 	uint64_t kept_from;       /* the journal has nothing of this epoch before this number; 0: not asked */
-	bool final;
 };
 
 struct uplink {
