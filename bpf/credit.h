@@ -342,12 +342,6 @@ WT_SELDOM int admit_slowly(__u32 slot, __u32 direction, __u64 bytes)
 	return of_whole != REFUSED;
 }
 
-/* What a state refuses, or charges in this direction, is not simply let through. */
-WT_INLINE __u64 asked(__u32 direction)
-{
-	return WT_STATE_REFUSES | (__u64)direction << WT_STATE_MASK_SHIFT;
-}
-
 /*
  * What a lease is after these bytes. It is good for them if it was drawn under this state and was large
  * enough: one comparison of the sequence, from which too small a lease borrows. (A sequence that is one too
@@ -360,7 +354,7 @@ WT_INLINE __u64 lease_after(const struct wt_purse *purse, __u64 bytes)
 
 WT_INLINE int is_good(__u64 after, __u64 state)
 {
-	return !(state & WT_STATE_REFUSES) && (after ^ state << (32 - WT_STATE_SEQUENCE_SHIFT)) >> 32 == 0;
+	return (after ^ state << (32 - WT_STATE_SEQUENCE_SHIFT)) >> 32 == 0;
 }
 
 WT_INLINE void spend_to(struct wt_purse *purse, __u64 after, __u64 bytes)
@@ -385,10 +379,12 @@ WT_INLINE int admit_by_both_leases(__u32 cpu, __u32 slot, __u32 direction, __u64
 	struct wt_purse *whole = interface_purse(cpu), *peer;
 	__u64 after = lease_after(whole, bytes), peer_state;
 
-	if (!word || (state & WT_STATE_REFUSES) || (is_charged(state, direction) && !is_good(after, state)))
+	if (!word || (is_charged(state, direction) && !is_good(after, state)))
 		return 0;
 	peer_state = READ_ONCE(*word);
-	if (peer_state & asked(direction)) {
+	if ((state | peer_state) & WT_STATE_REFUSES)
+		return 0;
+	if (is_charged(peer_state, direction)) {
 		peer = peer_purse(cpu, slot);
 		if (!peer || !admit_by_lease(peer, peer_state, bytes))
 			return 0;
@@ -405,12 +401,13 @@ WT_INLINE int admit_by_both_leases(__u32 cpu, __u32 slot, __u32 direction, __u64
  */
 WT_INLINE int admit(__u32 cpu, __u32 slot, __u32 direction, __u64 bytes)
 {
-	__u64 state = READ_ONCE(credit.state);
+	const __u64 charged = (__u64)direction << WT_STATE_MASK_SHIFT;
+	__u64 state = READ_ONCE(credit.state), asks = state & (WT_STATE_REFUSES | WT_STATE_PEERS | charged);
 
-	if (!(state & (asked(direction) | WT_STATE_PEERS)))
+	if (!asks)
 		return 1;
-	if (slot && (state & WT_STATE_PEERS ? admit_by_both_leases(cpu, slot, direction, bytes, state)
-					    : admit_by_lease(interface_purse(cpu), state, bytes)))
+	if (slot && (asks == charged ? admit_by_lease(interface_purse(cpu), state, bytes)
+				     : admit_by_both_leases(cpu, slot, direction, bytes, state)))
 		return 1;
 	return admit_slowly(slot, direction, bytes);
 }

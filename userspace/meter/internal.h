@@ -3,6 +3,10 @@
 #ifndef WIRETOLL_METER_INTERNAL_H
 #define WIRETOLL_METER_INTERNAL_H
 
+#ifndef __x86_64__
+#error "the meter's maps are changed while programs read them, in an order that only x86 keeps: docs/decisions/meter-order.md"
+#endif
+
 #include "meter/meter.h"
 #include "meter/attribution.h"
 
