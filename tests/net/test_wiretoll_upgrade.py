@@ -3,7 +3,6 @@
 
 import base64
 import ctypes
-import json
 import os
 import random
 import struct
@@ -11,8 +10,8 @@ import subprocess
 import threading
 import time
 
-from test_wiretoll_meter import (BPF, WIRETOLL, clean, lab, metering, network, quiet, reconnect,  # noqa: F401
-                                 show, show_peer, wiretoll)
+from test_wiretoll_meter import (BPF, WIRETOLL, Whole, clean, lab, metering, network, quiet,  # noqa: F401
+                                 reconnect, show, show_peer, wiretoll)
 
 # The layout before, whose maps are the same but for a word that was 0 and unused.
 EARLIER = 3
@@ -41,32 +40,6 @@ def age():
 def public_key(number):
     """A key that nobody has the other half of."""
     return base64.b64encode(number.to_bytes(4, "big").rjust(31, b"\x07") + b"\x05").decode()
-
-
-class Whole:
-    """What wg0 itself has counted since now, beside all that the meter says: no packet lost in the tunnel matters."""
-
-    def __init__(self, network):
-        lab.run("ip", "link", "set", "wg0", "txqueuelen", 10000)
-        quiet(network.a, network.b)
-        self.before = self.device(), self.metered()
-
-    @staticmethod
-    def device():
-        stats = json.loads(lab.run("ip", "-s", "-j", "link", "show", "dev", "wg0"))[0]["stats64"]
-        return stats["rx"]["bytes"], stats["tx"]["bytes"], stats["tx"]["dropped"]
-
-    @staticmethod
-    def metered():
-        sample = show()
-        return [sum(peer[field] for peer in [*sample["peers"], sample["unattributed"]]) for field in ("upload_bytes", "download_bytes")]
-
-    def check(self):
-        device, metered = self.device(), self.metered()
-        assert device[2] == self.before[0][2], "the device dropped packets behind the meter"
-        grown = [now - then for now, then in zip(metered, self.before[1])]
-        assert grown == [now - then for now, then in zip(device, self.before[0])][:2]
-        return grown
 
 
 class Using:

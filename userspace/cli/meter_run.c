@@ -160,7 +160,7 @@ static int follow(struct runner *runner, struct session *session)
 	struct json_problem problem;
 	int r = station_follow(runner->station, &problem);
 
-	if (r == -ENODEV)
+	if (r == -ENODEV || r == -ENOTRECOVERABLE)
 		return session_fail(session, r, "%s", problem.message);
 	tell_trouble(runner, r, &problem);
 	runner->next_follow = clock_boot_ns() + station_follow_after_ns(runner->station);

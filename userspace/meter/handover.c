@@ -8,13 +8,6 @@
 #include <errno.h>
 #include <sys/random.h>
 
-static void cleanup_meter(struct meter **meter)
-{
-	meter_close(*meter);
-}
-
-#define _cleanup_meter_ WT_CLEANUP(cleanup_meter)
-
 /*
  * Waits until no program runs that had begun before. The kernel does so, by synchronize_rcu(), whenever a map
  * in a map is replaced: for this very purpose, and with no more rights than the meter has.

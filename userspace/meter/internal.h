@@ -61,6 +61,12 @@ struct meter {
 	struct meter_identity identity;
 };
 
+static inline void cleanup_meter(struct meter **meter)
+{
+	meter_close(*meter);
+}
+#define _cleanup_meter_ WT_CLEANUP(cleanup_meter)
+
 /*
  * load.c. A meter without anything, not even the lock; NULL without memory. Loading, and pinning in `new`, of
  * what the record asks for, with nothing attached yet. Opening what is pinned in a stage.

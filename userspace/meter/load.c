@@ -84,11 +84,6 @@ void meter_close(struct meter *meter)
 	free(meter);
 }
 
-static void cleanup_meter(struct meter **meter)
-{
-	meter_close(*meter);
-}
-
 int meter_open_stage(struct meter *meter, const char *stage)
 {
 	int r = pins_open(meter->folder, stage, meter->fds);
@@ -115,7 +110,7 @@ static bool is_current(const struct meter *meter, const char *interface)
 
 int meter_adopt(const struct meter_options *options, struct meter **ret_meter)
 {
-	WT_CLEANUP(cleanup_meter) struct meter *meter = NULL;
+	_cleanup_meter_ struct meter *meter = NULL;
 	int r = meter_new(options->pin_folder, false, &meter);
 
 	if (r == 0)
@@ -318,7 +313,7 @@ static int describe(const struct meter_options *options, struct wt_meta *ret_met
 
 int meter_attach(const struct meter_options *options, struct meter **ret_meter)
 {
-	WT_CLEANUP(cleanup_meter) struct meter *meter = NULL;
+	_cleanup_meter_ struct meter *meter = NULL;
 	struct wt_meta meta;
 	int r = describe(options, &meta), cleared;
 

@@ -135,6 +135,8 @@ static int take_device(struct station *station, const struct wg_device *device, 
 {
 	int grown = station_grow(station, device, problem), r, met;
 
+	if (grown == -ENOTRECOVERABLE)
+		return grown;
 	/* Who finds room finds it all the same. */
 	station->unplaced = 0;
 	station->moved = false;

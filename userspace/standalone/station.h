@@ -56,8 +56,8 @@ WT_MUST_CHECK int station_stop(const char *interface, struct json_problem *probl
 
 /*
  * Takes up what has changed at WireGuard. -ENODEV when the interface is gone (the last counts are then in the
- * history); other errors may pass: the next call tries again. It is to be called again after
- * station_follow_after_ns().
+ * history), -ENOTRECOVERABLE when only another process can go on; other errors may pass: the next call tries
+ * again. It is to be called again after station_follow_after_ns().
  */
 WT_MUST_CHECK int station_follow(struct station *station, struct json_problem *problem);
 int64_t station_follow_after_ns(const struct station *station);

@@ -57,6 +57,11 @@ int station_hand_over(struct station *station, uint32_t capacity, struct json_pr
 {
 	int r = meter_hand_over(&station->meter, capacity);
 
+	if (r == -EIO) {
+		json_problem_set(problem, "",
+				 "could not finish handing the meter over: it counts on; start this again");
+		return -ENOTRECOVERABLE;
+	}
 	if (r < 0)
 		return fail(problem, r, "hand the meter over");
 	return station_take_sealed(station, problem);
