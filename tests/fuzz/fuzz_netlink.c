@@ -5,6 +5,7 @@
  * attributes that are odd. What is read whole can be written as a request, and reads the same.
  */
 #include "fuzz.h"
+#include "peer.h"
 
 #include "../../userspace/wg/netlink_read.c"
 
@@ -25,33 +26,10 @@ static struct nlmsghdr *make_message(const void *attributes, size_t size)
 	return header;
 }
 
-static void claim_well_formed(const struct wg_peer *peer)
-{
-	for (size_t i = 0; i < peer->n_allowed_ips; i++) {
-		const struct cidr *prefix = &peer->allowed_ips[i];
-
-		CLAIM(prefix->family == AF_INET || prefix->family == AF_INET6);
-		CLAIM(prefix->prefix_length <= (prefix->family == AF_INET ? 32 : 128));
-	}
-	CLAIM(peer->handshake_ns >= 0);
-	CLAIM(peer->endpoint.ss_family == AF_UNSPEC || peer->endpoint.ss_family == AF_INET ||
-	      peer->endpoint.ss_family == AF_INET6);
-}
-
 /* As the request that would make this peer, read as if it were an answer. */
 static void read_as_written(const struct wg_peer *peer, struct wg_device *again)
 {
-	const struct wg_peer_change change = {
-		.public_key = peer->public_key,
-		.set_preshared_key = true,
-		.preshared_key = peer->preshared_key,
-		.set_endpoint = peer->endpoint.ss_family != AF_UNSPEC,
-		.endpoint = peer->endpoint,
-		.set_keepalive = true,
-		.keepalive = peer->keepalive,
-		.allowed_ips = peer->allowed_ips,
-		.n_allowed_ips = peer->n_allowed_ips,
-	};
+	const struct wg_peer_change change = change_to(peer);
 	const struct wg_request request = {.changes = &change, .n_changes = 1};
 	struct wg_netlink_cursor cursor = {0};
 
@@ -73,14 +51,7 @@ static void claim_round_trip(const struct wg_peer *peer)
 	struct wg_device again = {0};
 
 	read_as_written(peer, &again);
-	CLAIM(again.n_peers == 1);
-	CLAIM(key_equal(&again.peers[0].public_key, &peer->public_key));
-	CLAIM(key_equal(&again.peers[0].preshared_key, &peer->preshared_key));
-	CLAIM(again.peers[0].keepalive == peer->keepalive);
-	CLAIM(memcmp(&again.peers[0].endpoint, &peer->endpoint, sizeof(peer->endpoint)) == 0);
-	CLAIM(again.peers[0].n_allowed_ips == peer->n_allowed_ips);
-	for (size_t i = 0; i < peer->n_allowed_ips; i++)
-		CLAIM(cidr_equal(&again.peers[0].allowed_ips[i], &peer->allowed_ips[i]));
+	claim_has(&again, peer);
 	wg_device_clear(&again);
 }
 
