@@ -427,7 +427,7 @@ def test_an_epoch_that_the_api_refuses_is_given_up(lab):
     assert [batch["seq"] for batch in api.batches if batch["epoch"]["id"] != first][0] == 1
 
 
-def test_a_fenced_agent_stops(lab):
+def test_I10_a_fenced_agent_stops(lab):
     api, gateway, _ = lab
     deploy(lab, connect=False)
     api.generation += 1
@@ -496,7 +496,7 @@ def test_an_endpoint_given_by_name_is_resolved(lab, tmp_path):
         run("umount", "/etc/hosts")
 
 
-def test_one_agent_at_a_time(lab):
+def test_I10_one_agent_at_a_time(lab):
     api, gateway, _ = lab
     deploy(lab, connect=False)
     second = subprocess.run(inside("gw", *unprivileged(BIN / "wiretoll-agent", "--base", gateway.base, "--bpf", gateway.bpf)),

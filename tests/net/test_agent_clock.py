@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The agent under a wall clock that is set at will (tests/net/clock.c), with real traffic. Truth is the clients' devices."""
+
+import datetime
+import random
+import struct
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agent_lab import BIN, UID, inside, laboratory, run, unprivileged, wait_for
+from test_agent import deploy, wait_truth
+from test_agent_journal import fill_up
+
+HOUR = 3600 * 10**9
+
+
+@pytest.fixture
+def lab():
+    with laboratory() as parts:
+        yield parts
+
+
+class Clock:
+    def __init__(self, gateway):
+        self.gateway = gateway
+        self.folder = gateway.base.parent / "clock"
+        self.folder.mkdir(mode=0o755)
+        self.library, self.offset = self.folder / "clock.so", self.folder / "offset"
+        subprocess.run(["gcc", "-std=gnu17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-O1", "-fPIC", "-shared",
+                        "-o", self.library, Path(__file__).with_name("clock.c"), "-ldl"], check=True)
+        self.off_by = 0
+        self.set(0)
+
+    def set(self, off_by):
+        self.off_by = off_by
+        with open(self.offset, "r+b" if self.offset.exists() else "wb") as file:
+            file.write(struct.pack("<q", off_by))
+
+    def start_agent(self):
+        plan = [f"LD_PRELOAD={self.library}", f"CLOCK_OFFSET={self.offset}",
+                "ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0"]
+        with self.gateway.log.open("a") as output:
+            self.gateway.agent = subprocess.Popen(
+                inside("gw", *unprivileged("env", *plan, BIN / "wiretoll-agent", "--base", self.gateway.base,
+                                           "--bpf", self.gateway.bpf)), stderr=output)
+
+
+def instant(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def test_I12_steps_of_the_clock_change_no_total(lab):
+    """Set by up to two days, back and forth: nothing is lost, doubled or negative; the seed is in a failure's output."""
+    api, gateway, clients = lab
+    seed = time.time_ns()
+    print("seed", seed)
+    random.seed(seed)
+    deploy(lab)
+    gateway.kill_agent()
+    clock = Clock(gateway)
+    clock.start_agent()
+    replies = []
+    pinger = threading.Thread(target=lambda: replies.append(clients[0].ping(count=1500, interval=0.005, size=300)))
+    pinger.start()
+    shown = {instant(f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:00:00}+00:00")}
+    mark = len(api.batches)
+    while pinger.is_alive():
+        clock.set(random.randrange(-48 * HOUR, 48 * HOUR))
+        for slack in (-5, 0, 5):
+            now = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=clock.off_by / 1e9 + slack)
+            shown.add(now.replace(minute=0, second=0, microsecond=0))
+        time.sleep(random.random() * 0.8)
+        if random.random() < 0.2:
+            gateway.kill_agent()
+            clock.start_agent()
+    pinger.join()
+    assert replies == [1500]
+    wait_truth(api, clients, timeout=10)
+    assert len(api.held) == 1
+    for batch in api.batches[mark:]:
+        assert instant(batch["covered_from"]) < instant(batch["covered_to"])
+        # An hour is one that the clock has shown, whatever it is.
+        assert all(instant(record["hour"]) in shown for record in batch["records"])
+
+
+def test_short_of_room_each_hour_has_one_batch(lab):
+    """The disk is full and the API away, for hours: one batch an hour is kept, and not a byte is missing."""
+    api, gateway, clients = lab
+    journal = gateway.base / "journal"
+    journal.mkdir(mode=0o700)
+    run("mount", "-t", "tmpfs", "-o", f"size=24m,uid={UID},gid={UID},mode=0700", "tmpfs", journal)
+    try:
+        deploy(lab)
+        gateway.kill_agent()
+        clock = Clock(gateway)
+        clock.start_agent()
+        mark = api.last()["seq"]
+        wait_for("it reports", lambda: api.last()["seq"] > mark + 1)
+        api.away = True
+        # Its spare segment is taken from it, too; a start finds that out.
+        gateway.kill_agent()
+        for spare in journal.rglob("spare"):
+            spare.unlink()
+        fill_up(journal / "ballast")
+        clock.start_agent()
+        wait_for("it knows", lambda: "short of room" in gateway.log.read_text())
+        mark, counts = api.last()["seq"], []
+        hours = 6
+        for _ in range(hours):
+            assert clients[0].ping(count=40, interval=0.05, size=900) > 30
+            clock.set(clock.off_by + HOUR)
+            time.sleep(1.2)
+        api.away = False
+        wait_truth(api, clients, timeout=15)
+        late = [batch for batch in api.batches if mark < batch["seq"] and batch["records"]]
+        for batch in late:
+            counts += [record["hour"] for record in batch["records"] if record["peer"] == clients[0].id]
+        # A batch or two before it knew, then one for each hour, and one when the API was back.
+        assert hours <= len(set(counts)) <= hours + 1
+        assert len(late) <= hours + 4, counts
+        assert len(api.held) == 1
+    finally:
+        gateway.kill_agent()
+        run("umount", journal)
