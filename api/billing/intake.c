@@ -17,7 +17,8 @@
 #define CRC_HEADER       "Wiretoll-Batch-CRC32C"
 #define KEPT_FROM_HEADER "Wiretoll-Kept-From"
 #define OVER_HEADER      "Wiretoll-Epoch-Over"
-#define RENEW_PLANS_NS   (2 * NSEC_PER_SEC)
+#define FIRST_PLANS_NS   (2 * NSEC_PER_SEC)
+#define LAST_PLANS_NS    (300 * NSEC_PER_SEC)
 
 struct prepared {
 	struct report_rows rows;
@@ -97,14 +98,21 @@ size_t intake_weight(const struct request *request)
 	return prepared->rows.n_samples;
 }
 
-/* Once a connection: the layouts are the migrations'. */
+/*
+ * Once a connection: the layouts are the migrations'. What is large is reached by its key, always: what a
+ * batch has is few rows against all that there are, also while the statistics do not say so yet.
+ */
 static int open_tables(struct db *db)
 {
 	static const char *const tables[] = {"report_in", "sample_in", "counter_in",  "counter_base",
 					     "state_in",  "seen_in",   "report_work", "settle_piece"};
+	static const char *const settings[] = {"SET seq_page_cost = 10", "SET enable_mergejoin = off",
+					       "SET random_page_cost = 0.1", "SET jit = off"};
 	char sql[160];
 	int r = 0;
 
+	for (size_t i = 0; i < ARRAY_SIZE(settings) && r >= 0; i++)
+		r = DB_EXECUTE(db, settings[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(tables) && r >= 0; i++) {
 		snprintf(sql, sizeof(sql),
 			 "CREATE TEMP TABLE IF NOT EXISTS %s OF billing.%s ON COMMIT DELETE ROWS", tables[i],
@@ -116,18 +124,23 @@ static int open_tables(struct db *db)
 
 /*
  * Statements without parameters keep the plan of their first run for as long as nothing is known to have
- * changed. That may have been on tables nearly empty, so plans are made anew every now and then: about 10 ms.
+ * changed. That may have been on tables nearly empty, so plans are made anew while a connection is young,
+ * ever more seldom: about 50 ms each time.
  */
-static int renew_plans(struct db *db)
+static int renew_plans(struct db *db, bool is_new)
 {
-	static _Thread_local int64_t renewed_ns;
+	static _Thread_local int64_t next_ns, interval_ns;
 	int64_t now_ns = clock_boot_ns();
-	int r = 0;
+	int r;
 
-	if (now_ns - renewed_ns >= RENEW_PLANS_NS) {
-		r = DB_EXECUTE(db, "DISCARD PLANS");
-		renewed_ns = now_ns;
-	}
+	if (is_new)
+		interval_ns = FIRST_PLANS_NS;
+	else if (now_ns < next_ns)
+		return 0;
+	else if (interval_ns < LAST_PLANS_NS)
+		interval_ns *= 2;
+	next_ns = now_ns + interval_ns;
+	r = DB_EXECUTE(db, "DISCARD PLANS");
 	return r < 0 ? r : 0;
 }
 
@@ -216,10 +229,11 @@ static int find(struct request *const *requests, size_t n, const char *name)
 static int apply(struct db *db, struct request *const *requests, size_t n, PGresult **ret_verdicts)
 {
 	_cleanup_result_ PGresult *verdicts = NULL;
-	int r = db_is_new(db) ? open_tables(db) : 0;
+	bool is_new = db_is_new(db);
+	int r = is_new ? open_tables(db) : 0;
 
 	if (r == 0)
-		r = renew_plans(db);
+		r = renew_plans(db, is_new);
 	if (r == 0)
 		r = db_begin(db);
 	for (size_t i = 0; i < N_REPORT_TABLES && r == 0; i++)
