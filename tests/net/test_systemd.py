@@ -161,8 +161,16 @@ def test_the_agents_unit_runs_a_gateway(request, lab):
     wait_truth(api, clients)
     assert len(api.known_epochs) == 1
 
+    # Its own wish to begin anew, here as its folder is in use, is granted after a pause.
+    holder = subprocess.Popen(["flock", machine.path("/var/lib/wiretoll/agent"), "sleep", "0.5"])
+    os.kill(machine.main_pid("wiretoll-agent"), signal.SIGKILL)
+    holder.wait()
+    wait_for("it runs again", lambda: machine.show("wiretoll-agent", "ActiveState") == "active", 15)
+    assert int(machine.show("wiretoll-agent", "NRestarts")) >= 5
+
     # Stopped and started: the pins are outside of it.
     machine.systemctl("stop", "wiretoll-agent")
+    assert machine.show("wiretoll-agent", "ActiveState") == "inactive", "stopped, and not failed"
     assert clients[1].ping(count=5) == 5
     machine.systemctl("start", "wiretoll-agent")
     wait_truth(api, clients)
