@@ -108,6 +108,24 @@ def test_an_impostor_is_told_nothing_and_nothing_is_lost(lab):
     wait_truth(api, clients, timeout=25)
 
 
+def test_a_bundle_of_two_authorities_is_trusted_by_both(lab):
+    """As while one takes over from the other."""
+    api, gateway, _ = lab
+    folder = gateway.base.parent
+    run("openssl", "req", "-x509", *KEY, "-days", "2", "-subj", "/CN=new", "-keyout", folder / "new.key", "-out", folder / "new.pem")
+    api.ca_pem = (folder / "new.pem").read_text() + api.ca_pem
+    gateway.write_bootstrap()
+    deploy(lab, connect=False)
+    token = json.loads((gateway.base / "agent.json").read_text())["token"].encode()
+    api.close()
+    successor = Impostor(make_certificate(folder, "successor", signer="new"))
+    wait_for("the new authority's certificate is taken", lambda: token in successor.read, timeout=25)
+    successor.close()
+    api.listen()
+    reported = len(api.batches)
+    wait_for("and the old one's again", lambda: len(api.batches) > reported, timeout=25)
+
+
 # ---- secrets ------------------------------------------------------------------------------------------------------------
 
 
