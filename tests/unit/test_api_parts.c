@@ -90,7 +90,8 @@ static void test_route_table(void **state)
 		assert_true(arguments <= MAX_ARGUMENTS);
 		assert_non_null(route->handler);
 		assert_int_not_equal(route->roles, 0);
-		assert_memory_equal(route->path, "/v1/", 4);
+		/* What a monitor reads has the path that all monitors ask for. */
+		assert_true(strncmp(route->path, "/v1/", 4) == 0 || strcmp(route->path, "/metrics") == 0);
 	}
 	assert_true(n > 50);
 }
