@@ -14,8 +14,6 @@ from pathlib import Path
 from agent_lab import run, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-# Units run the plain programs: the sanitizers' need memory that is written and executed, and terabytes of address space.
-PROGRAMS = ROOT / "build/bin"
 
 BOOT = """
 set -eu
@@ -30,6 +28,7 @@ cp -a /etc/alternatives/. "$root/etc/alternatives"
 cp -a /etc/passwd /etc/group /etc/nsswitch.conf /etc/ld.so.cache "$root/etc"
 : > "$root/etc/machine-id"
 : > "$root/etc/fstab"
+# The plain programs: the sanitizers' need memory that is written and executed, and terabytes of address space.
 make -s -C "$2" install DESTDIR="$root" PREFIX=/usr/local
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
