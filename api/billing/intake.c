@@ -119,7 +119,10 @@ static int open_tables(struct db *db)
 			 tables[i]);
 		r = DB_EXECUTE(db, sql);
 	}
-	return r < 0 ? r : 0;
+	if (r < 0)
+		return r;
+	db_made_ready(db);
+	return 0;
 }
 
 /*

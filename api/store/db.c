@@ -135,12 +135,14 @@ int db_ensure(struct db *db)
 	return -ECONNREFUSED;
 }
 
-bool db_is_new(struct db *db)
+bool db_is_new(const struct db *db)
 {
-	bool is_new = db->is_new;
+	return db->is_new;
+}
 
+void db_made_ready(struct db *db)
+{
 	db->is_new = false;
-	return is_new;
 }
 
 int db_socket(const struct db *db)

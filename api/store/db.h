@@ -26,8 +26,9 @@ void db_close(struct db *db);
 
 /* Whether it is usable; reconnects if not. -ECONNREFUSED. */
 WT_MUST_CHECK int db_ensure(struct db *db);
-/* True once after each time that it was connected: what a session holds has to be made. */
-bool db_is_new(struct db *db);
+/* Whether it was connected anew since db_made_ready(): what a session holds has to be made. */
+bool db_is_new(const struct db *db);
+void db_made_ready(struct db *db);
 int db_socket(const struct db *db);
 PGconn *db_connection(struct db *db);
 
