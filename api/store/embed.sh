@@ -2,6 +2,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Writes a C header with the given SQL migrations (NNNN_name.sql) as one table in their order.
 set -euo pipefail
+twice=$(printf '%s\n' "${@##*/}" | cut -d_ -f1 | sort | uniq -d)
+if [ -n "$twice" ]; then
+	echo "api/store/migrations: two have the number $twice: the second would never be applied" >&2
+	exit 1
+fi
 index=0
 for file in "$@"; do
 	printf 'static const char migration_text_%d[] = {' "$index"
