@@ -43,7 +43,7 @@ def ask(line, token, gateway, begin):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--questions", type=int, default=60)
     arguments = parser.parse_args()
     chance = random.Random(1)
     month = now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)

@@ -39,7 +39,7 @@ def cost_steps(quick):
         for peers in SIZES:
             if quick and shape == "scattered" and peers not in (1000, 10000):
                 continue
-            rounds = (2 if peers == 100000 else 4) if quick else 9 if peers == 100000 else 15
+            rounds = (2 if peers == 100000 else 4) if quick else 7 if peers == 100000 else 11
             yield (["cost", "--family", family[1], "--peers", peers, "--rounds", rounds]
                    + (["--scattered"] if shape == "scattered" else []))
 
@@ -61,7 +61,7 @@ def steps(quick, long):
         "contend": [["contend", "--rounds", 5 if quick else 21]],
         "forward": list(forward_steps(quick)),
         "scrape": list(scrape_steps(quick)),
-        "tunnel": [["tunnel", "--rounds", 32 if quick else 128, "--milliseconds", 25 if quick else 40]],
+        "tunnel": [["tunnel", "--rounds", 32 if quick else 96, "--milliseconds", 25 if quick else 40]],
         "credit": [["credit", "--rounds", 3 if quick else 10]],
         "agent": [["agent.py", "--windows", 1 if quick else 6, "--changes", 20 if quick else 200]],
         "whole": [] if quick else [["whole.py"]],
