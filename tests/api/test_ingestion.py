@@ -108,6 +108,23 @@ def test_a_batch_that_the_database_cannot_take_fails_alone(api):
     assert held.answers[agents[5]][0] >= 400
 
 
+def test_tables_that_could_not_be_made_are_made_later(api):
+    superuser = api.postgres.connect("postgres")
+    superuser.autocommit = True
+    agent = active_agent(World(api))
+    superuser.cursor().execute("REVOKE TEMPORARY ON DATABASE wiretoll FROM PUBLIC, wiretoll_api")
+    try:
+        agent.api = api.another("--workers", "1")
+        body = agent.batch()
+        assert agent.send(body)[0] == 500
+    finally:
+        superuser.cursor().execute("GRANT TEMPORARY ON DATABASE wiretoll TO PUBLIC, wiretoll_api")
+        superuser.close()
+    assert agent.send(body)[0] == 200
+    for _ in range(4):
+        agent.report()
+
+
 def test_what_contradicts_is_kept_and_told(api):
     agent = active_agent(World(api))
     peer = agent.gateway.peer()
