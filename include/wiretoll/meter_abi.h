@@ -13,8 +13,9 @@
 #define WT_POOL_ABI  3
 
 /*
- * The oldest layout whose maps are read as this one's, so that its meter can be taken over, if they are of the
- * same sizes; any other is refused and counts on. Its programs know nothing of `carried`, which is 0 there.
+ * The oldest layout whose maps are read as this one's, so that its meter can be taken over, if they are of
+ * the same sizes; any other is refused and counts on. Its programs know nothing of `carried`, which is 0
+ * there.
  */
 #define WT_METER_ABI_READ 3
 
