@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Saving the database to a file and bringing it back, by pg_dump and pg_restore (docs/decisions/restore.md). */
+/* Saving the database to a file and bringing it back, by pg_dump and pg_restore (docs/decisions/restore.md).
+ */
 #ifndef WIRETOLL_API_BACKUP_H
 #define WIRETOLL_API_BACKUP_H
 
