@@ -31,39 +31,61 @@ report() {
 	fi
 }
 
-# A cmocka program, in an envelope of its own; it counts in TAP.
-run_program() {
-	local program=$1 name log status=0
-	name=$(basename "$(dirname "$program")")/$(basename "$program")
+# Programs that run now, by process: how they count, and their name.
+declare -A running=()
+at_once=1
+trap '[ ${#running[@]} = 0 ] || kill "${!running[@]}"' EXIT
+
+# Waits for one of them and reports it.
+finish_one() {
+	local pid kind name log status=0 good bad summary
+	wait -n -p pid "${!running[@]}" || status=$?
+	read -r kind name <<< "${running[$pid]}"
+	unset "running[$pid]"
 	log=$logs/${name//\//-}.log
-	CMOCKA_MESSAGE_OUTPUT=TAP timeout 180 tests/envelope.sh "$program" > "$log" 2>&1 || status=$?
-	report "$name" "$status" "$log" "$(grep -cE '^ok ' "$log" || true)" "$(grep -cE '^not ok ' "$log" || true)"
+	if [ "$kind" = pytest ]; then
+		summary=$(tail -n 1 "$log")
+		good=$(grep -oE '[0-9]+ passed' <<< "$summary" | grep -oE '[0-9]+' || echo 0)
+		bad=$(grep -oE '[0-9]+ (failed|error)' <<< "$summary" | awk '{n += $1} END {print n + 0}')
+	else
+		good=$(grep -cE '^ok ' "$log" || true)
+		bad=$(grep -cE '^not ok ' "$log" || true)
+	fi
+	report "$name" "$status" "$log" "$good" "$bad"
+}
+
+finish_all() {
+	while [ ${#running[@]} -gt 0 ]; do
+		finish_one
+	done
+}
+
+# begin KIND NAME SECONDS COMMAND…: as soon as fewer than at_once run. KIND says how it counts: tap or pytest.
+begin() {
+	local kind=$1 name=$2 seconds=$3
+	shift 3
+	while [ ${#running[@]} -ge "$at_once" ]; do
+		finish_one
+	done
+	timeout "$seconds" "$@" > "$logs/${name//\//-}.log" 2>&1 &
+	running[$!]="$kind $name"
+}
+
+# A cmocka program, in an envelope of its own.
+run_program() {
+	begin tap "$(basename "$(dirname "$1")")/$(basename "$1")" 300 env CMOCKA_MESSAGE_OUTPUT=TAP tests/envelope.sh "$1"
 }
 
 # A file of pytest's, in an envelope of its own.
 run_pytest() {
-	local file=$1 name log status=0 summary
-	name=$(basename "$(dirname "$file")")/$(basename "$file" .py)
-	log=$logs/${name//\//-}.log
-	WIRETOLL_BIN=$PWD/build/sanitize/bin timeout 900 tests/envelope.sh /usr/bin/python3 -m pytest -q -p no:cacheprovider \
-		"$file" > "$log" 2>&1 || status=$?
-	summary=$(tail -n 1 "$log")
-	report "$name" "$status" "$log" "$(grep -oE '[0-9]+ passed' <<< "$summary" | grep -oE '[0-9]+' || echo 0)" \
-		"$(grep -oE '[0-9]+ (failed|error)' <<< "$summary" | awk '{n += $1} END {print n + 0}')"
-}
-
-# run_tap NAME COMMAND…: a script that counts in TAP.
-run_tap() {
-	local name=$1 log=$logs/$1.log status=0
-	shift
-	timeout 300 "$@" > "$log" 2>&1 || status=$?
-	report "$name" "$status" "$log" "$(grep -cE '^ok ' "$log" || true)" "$(grep -cE '^not ok ' "$log" || true)"
+	begin pytest "$(basename "$(dirname "$1")")/$(basename "$1")" 900 env WIRETOLL_BIN="$PWD/build/sanitize/bin" \
+		tests/envelope.sh /usr/bin/python3 -m pytest -q -p no:cacheprovider "$1"
 }
 
 # A second of fuzzing for each parser, and small sizes of the model: `make fuzz` and `make model` take longer.
 run_short_forms() {
-	run_tap fuzz env PACKETS="$PWD/build/sanitize/tests/fuzz/packets" tests/envelope.sh bash tests/fuzz/run.sh 1
-	run_tap model bash tests/model/run.sh --short
+	begin tap fuzz 300 env PACKETS="$PWD/build/sanitize/tests/fuzz/packets" tests/envelope.sh bash tests/fuzz/run.sh 1
+	begin tap model 300 bash tests/model/run.sh --short
 }
 
 # The virtual machines count their own tests, each in a line of its own.
@@ -82,6 +104,11 @@ run_suite() {
 	local suite=$1 file
 	case $suite in
 	unit | bpf | net | api | soak)
+		# Those of net and api mostly wait: for settling times, for the database.
+		case $suite in
+		net | api) at_once=2 ;;
+		*) at_once=1 ;;
+		esac
 		for file in build/sanitize/tests/"$suite"/test_*; do
 			if [ -x "$file" ]; then
 				run_program "$file"
@@ -95,6 +122,7 @@ run_suite() {
 		if [ "$suite" = unit ]; then
 			run_short_forms
 		fi
+		finish_all
 		;;
 	vm)
 		run_machine
