@@ -63,7 +63,7 @@ static void say_size(const char *what, int fd)
 	struct stat status;
 
 	if (fstat(fd, &status) == 0)
-		fprintf(stderr, "\r%s: %.1f MB", what, (double)status.st_size / 1e6);
+		fprintf(stderr, "\r%s: %jd kB", what, (intmax_t)status.st_size / 1000);
 }
 
 /* Waits for the program; on a terminal it says meanwhile how much of the file there is. */
