@@ -45,8 +45,8 @@ finish_one() {
 	log=$logs/${name//\//-}.log
 	if [ "$kind" = pytest ]; then
 		summary=$(tail -n 1 "$log")
-		good=$(grep -oE '[0-9]+ passed' <<< "$summary" | grep -oE '[0-9]+' || echo 0)
-		bad=$(grep -oE '[0-9]+ (failed|error)' <<< "$summary" | awk '{n += $1} END {print n + 0}')
+		good=$({ grep -oE '[0-9]+ passed' || true; } <<< "$summary" | awk '{n += $1} END {print n + 0}')
+		bad=$({ grep -oE '[0-9]+ (failed|error)' || true; } <<< "$summary" | awk '{n += $1} END {print n + 0}')
 	else
 		good=$(grep -cE '^ok ' "$log" || true)
 		bad=$(grep -cE '^not ok ' "$log" || true)
