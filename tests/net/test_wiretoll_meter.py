@@ -803,9 +803,9 @@ def test_top(network):
     assert network.a.public_key in before and "UP/S" in before
     assert not Path("/run/wiretoll").exists(), "what a look attached is gone after it"
     with metering("--limit", f"{network.b.public_key}=10MB"):
-        traffic = threading.Thread(target=lab.tcp, args=(network.b, "10.99.0.1"), kwargs={"upload": 3_000_000, "rate": 1_000_000})
+        traffic = threading.Thread(target=lab.tcp, args=(network.b, "10.99.0.1"), kwargs={"upload": 4_000_000, "rate": 1_000_000})
         traffic.start()
-        time.sleep(0.5)
+        lab.wait_for("the tunnel to carry it", lambda: show_peer(network.b)["upload_bytes"] > 100_000)
         table = wiretoll("top", "wg0").stdout.splitlines()
         traffic.join()
     rows = [line for line in table if network.a.public_key in line or network.b.public_key in line]
