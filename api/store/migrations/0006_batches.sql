@@ -147,12 +147,13 @@ $$;
 
 -- How often this database has been restored from a backup: a row each. Agents that see a new number fill it again.
 CREATE TABLE billing.restoration (
-    number   integer PRIMARY KEY,
-    taken    timestamptz NOT NULL, -- when the backup was
-    restored timestamptz NOT NULL DEFAULT now()
+    number      bigint PRIMARY KEY,
+    taken       timestamptz NOT NULL, -- when the backup was
+    restored    timestamptz NOT NULL DEFAULT now(),
+    feed_before bigint NOT NULL DEFAULT 0
 );
 
-CREATE FUNCTION billing.restored() RETURNS integer
+CREATE FUNCTION billing.restored() RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(max(r.number), 0) FROM billing.restoration r
 $$;

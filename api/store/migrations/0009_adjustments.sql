@@ -38,31 +38,26 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE l.owner = owner_id AND l.gateway = gateway_id AND l.kind = line_kind AND l.utc_hour = hour
 $$;
 
--- Writes the line of the hour that begins at an instant.
-CREATE OR REPLACE FUNCTION billing.post_hour(owner_id uuid, gateway_id uuid, begins timestamptz) RETURNS void
+-- Writes the lines of the hours that begin at these instants, in order.
+CREATE FUNCTION billing.post_hours(owner_id uuid, gateway_id uuid, begins timestamptz[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    cycle_number integer := billing.ensure_cycle(begins);
-    month billing.cycle;
-    place uuid;
-    version gateway.rate_version;
-    price numeric(20, 9);
-    k integer;
-    hours integer;
-    target integer := billing.posting_cycle(cycle_number);
 BEGIN
-    SELECT c.* INTO STRICT month FROM billing.cycle c WHERE c.id = cycle_number;
-    SELECT g.location INTO STRICT place FROM gateway.gateway g WHERE g.owner = owner_id AND g.id = gateway_id;
-    version := billing.rate_at(place, begins);
-    price := coalesce((billing.hold_bucket(owner_id, gateway_id, month.id)).credit_value, version.credit_value);
-    k := floor(extract(epoch FROM begins - month.starts) / 3600) + 1;
-    hours := extract(epoch FROM month.ends - month.starts) / 3600;
     INSERT INTO billing.ledger (owner, gateway, kind, adjusts, utc_hour, part, span, cycle, rate, rate_version, hour_index, month_hours, amount)
     SELECT owner_id, gateway_id, p.kind, CASE p.kind WHEN 'adjust' THEN 'base' END, p.hour,
            CASE p.kind WHEN 'adjust' THEN billing.next_part(owner_id, gateway_id, 'adjust', p.hour) ELSE 1 END,
-           tstzrange(begins, begins + interval '1 hour'), target, price, version.id,
-           CASE p.kind WHEN 'base' THEN k END, CASE p.kind WHEN 'base' THEN hours END, billing.hour_price(price, k, hours)
-    FROM (SELECT CASE WHEN target = month.id THEN 'base' ELSE 'adjust' END AS kind, date_trunc('hour', begins, 'UTC') AS hour) p
+           tstzrange(b.at, b.at + interval '1 hour'), c.target, coalesce(c.credit_value, v.credit_value), v.id,
+           CASE p.kind WHEN 'base' THEN p.k END, CASE p.kind WHEN 'base' THEN c.hours END,
+           billing.hour_price(coalesce(c.credit_value, v.credit_value), p.k, c.hours)
+    FROM unnest(begins) b (at)
+    JOIN (SELECT m.id, m.starts, m.ends, (extract(epoch FROM m.ends - m.starts) / 3600)::integer AS hours, billing.posting_cycle(m.id) AS target,
+                 (billing.hold_bucket(owner_id, gateway_id, m.id)).credit_value
+          FROM billing.cycle m
+          WHERE m.id IN (SELECT DISTINCT billing.cycle_id(x.at) FROM unnest(begins) x (at)) OFFSET 0) c ON b.at >= c.starts AND b.at < c.ends
+    CROSS JOIN LATERAL (SELECT (floor(extract(epoch FROM b.at - c.starts) / 3600) + 1)::integer AS k, date_trunc('hour', b.at, 'UTC') AS hour,
+                               CASE WHEN c.target = c.id THEN 'base' ELSE 'adjust' END AS kind) p
+    JOIN gateway.gateway g ON g.owner = owner_id AND g.id = gateway_id
+    CROSS JOIN LATERAL (SELECT r.id, r.credit_value FROM gateway.rate_version r WHERE r.location = g.location AND r.from_hour <= b.at
+                        ORDER BY r.from_hour DESC LIMIT 1) v
     ON CONFLICT DO NOTHING;
 END
 $$;
@@ -73,51 +68,35 @@ CREATE OR REPLACE FUNCTION billing.post_base(owner_id uuid, gateway_id uuid) RET
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     free_from timestamptz;
-    begins timestamptz;
-    posted integer := 0;
+    active tstzrange;
+    at timestamptz;
+    begins timestamptz[] := '{}';
 BEGIN
     SELECT upper(l.span) INTO free_from FROM billing.ledger l
     WHERE l.owner = owner_id AND l.gateway = gateway_id AND (l.kind = 'base' OR l.adjusts = 'base') ORDER BY l.utc_hour DESC LIMIT 1;
     free_from := coalesce(free_from, '-infinity');
+    FOR active IN
+        SELECT i.span FROM billing.active_interval i
+        WHERE i.owner = owner_id AND i.gateway = gateway_id AND i.state = 'active' AND i.span && tstzrange(free_from, NULL) ORDER BY i.span
     LOOP
-        SELECT min(greatest(lower(i.span), free_from)) INTO begins FROM billing.active_interval i
-        WHERE i.owner = owner_id AND i.gateway = gateway_id AND i.state = 'active' AND i.span && tstzrange(free_from, NULL);
-        EXIT WHEN begins IS NULL;
-        PERFORM billing.post_hour(owner_id, gateway_id, begins);
-        free_from := begins + interval '1 hour';
-        posted := posted + 1;
+        at := greatest(lower(active), free_from);
+        WHILE at < upper(active) LOOP
+            IF begins = '{}' OR billing.cycle_id(begins[cardinality(begins)]) <> billing.cycle_id(at) THEN
+                PERFORM billing.ensure_cycle(at);
+            END IF;
+            begins := begins || at;
+            at := at + interval '1 hour';
+        END LOOP;
+        free_from := greatest(free_from, at);
     END LOOP;
-    RETURN posted;
+    IF begins <> '{}' THEN
+        PERFORM billing.post_hours(owner_id, gateway_id, begins);
+    END IF;
+    RETURN cardinality(begins);
 END
 $$;
 
--- Posts what is due of the gateways that have reported: an hour that begins, overage of hours that are complete.
-CREATE OR REPLACE FUNCTION billing.post_due() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    due record;
-BEGIN
-    FOR due IN
-        SELECT w.owner, w.gateway FROM report_work w
-        WHERE w.verdict IS NULL AND EXISTS (
-            SELECT FROM billing.active_interval i
-            WHERE i.owner = w.owner AND i.gateway = w.gateway AND i.state = 'active' AND i.span && tstzrange(coalesce(
-                (SELECT upper(l.span) FROM billing.ledger l WHERE l.owner = w.owner AND l.gateway = w.gateway AND (l.kind = 'base' OR l.adjusts = 'base')
-                 ORDER BY l.utc_hour DESC LIMIT 1), '-infinity'), NULL))
-        ORDER BY w.owner, w.gateway
-    LOOP
-        PERFORM billing.post_base(due.owner, due.gateway);
-    END LOOP;
-    FOR due IN
-        SELECT w.owner, w.gateway FROM report_work w
-        WHERE w.verdict IS NULL
-          AND EXISTS (SELECT FROM billing.overage_hour o WHERE o.owner = w.owner AND o.gateway = w.gateway AND o.bytes > o.posted_bytes)
-        ORDER BY w.owner, w.gateway
-    LOOP
-        PERFORM billing.post_bandwidth(due.owner, due.gateway);
-    END LOOP;
-END
-$$;
+DROP FUNCTION billing.post_hour;
 
 -- Posts the overage of hours that are reported completely, or of all when nothing more can come. Bytes that an hour
 -- gained since its last line are a further part. The caller holds the gateway's row.
@@ -150,54 +129,6 @@ BEGIN
 END
 $$;
 
--- Adds the pieces to their buckets, in the order of their hours. What `charged` rises by is overage of that hour at its rate; under
--- a policy other than charge_overage it rises without a fee (B2). Bytes given back lower `used` and never `charged`: as far as
--- that leaves less charged than was, they are refundable, until later bytes use them up. What was refunded is charged again when used again.
-CREATE OR REPLACE FUNCTION billing.settle_pieces() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    told bigint;
-BEGIN
-    WITH flow AS (
-        SELECT p.*, b.id AS bucket, b.charged - b.refunded AS charged0, b.refunded, b.refundable AS refundable0, b.allowance::numeric + b.extra AS ceiling,
-               greatest(b.used - (b.allowance::numeric + b.extra), 0) AS over0, b.used + sum(p.bytes) OVER pieces AS raw,
-               row_number() OVER pieces AS k, count(*) OVER (PARTITION BY b.owner, b.id) AS last
-        FROM settle_piece p JOIN billing.bucket b ON b.owner = p.owner AND b.holder = p.gateway AND b.cycle = p.cycle
-        WINDOW pieces AS (PARTITION BY b.owner, b.id ORDER BY p.hour, p.later)
-    ), spent AS (
-        SELECT f.*, f.raw - least(min(f.raw) OVER pieces, 0) AS used FROM flow f WINDOW pieces AS (PARTITION BY f.owner, f.bucket ORDER BY f.k)
-    ), charging AS (
-        SELECT s.*, greatest(s.charged0, max(s.used - s.ceiling) OVER pieces) AS charged, greatest(s.used - s.ceiling, 0) AS over
-        FROM spent s WINDOW pieces AS (PARTITION BY s.owner, s.bucket ORDER BY s.k)
-    ), stepped AS (
-        SELECT c.*, c.charged - coalesce(lag(c.charged) OVER pieces, c.charged0) AS rise,
-               sum(CASE WHEN c.overage = 'charge_overage' THEN c.given ELSE 0 END) OVER pieces AS given_so_far
-        FROM (SELECT g.*, greatest(coalesce(lag(g.over) OVER before, g.over0) - g.over, 0) AS given
-              FROM charging g WINDOW before AS (PARTITION BY g.owner, g.bucket ORDER BY g.k)) c
-        WINDOW pieces AS (PARTITION BY c.owner, c.bucket ORDER BY c.k)
-    ), settled AS MATERIALIZED (
-        -- refundable is min(before + given, charged − over) at each step.
-        SELECT s.*, s.given_so_far + least(s.refundable0, min(s.charged - s.over - s.given_so_far) OVER (
-                   PARTITION BY s.owner, s.bucket ORDER BY s.k)) AS refundable
-        FROM stepped s
-    ), moved AS (
-        UPDATE billing.bucket b SET used = s.used, charged = s.charged + s.refunded, refundable = coalesce(s.refundable, b.refundable)
-        FROM settled s WHERE b.owner = s.owner AND b.id = s.bucket AND s.k = s.last
-    ), owed AS (
-        INSERT INTO billing.overage_hour AS o (owner, gateway, hour, bucket, rate_version, bytes)
-        SELECT s.owner, s.gateway, s.hour, s.bucket, min(s.rate_version), sum(s.rise)
-        FROM settled s WHERE s.rise > 0 AND s.overage = 'charge_overage' GROUP BY s.owner, s.gateway, s.hour, s.bucket
-        ON CONFLICT (owner, gateway, hour, bucket) DO UPDATE SET bytes = o.bytes + excluded.bytes
-    )
-    SELECT count(billing.act(b, s.gateway, 'charge', billing.rfc3339(s.hour), w.epoch, w.seq, jsonb_build_object('rate', s.rate::text)))
-    INTO told
-    FROM settled s JOIN report_work w ON w.n = s.n JOIN billing.bucket b ON b.owner = s.owner AND b.id = s.bucket
-    WHERE s.rise > 0 AND s.overage = 'charge_overage'
-      AND NOT EXISTS (SELECT FROM billing.action a WHERE a.owner = s.owner AND a.bucket = s.bucket AND a.kind = 'charge'
-                        AND a.key = billing.rfc3339(s.hour));
-END
-$$;
-
 -- Gives back what is refundable of a bucket, at the rates of the hours that were charged last.
 CREATE FUNCTION billing.refund(held billing.bucket, target integer) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -224,8 +155,8 @@ BEGIN
 END
 $$;
 
--- B9: a cycle that has ended is final when every gateway has reported past its end, or after 72 hours. What it has to give back is the
--- last that is written into it; what is found later goes to the next.
+-- B9: a cycle that has ended is final when every gateway has reported past its end, or after 72 hours; after a restore the agents have as
+-- long to fill it again. What it has to give back is the last that is written into it; what is found later goes to the next.
 CREATE OR REPLACE FUNCTION billing.finish_cycles(instant timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -235,7 +166,7 @@ BEGIN
     WITH final AS (
         UPDATE billing.cycle c SET state = 'final'
         WHERE c.state = 'closing'
-          AND (instant >= c.ends + interval '72 hours'
+          AND (instant >= greatest(c.ends, (SELECT max(r.restored) FROM billing.restoration r)) + interval '72 hours'
                OR NOT EXISTS (SELECT FROM billing.bucket b JOIN gateway.gateway g ON g.owner = b.owner AND g.id = b.holder
                               WHERE b.cycle = c.id AND g.active_since IS NOT NULL
                                 AND (g.complete_through IS NULL OR g.complete_through < c.ends)))
@@ -251,28 +182,6 @@ BEGIN
         PERFORM billing.refund(held, CASE WHEN held.cycle = ANY (finished) THEN held.cycle ELSE billing.posting_cycle(held.cycle) END);
     END LOOP;
 END
-$$;
-
--- B7: the feed behind an id, as {"items", "next"}.
-CREATE OR REPLACE FUNCTION billing.feed_page(after bigint, page_size integer) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    WITH page AS (
-        SELECT f.* FROM billing.feed f WHERE f.id > after ORDER BY f.id LIMIT page_size
-    )
-    SELECT jsonb_build_object(
-        'next', CASE WHEN EXISTS (SELECT FROM billing.feed f WHERE f.id > max(p.id)) THEN max(p.id)::text END,
-        'items', coalesce(jsonb_agg(jsonb_build_object('id', p.id::text, 'type', p.type, 'owner', p.owner) || CASE p.type
-            WHEN 'ledger' THEN jsonb_build_object(
-                'line', l.id, 'gateway', l.gateway, 'kind', l.kind, 'adjusts', l.adjusts, 'hour', billing.rfc3339(l.utc_hour), 'part', l.part,
-                'from', billing.rfc3339(lower(l.span)), 'to', billing.rfc3339(upper(l.span)), 'cycle', l.cycle, 'bucket', l.bucket,
-                'bytes', l.bytes::text, 'rate', trim_scale(l.rate)::text, 'rate_version', l.rate_version, 'hour_index', l.hour_index,
-                'month_hours', l.month_hours, 'amount', trim_scale(l.amount)::text, 'created', billing.rfc3339(l.created))
-            ELSE jsonb_build_object(
-                'action', a.id, 'gateway', a.gateway, 'bucket', a.bucket, 'kind', a.kind, 'key', a.key, 'detail', a.detail,
-                'created', billing.rfc3339(a.created)) END ORDER BY p.id), '[]'))
-    FROM page p
-    LEFT JOIN billing.ledger l ON p.type = 'ledger' AND l.owner = p.owner AND l.id = p.line
-    LEFT JOIN billing.action a ON p.type = 'action' AND a.owner = p.owner AND a.id = p.line
 $$;
 
 -- B6: a pure sum of ledger lines, per gateway that has lines in the cycle or lived in it, and in total. Adjustments are of older hours.
@@ -316,7 +225,7 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA gateway, billing FROM PUBLIC;
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'wiretoll_api') THEN
-        GRANT EXECUTE ON FUNCTION billing.posting_cycle, billing.next_part, billing.refund TO wiretoll_api;
+        GRANT EXECUTE ON FUNCTION billing.posting_cycle, billing.next_part, billing.post_hours, billing.refund TO wiretoll_api;
     END IF;
 END
 $$;

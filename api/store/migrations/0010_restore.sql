@@ -1,13 +1,6 @@
 -- SPDX-License-Identifier: BSD-2-Clause
 -- A database that is brought back is of the past, and has given out numbers since that it does not know of. What restoring sets beyond them.
 
-DROP FUNCTION billing.restored;
-ALTER TABLE billing.restoration ALTER COLUMN number TYPE bigint, ADD COLUMN feed_before bigint NOT NULL DEFAULT 0;
-CREATE FUNCTION billing.restored() RETURNS bigint
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(max(r.number), 0) FROM billing.restoration r
-$$;
-
 ALTER TABLE billing.feed DROP CONSTRAINT feed_type_check, ADD CHECK (type IN ('ledger', 'action', 'restored'));
 
 -- To be called once after each restore, before anything is served. The number of a restoration is the time in seconds, so that two from one
@@ -60,35 +53,6 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     LEFT JOIN billing.ledger l ON p.type = 'ledger' AND l.owner = p.owner AND l.id = p.line
     LEFT JOIN billing.action a ON p.type = 'action' AND a.owner = p.owner AND a.id = p.line
     LEFT JOIN billing.restoration r ON p.type = 'restored' AND r.number = p.id / 100000000
-$$;
-
--- B9: a cycle that has ended is final when every gateway has reported past its end, or after 72 hours; after a restore the agents have as
--- long to fill it again. What it has to give back is the last that is written into it; what is found later goes to the next.
-CREATE OR REPLACE FUNCTION billing.finish_cycles(instant timestamptz) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    finished integer[];
-    held billing.bucket;
-BEGIN
-    WITH final AS (
-        UPDATE billing.cycle c SET state = 'final'
-        WHERE c.state = 'closing'
-          AND (instant >= greatest(c.ends, (SELECT max(r.restored) FROM billing.restoration r)) + interval '72 hours'
-               OR NOT EXISTS (SELECT FROM billing.bucket b JOIN gateway.gateway g ON g.owner = b.owner AND g.id = b.holder
-                              WHERE b.cycle = c.id AND g.active_since IS NOT NULL
-                                AND (g.complete_through IS NULL OR g.complete_through < c.ends)))
-        RETURNING c.id
-    )
-    SELECT array_agg(f.id) INTO finished FROM final f;
-    FOR held IN
-        SELECT b.* FROM billing.bucket b JOIN billing.cycle c ON c.id = b.cycle
-        WHERE b.refundable > 0 AND c.state = 'final'
-          AND EXISTS (SELECT FROM billing.overage_hour o WHERE o.owner = b.owner AND o.bucket = b.id AND o.posted_bytes > o.refunded_bytes)
-        ORDER BY b.owner, b.id FOR UPDATE OF b
-    LOOP
-        PERFORM billing.refund(held, CASE WHEN held.cycle = ANY (finished) THEN held.cycle ELSE billing.posting_cycle(held.cycle) END);
-    END LOOP;
-END
 $$;
 
 REVOKE EXECUTE ON FUNCTION billing.restored, billing.note_restored FROM PUBLIC;

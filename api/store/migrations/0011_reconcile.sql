@@ -96,47 +96,6 @@ BEGIN
 END
 $$;
 
--- Takes the batches that lie in the temporary tables. Each is answered: the HTTP status, its body or the detail of a problem,
--- and `keep`: the content contradicts what is held and has to be put aside.
-CREATE OR REPLACE FUNCTION billing.apply_reports() RETURNS TABLE (n bigint, status integer, body jsonb, detail text, keep boolean)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-BEGIN
-    PERFORM billing.lock_reports();
-    PERFORM billing.judge_reports();
-    PERFORM billing.open_epochs();
-    PERFORM billing.compare_totals();
-    PERFORM billing.place_hours();
-    PERFORM billing.note_gateways();
-    PERFORM billing.store_usage();
-    PERFORM billing.keep_parts();
-    PERFORM billing.divide_growth();
-    PERFORM billing.hold_settled();
-    PERFORM billing.put_to_grants();
-    PERFORM billing.hold_settled();
-    PERFORM billing.settle_pieces();
-    PERFORM billing.move_cursors();
-    PERFORM billing.judge_buckets();
-    PERFORM billing.tell_agents();
-    PERFORM billing.note_peers();
-    PERFORM billing.post_due();
-    PERFORM billing.alarm_reports();
-    PERFORM billing.reconcile_reports();
-    RETURN QUERY
-    SELECT w.n, CASE WHEN w.verdict IS NULL OR w.verdict = 'held' THEN 200 WHEN w.verdict = 'gone' THEN 410
-                     WHEN w.verdict = 'clock' THEN 400 ELSE 409 END,
-           CASE WHEN w.verdict IS NULL OR w.verdict = 'held' THEN jsonb_build_object(
-                    'held_seq', CASE WHEN w.verdict IS NULL THEN w.seq ELSE w.held_seq END, 'restored', billing.restored(),
-                    'revision', g.revision, 'watch_until', CASE WHEN g.watch_until > now() THEN billing.rfc3339(g.watch_until) END)
-                ELSE jsonb_build_object('held_seq', w.held_seq, 'restored', billing.restored(), 'reason', w.verdict, 'held_crc', (
-                    SELECT b.crc FROM billing.epoch_batch b
-                    WHERE b.owner = w.owner AND b.gateway = w.gateway AND b.epoch = w.epoch AND b.seq = w.held_seq)) END,
-           w.detail, coalesce(w.verdict IN ('rolled_back', 'regressed'), false)
-               AND (SELECT count(*) FROM billing.quarantine q WHERE q.owner = w.owner AND q.gateway = w.gateway) < 100
-    FROM report_work w LEFT JOIN gateway.gateway g ON g.owner = w.owner AND g.id = w.gateway;
-END
-$$;
-
 REVOKE EXECUTE ON FUNCTION billing.ledger_drift, billing.agent_drift, billing.beyond, billing.reconcile_reports FROM PUBLIC;
 DO $$
 BEGIN
