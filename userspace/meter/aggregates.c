@@ -57,14 +57,11 @@ static int read_tun(const char *interface, bool *ret_aggregates)
 	const struct ifinfomsg request = {.ifi_index = (int)if_nametoindex(interface)};
 	_cleanup_netlink_message_ struct nl_msg *message =
 		netlink_message(RTM_GETLINK, NLM_F_ACK, REQUEST_SIZE);
-	struct nl_sock *socket = NULL;
-	int r = -ENOMEM;
+	int r;
 
-	if (message && nlmsg_append(message, (void *)&request, sizeof(request), NLMSG_ALIGNTO) == 0)
-		r = netlink_open(NETLINK_ROUTE, &socket);
-	if (r == 0)
-		r = netlink_request(socket, message, &reader);
-	nl_socket_free(socket);
+	if (!message || nlmsg_append(message, (void *)&request, sizeof(request), NLMSG_ALIGNTO) < 0)
+		return -ENOMEM;
+	r = netlink_ask(NETLINK_ROUTE, message, &reader);
 	if (r == 0)
 		*ret_aggregates = aggregates;
 	return r;

@@ -88,15 +88,10 @@ static int dump(uint32_t ifindex, bool egress, struct search *search)
 	};
 	_cleanup_netlink_message_ struct nl_msg *message =
 		netlink_message(RTM_GETTFILTER, NLM_F_DUMP, REQUEST_SIZE);
-	struct nl_sock *socket = NULL;
-	int r = -ENOMEM;
 
-	if (message && nlmsg_append(message, (void *)&request, sizeof(request), NLMSG_ALIGNTO) == 0)
-		r = netlink_open(NETLINK_ROUTE, &socket);
-	if (r == 0)
-		r = netlink_request(socket, message, &reader);
-	nl_socket_free(socket);
-	return r;
+	if (!message || nlmsg_append(message, (void *)&request, sizeof(request), NLMSG_ALIGNTO) < 0)
+		return -ENOMEM;
+	return netlink_ask(NETLINK_ROUTE, message, &reader);
 }
 
 int chain_is_taken(uint32_t ifindex, bool egress, uint32_t priority)

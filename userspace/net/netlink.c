@@ -159,3 +159,14 @@ int netlink_request(struct nl_sock *socket, struct nl_msg *message, const struct
 	sodium_memzero(buffer, RECEIVE_SIZE);
 	return r;
 }
+
+int netlink_ask(int protocol, struct nl_msg *message, const struct netlink_reader *reader)
+{
+	struct nl_sock *socket = NULL;
+	int r = netlink_open(protocol, &socket);
+
+	if (r == 0)
+		r = netlink_request(socket, message, reader);
+	nl_socket_free(socket);
+	return r;
+}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* One request and its answer over a netlink socket; internal to net/ and wg/. */
+/* One request and its answer over a netlink socket; internal to net/, wg/ and meter/. */
 #ifndef WIRETOLL_NET_NETLINK_H
 #define WIRETOLL_NET_NETLINK_H
 
@@ -37,6 +37,9 @@ void netlink_message_free(struct nl_msg *message);
  */
 WT_MUST_CHECK int netlink_request(struct nl_sock *socket, struct nl_msg *message,
 				  const struct netlink_reader *reader);
+
+/* The same over a socket of its own. */
+WT_MUST_CHECK int netlink_ask(int protocol, struct nl_msg *message, const struct netlink_reader *reader);
 
 /* The state of one answer, for netlink_consume(). */
 struct netlink_answer {
