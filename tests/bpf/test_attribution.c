@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <sys/socket.h>
 #include <time.h>
+#include "../chance.h"
+#include "../prefix_oracle.h"
 
 struct known {
 	struct cidr prefix;
@@ -16,25 +18,6 @@ struct known {
 
 static struct known list[512];
 static size_t listed;
-static uint64_t random_state = 88172645463325252ULL;
-
-static uint32_t random_below(uint32_t bound)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (uint32_t)((random_state >> 16) % bound);
-}
-
-static bool holds(const struct cidr *prefix, const struct cidr *address)
-{
-	for (unsigned bit = 0; bit < prefix->prefix_length; bit++) {
-		if ((prefix->bytes[bit / 8] ^ address->bytes[bit / 8]) & 0x80 >> bit % 8)
-			return false;
-	}
-	return prefix->family == address->family;
-}
-
 static uint32_t expected(const struct cidr *address)
 {
 	const struct known *longest = NULL;

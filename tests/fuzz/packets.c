@@ -17,6 +17,8 @@
 #include <linux/bpf.h>
 #include <sys/socket.h>
 #include <time.h>
+#include "../chance.h"
+#include "../prefix_oracle.h"
 
 #define SLOTS    100
 #define PREFIXES 64
@@ -44,16 +46,6 @@ static struct {
 	uint64_t admitted, ceiling, cycle, seq;
 	uint32_t mask;
 } limits[LIMITED + 1];
-
-static uint64_t random_state;
-
-static uint32_t random_below(uint32_t bound)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (uint32_t)((random_state >> 16) % bound);
-}
 
 /* ---- whose packets ---- */
 
@@ -104,14 +96,6 @@ static void change_prefixes(void)
 	CLAIM(meter_set_prefix(meter, &cidr, entry->slot, 1) == 0);
 }
 
-static bool holds(const struct cidr *cidr, const uint8_t *address)
-{
-	for (unsigned bit = 0; bit < cidr->prefix_length; bit++)
-		if ((cidr->bytes[bit / 8] ^ address[bit / 8]) & 0x80 >> bit % 8)
-			return false;
-	return true;
-}
-
 static uint32_t owner_of(const struct frame *frame, unsigned direction)
 {
 	const uint8_t *ip = frame->bytes + ETHERNET;
@@ -122,7 +106,7 @@ static uint32_t owner_of(const struct frame *frame, unsigned direction)
 
 	for (size_t i = 0; version && i < n_entries; i++)
 		if (entries[i].prefix.family == (version == 4 ? AF_INET : AF_INET6) &&
-		    holds(&entries[i].prefix, address) &&
+		    holds_bytes(&entries[i].prefix, address) &&
 		    (!longest || entries[i].prefix.prefix_length > longest->prefix.prefix_length))
 			longest = &entries[i];
 	return longest ? longest->slot : WT_SLOT_UNATTRIBUTED;

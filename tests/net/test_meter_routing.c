@@ -18,6 +18,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <sys/socket.h>
+#include "../chance.h"
 
 #define PEERS   120
 #define CHANGES 300
@@ -30,16 +31,6 @@ static struct key keys[PEERS + 1]; /* by slot */
 static struct cidr given[CHANGES];
 static uint32_t owners[CHANGES];
 static size_t n_given;
-static uint64_t random_state = 88172645463325252ULL;
-
-static uint32_t random_below(uint32_t bound)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (uint32_t)((random_state >> 16) % bound);
-}
-
 /* Few different bits, so that prefixes of all lengths share their beginnings. */
 static struct cidr random_address(void)
 {

@@ -77,6 +77,7 @@ static void interleave(void);
 #include "../../bpf/credit.h"
 #undef cpus
 #include "../../userspace/meter/limit.c"
+#include "../chance.h"
 
 #define MAX_LEASE ((WT_UNSPENT_BOUND - WT_LARGEST_AGGREGATE) / CPUS)
 
@@ -93,16 +94,6 @@ static void (*scripted)(void); /* what happens at a reading, instead of chance *
 static int script_delay;       /* after so many others */
 static unsigned chance;        /* one in so many readings is interrupted; 0: none */
 static uint64_t highest[SLOTS];
-static uint64_t random_state;
-
-static uint32_t random_below(uint32_t bound)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (uint32_t)((random_state >> 16) % bound);
-}
-
 static uint64_t counted_at(uint32_t slot)
 {
 	uint64_t sum = 0;

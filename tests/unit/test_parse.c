@@ -12,19 +12,10 @@
 #include <stdlib.h>
 
 #include "../../bpf/parse.h"
+#include "../chance.h"
 
 #define MAX_LENGTH (1U << 19)
 #define ROUNDS     20000
-
-static uint64_t random_state = 88172645463325252ULL;
-
-static uint32_t random_below(uint32_t bound)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (uint32_t)((random_state >> 16) % bound);
-}
 
 /* Headers being written front to back; `next` is where the type of the following header goes. */
 struct draft {

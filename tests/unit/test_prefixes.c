@@ -17,6 +17,8 @@ static void stored(void);
 
 #define TABLE_CLAIM(condition) assert_true(condition)
 #include "prefix_table.h"
+#include "../chance.h"
+#include "../prefix_oracle.h"
 
 /* ---- the oracle ---- */
 
@@ -27,16 +29,6 @@ struct known {
 
 static struct known list[4096];
 static size_t listed;
-
-/* Looks at one bit after the other. */
-static bool holds(const struct cidr *prefix, const struct cidr *address)
-{
-	for (unsigned bit = 0; bit < prefix->prefix_length; bit++) {
-		if ((prefix->bytes[bit / 8] ^ address->bytes[bit / 8]) & 0x80 >> bit % 8)
-			return false;
-	}
-	return prefix->family == address->family;
-}
 
 static uint32_t expected(const struct cidr *address)
 {
@@ -78,16 +70,6 @@ static void list_delete(const struct cidr *prefix)
 }
 
 /* ---- random prefixes that nest, and addresses in and around them ---- */
-
-static uint64_t random_state;
-
-static uint32_t random_below(uint32_t bound)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (uint32_t)((random_state >> 16) % bound);
-}
 
 /* Few different bits, all over the address, so that prefixes of all lengths share their beginnings. */
 static struct cidr random_address(void)
