@@ -6,38 +6,20 @@ import json
 import shutil
 import socket
 import ssl
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "api"))
 
-import psycopg2  # noqa: E402
-
-from conftest import Api, Postgres, postgres_programs  # noqa: E402
+from conftest import Api, Postgres  # noqa: E402
 from simulated_agent import crc32c  # noqa: E402
 
 
 class Durable(Postgres):
     """Other than for tests, a commit waits for the disk."""
 
-    def start(self):
-        log = open(self.folder / "postgres.log", "ab")
-        self.process = subprocess.Popen(
-            self.as_postgres(postgres_programs() / "postgres", "-D", self.data, "-c", "listen_addresses=", "-c",
-                             f"unix_socket_directories={self.folder}", "-c", "max_connections=100", "-c",
-                             "shared_buffers=1GB", "-c", "max_wal_size=8GB"),
-            stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self.connect("postgres", "postgres").close()
-                return
-            except psycopg2.OperationalError:
-                assert time.monotonic() < deadline and self.process.poll() is None, "PostgreSQL starts"
-                time.sleep(0.05)
+    settings = ("max_connections=100", "shared_buffers=1GB", "max_wal_size=8GB")
 
 
 @contextlib.contextmanager

@@ -35,6 +35,9 @@ def postgres_programs():
 class Postgres:
     """A server on a Unix socket only, run by the user postgres (initdb refuses root), with a password per role."""
 
+    # Tests need no commit to survive the machine.
+    settings = ("fsync=off", "max_connections=100")
+
     def __init__(self, folder):
         self.folder = folder
         self.data = folder / "data"
@@ -65,7 +68,8 @@ class Postgres:
         log = open(self.folder / "postgres.log", "ab")
         self.process = subprocess.Popen(
             self.as_postgres(postgres_programs() / "postgres", "-D", self.data, "-c", "listen_addresses=", "-c",
-                             f"unix_socket_directories={self.folder}", "-c", "fsync=off", "-c", "max_connections=100"),
+                             f"unix_socket_directories={self.folder}",
+                             *(word for setting in self.settings for word in ("-c", setting))),
             stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while True:
