@@ -185,6 +185,8 @@ void report_make(struct agent *agent);
 void report_make_at(struct agent *agent, int64_t utc_to_ns);
 void report_state(struct agent *agent, enum gateway_state state);
 bool report_is_writing(const struct agent *agent);
+/* All parts at once, to the journal and into the queue; blocking. */
+WT_MUST_CHECK int report_append(struct agent *agent, const struct batch_list *list);
 WT_MUST_CHECK int report_append_final(struct agent *agent); /* blocking, for an epoch that is over at start */
 
 /* reconcile.c: counts made elsewhere, in the first batch of each hour; around the sample and into its batch.

@@ -131,33 +131,52 @@ static size_t fill_entries(const struct batch_list *list, struct journal_entry *
 	return entries ? list->n : 0;
 }
 
+static int queue_parts(struct agent *agent, const struct batch_list *list, uint64_t sequence)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < list->n && r == 0; i++)
+		r = uplink_add(agent, sequence + i, &list->parts[i].summary);
+	return r;
+}
+
 static int to_uplink(struct agent *agent, uint64_t sequence)
 {
 	struct batch_list list = agent->report.writing;
-	int r = 0;
+	int r = queue_parts(agent, &list, sequence);
 
 	agent->report.writing = (struct batch_list){0};
-	for (size_t i = 0; i < list.n && r == 0; i++)
-		r = uplink_add(agent, sequence + i, &list.parts[i].summary);
 	batch_list_free(&list);
 	return r;
 }
 
-int report_append_final(struct agent *agent)
+static int append(struct agent *agent, const struct batch_list *list, uint64_t *ret_sequence)
 {
 	struct journal_entry *entries _cleanup_free_ = NULL;
+	size_t n = fill_entries(list, &entries);
+
+	return n ? journal_append_entries(agent->journal, entries, n, ret_sequence) : -ENOMEM;
+}
+
+int report_append(struct agent *agent, const struct batch_list *list)
+{
 	uint64_t sequence;
-	size_t n;
+	int r = append(agent, list, &sequence);
+
+	return r < 0 ? r : queue_parts(agent, list, sequence);
+}
+
+int report_append_final(struct agent *agent)
+{
+	uint64_t sequence;
 	int r;
 
 	if (agent->report.final)
 		return 0;
 	sample_take(agent);
 	r = build(agent, clock_utc_ns(), true, NULL);
-	if (r < 0)
-		return r;
-	n = fill_entries(&agent->report.writing, &entries);
-	r = n ? journal_append_entries(agent->journal, entries, n, &sequence) : -ENOMEM;
+	if (r == 0)
+		r = append(agent, &agent->report.writing, &sequence);
 	return r < 0 ? r : to_uplink(agent, sequence);
 }
 

@@ -189,21 +189,6 @@ static struct batch_head final_head(const struct memory *memory)
 	return head;
 }
 
-static int append_all(struct agent *agent, const struct batch_list *list)
-{
-	uint64_t sequence;
-	int r = 0;
-
-	for (size_t i = 0; i < list->n && r == 0; i++) {
-		struct journal_entry entry = batch_entry(&list->parts[i]);
-
-		r = journal_append_entries(agent->journal, &entry, 1, &sequence);
-		if (r == 0)
-			r = uplink_add(agent, sequence, &list->parts[i].summary);
-	}
-	return r;
-}
-
 int seal_forgotten(struct agent *agent, const struct batch_summary *last)
 {
 	struct memory memory = {.agent = agent, .last = last};
@@ -218,7 +203,7 @@ int seal_forgotten(struct agent *agent, const struct batch_summary *last)
 	if (r == 0) {
 		log_info("the epoch before is sealed at its last sample, %u of its slots known",
 			 agent->slots.end);
-		r = append_all(agent, &list);
+		r = report_append(agent, &list);
 	}
 	batch_list_free(&list);
 	slots_free(&agent->slots);
