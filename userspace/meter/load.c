@@ -303,12 +303,9 @@ int meter_size(struct wt_meta *meta, uint32_t capacity)
 
 static int describe(const struct meter_options *options, struct wt_meta *ret_meta)
 {
-	struct wt_meta meta = {0};
-	int r = meter_size(&meta, options->capacity ? options->capacity : WT_DEFAULT_CAPACITY);
+	int r = identity_here(options->interface, ret_meta);
 
-	if (r == 0)
-		r = identity_here(options->interface, ret_meta);
-	return r < 0 ? r : meter_size(ret_meta, meta.capacity);
+	return r < 0 ? r : meter_size(ret_meta, options->capacity ? options->capacity : WT_DEFAULT_CAPACITY);
 }
 
 int meter_attach(const struct meter_options *options, struct meter **ret_meter)
