@@ -18,14 +18,17 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import uuid
 from pathlib import Path
 
 from process import cpu_time, memory
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "net"))
+for folder in ("net", "demo"):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / folder))
 
 from agent_lab import UID, inside, laboratory, run, wait_for  # noqa: E402
+from lab import Pinger  # noqa: E402
 
 REPORT_EVERY = 10
 PEERS, MANY = 1000, 4000  # the agent's meter has 4,096 slots
@@ -140,17 +143,16 @@ def change(api, peers, number):
 
 def measure_changes(api, peers, client, changes):
     """Of many peers, while another one exchanges packets all the time."""
-    ping = subprocess.Popen(inside(client.namespace, "ping", "-q", "-i", "0.01", "-W", "2", "10.1.0.10"),
-                            stdout=subprocess.PIPE, text=True)
+    host = types.SimpleNamespace(
+        spawn=lambda *command, **options: subprocess.Popen(inside(client.namespace, *command), **options))
+    ping = Pinger(host, "10.1.0.10", "0.01")
     times = [change(api, peers, 1 + i % (len(peers) - 1)) for i in range(changes)]
     time.sleep(0.1)
-    ping.send_signal(2)
-    words = ping.communicate(timeout=10)[0].split(" packets transmitted, ")
-    sent, received = int(words[0].split()[-1]), int(words[1].split()[0])
+    sent, lost = ping.stop()
     assert api.batches[-1]["cannot_apply"] == [], "every peer is in force"
     put("change/milliseconds", "ms", times)
     put("change/slowest", "ms", [statistics.quantiles(times, n=100, method="inclusive")[98]])
-    put("change/lost", "packets", [sent - received])
+    put("change/lost", "packets", [lost])
     put("change/sent", "packets", [sent])
 
 

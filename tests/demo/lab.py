@@ -263,6 +263,14 @@ class Uapi:
 
 # ---- the API, as any program would use it --------------------------------------------------------------------------
 
+class Refused(AssertionError):
+    """An answer that is not a success."""
+
+    def __init__(self, what, status, text):
+        super().__init__(f"{what}: {status} {text}")
+        self.status = status
+
+
 class Api:
     def __init__(self, url, ca_pem):
         self.url = url
@@ -281,7 +289,7 @@ class Api:
             with urllib.request.urlopen(request, data, timeout=20, context=self.context) as answer:
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()}") from None
+            raise Refused(f"{method} {path}", error.code, error.read().decode()) from None
         return text if raw else (json.loads(text) if text else None)
 
     def get(self, path):

@@ -62,6 +62,8 @@ class Progress:
 
 
 class Scenario:
+    api_type = Api
+
     def __init__(self, binaries):
         self.bin = Path(binaries).resolve()
         self.progress = Progress()
@@ -195,7 +197,7 @@ class Scenario:
         ca_pem = (STATE / "api" / "ca.pem").read_text()
         self.fingerprint = run("openssl", "x509", "-in", STATE / "api" / "ca.pem", "-noout", "-fingerprint",
                                "-sha256").strip().split("=")[1].replace(":", "").lower()
-        self.admin = Api(f"https://127.0.0.1:{PORT}", ca_pem)
+        self.admin = self.api_type(f"https://127.0.0.1:{PORT}", ca_pem)
         one_time = (STATE / "admin-token").read_text().strip()
         self.admin.token = self.admin.post("/v1/login", {"one_time_token": one_time})["token"]
 

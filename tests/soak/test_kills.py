@@ -114,13 +114,13 @@ def test_a_limit_is_told_once_and_what_it_refuses_costs_nothing(cloud):
             client.counters()[1] for client in cloud.clients["gw1"].values())
 
     def used():
-        return int(cloud.ask(lambda: cloud.admin.get(f"/v1/gateways/{cloud.ids['gw1']}"))["bandwidth"]["used_bytes"])
+        return int(cloud.as_told("gw1")["bandwidth"]["used_bytes"])
 
     def status():
-        return cloud.ask(lambda: cloud.gateway("gw1"))["status"]
+        return cloud.as_told("gw1")["status"]
 
     def actions():
-        return collections.Counter(item["kind"] for item in cloud.ask(lambda: cloud.admin.items("/v1/ledger"))
+        return collections.Counter(item["kind"] for item in cloud.admin.items("/v1/ledger")
                                    if item["type"] == "action" and item["gateway"] == cloud.ids["gw1"])
 
     cloud.check_equal("before the limit")
