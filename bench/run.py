@@ -63,7 +63,7 @@ def steps(quick, long):
         "scrape": list(scrape_steps(quick)),
         "tunnel": [["tunnel", "--rounds", 32 if quick else 96, "--milliseconds", 25 if quick else 40]],
         "credit": [["credit", "--rounds", 3 if quick else 10]],
-        "agent": [["agent.py", "--windows", 1 if quick else 6, "--changes", 20 if quick else 200]],
+        "agent": [["agent.py", "--windows", 1 if quick else 6, "--changes", 60 if quick else 200]],
         "whole": [] if quick else [["whole.py"]],
         "ingest": [] if quick else [["ingest.py", "--rounds", 3, "--shapes", "catch-up", "single"]],
         "query": [] if quick else [["query.py"]],
