@@ -14,7 +14,7 @@
 struct bench_cursor {
 	__u64 next;
 	__u64 reserved[15];
-};
+} __attribute__((aligned(128)));
 
 struct naive_key4 {
 	__u32 prefix_length;

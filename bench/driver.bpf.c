@@ -19,8 +19,9 @@
 
 __u32 keys4[BENCH_KEYS];
 __u64 keys6[BENCH_KEYS]; /* the upper halves of scattered addresses; dense ones differ as keys4 do */
+/* Every CPU reads the mask for each packet and writes its cursor: not in one line. */
 struct bench_cursor cursors[BENCH_CPUS];
-__u32 key_mask; /* the tables repeat what is under it */
+__u32 key_mask __attribute__((aligned(128))); /* the tables repeat what is under it */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
