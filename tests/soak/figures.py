@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The seed of a run, and the lines of figures that it ends with."""
+"""The seed of a run, how far it is, and the lines of figures that it ends with."""
 
 import os
 import random
@@ -13,3 +13,9 @@ def figures(text):
     if os.environ.get("SOAK_FIGURES"):
         with open(os.environ["SOAK_FIGURES"], "a", encoding="utf-8") as file:
             print(text, file=file)
+
+
+def progress(text):
+    """To the descriptor that SOAK_PROGRESS names: pytest keeps what is printed."""
+    if os.environ.get("SOAK_PROGRESS"):
+        os.write(int(os.environ["SOAK_PROGRESS"]), f"{text}\n".encode())

@@ -12,12 +12,13 @@ if [ "${1:-}" != short ]; then
 	export SOAK_KILLS=2000 SOAK_REPORTS=2000 SOAK_LONG=1
 fi
 mkdir -p build/logs
-export PYTHONDONTWRITEBYTECODE=1 SOAK_FIGURES=$PWD/build/logs/soak.txt
+export PYTHONDONTWRITEBYTECODE=1 SOAK_PROGRESS=3 SOAK_FIGURES=$PWD/build/logs/soak.txt
 rm -f "$SOAK_FIGURES"
 status=0
 for file in tests/soak/test_*.py; do
+	echo "$file" >&2
 	log=build/logs/soak-$(basename "$file" .py).log
-	tests/envelope.sh /usr/bin/python3 -m pytest -q -p no:cacheprovider "$file" > "$log" 2>&1 || {
+	tests/envelope.sh /usr/bin/python3 -m pytest -q -p no:cacheprovider "$file" 3>&2 > "$log" 2>&1 || {
 		status=1
 		cat "$log"
 	}

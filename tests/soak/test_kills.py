@@ -13,7 +13,7 @@ from fractions import Fraction
 import pytest
 
 from cloud import ALLOWANCE_L1, STATE, Cloud, Traffic, tcp, udp, wait_for
-from figures import SEED, figures
+from figures import SEED, figures, progress
 from scenario import ALLOWANCE_L2, GB, RATE, decimal
 
 KILLS = int(os.environ.get("SOAK_KILLS", 60))
@@ -51,6 +51,7 @@ def test_every_byte_once_through_kills(cloud):
                 killed[cloud.kill_one()] += 1
             cloud.check_not_beyond()
         cloud.check_equal(f"seed {SEED}, {dict(killed)}")
+        progress(f"{sum(killed.values()):,} of {KILLS:,} kills, {cloud.moved():,} bytes, 0 off, {time.monotonic() - begun:.0f} s")
     cloud.wait_alive()
     kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(killed.items()))
     figures(f"kills: {sum(killed.values())} ({kinds}); {cloud.moved():,} bytes, compared {cloud.compared} times, 0 bytes off; told "
@@ -73,6 +74,7 @@ def test_every_byte_once_through_a_hostile_proxy(cloud):
                     cloud.kill_one()
             cloud.check_not_beyond()
         cloud.check_equal(f"seed {SEED}, hostile proxy, {dict(cloud.proxy.done)}")
+        progress(f"{cloud.proxy.passed - before:,} of {REPORTS:,} reports through a hostile proxy, 0 bytes off")
     cloud.proxy.hostility = 0.0
     cloud.wait_alive()
     cloud.check_equal("after the proxy")
