@@ -503,13 +503,18 @@ static void test_counts_made_elsewhere(void **state)
 	assert_int_equal(count_of(json_object_get(said, "meter"), "download_packets"), 4);
 	assert_null(json_object_get(said, "interface"));
 	assert_int_equal(json_integer_value(json_object_get(json_object_get(said, "journal"), "seq")), 4);
+	assert_null(json_object_get(said, "wireguard"));
 	json_decref(batch);
+	head.reconcile.has_wireguard = true;
+	head.reconcile.wireguard = (struct reconcile_link){UINT64_MAX, 9};
 	head.reconcile.has_interface = true;
 	head.reconcile.interface = (struct reconcile_link){5, 6};
 	head.reconcile.journal.seq = 0;
 	batch = build(&head, &slots);
 	said = json_object_get(batch, "reconcile");
 	assert_int_equal(count_of(json_object_get(said, "interface"), "tx_bytes"), 6);
+	assert_string_equal(text_of(json_object_get(said, "wireguard"), "rx_bytes"), "18446744073709551615");
+	assert_int_equal(count_of(json_object_get(said, "wireguard"), "tx_bytes"), 9);
 	assert_null(json_object_get(said, "journal"));
 	json_decref(batch);
 	slots_free(&slots);

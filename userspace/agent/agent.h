@@ -98,9 +98,23 @@ struct turn {
 	loop_tag timer;
 };
 
+/* See sums.c. */
+struct sums_base {
+	uint64_t keys;                /* which peers there are */
+	struct reconcile_link beside; /* modulo 2^64; with what they have counted it is the sum */
+};
+
+struct sums {
+	bool known;
+	struct sums_base now, next; /* before the last change of the peers, and after */
+	struct reconcile_link told; /* the last sum: none is smaller */
+};
+
 /* See reconcile.c. */
 struct reconcile {
-	int64_t hour_ns; /* the UTC hour that was told last */
+	int64_t hour_ns;                /* the UTC hour that was told last */
+	struct reconcile_link begin;    /* the interface, before an epoch that is about to begin */
+	struct wg_device *begin_device; /* and WireGuard; NULL: it could not be asked */
 	bool read_before;
 	struct reconcile_link before;     /* the interface, before the sample */
 	struct reconcile_journal written; /* what the batch that is being written comes to */
@@ -123,6 +137,7 @@ struct agent {
 	struct journal *journal;
 	struct samples samples;
 	struct reconcile reconcile;
+	struct sums sums;
 	int clock_fd;          /* becomes readable when the wall clock is set */
 	int64_t utc_offset_ns; /* of the wall clock from the boot clock, at the last sample */
 	struct net *net, *link_watch;
@@ -189,12 +204,29 @@ bool report_is_writing(const struct agent *agent);
 WT_MUST_CHECK int report_append(struct agent *agent, const struct batch_list *list);
 WT_MUST_CHECK int report_append_final(struct agent *agent); /* blocking, for an epoch that is over at start */
 
-/* reconcile.c: counts made elsewhere, in the first batch of each hour; around the sample and into its batch.
+/*
+ * reconcile.c: counts made elsewhere, in the first batch of each hour; around the sample and into its batch.
+ * They begin with the epoch: to be called right before and after.
  */
+void reconcile_before_epoch(struct agent *agent);
 void reconcile_begin_epoch(struct agent *agent);
 void reconcile_before_sample(struct agent *agent);
 void reconcile_fill(struct agent *agent, struct batch_head *head);
 void reconcile_durable(struct agent *agent, uint64_t seq);
+
+/*
+ * sums.c: WireGuard's own counters over all peers, those that have left too, since the epoch began. `before`
+ * was dumped before it did. sums_take() follows each dump, and returns false where the sum is not known;
+ * sums_told() makes it durable. What changes the peers is announced, with a dump; before a removal that is
+ * one in which those that leave pass nothing any more. -ENOENT: nothing is known of this epoch.
+ */
+void sums_begin_epoch(struct agent *agent, const struct wg_device *before);
+WT_MUST_CHECK int sums_load(struct agent *agent);
+bool sums_take(struct agent *agent, const struct wg_device *device, struct reconcile_link *ret_sum);
+void sums_told(struct agent *agent);
+void sums_restarted(struct agent *agent); /* a peer's counters fell */
+void sums_expect_removal(struct agent *agent, const struct wg_device *device, const struct plan *plan);
+void sums_expect_addition(struct agent *agent, const struct wg_device *device, const struct plan *plan);
 
 /*
  * samples.c: the journal of samples. samples_write() appends what has changed since the last one; nothing is

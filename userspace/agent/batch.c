@@ -119,6 +119,12 @@ static void put_head(FILE *out, const struct batch_head *head, bool last)
 	put_grant(out, &head->limit);
 }
 
+static void put_link(FILE *out, const char *field, const struct reconcile_link *link)
+{
+	fprintf(out, ",\"%s\":{\"rx_bytes\":\"%" PRIu64 "\",\"tx_bytes\":\"%" PRIu64 "\"}", field,
+		link->rx_bytes, link->tx_bytes);
+}
+
 static void put_reconcile(FILE *out, const struct batch_reconcile *reconcile)
 {
 	const struct meter_totals *meter = &reconcile->meter;
@@ -129,9 +135,10 @@ static void put_reconcile(FILE *out, const struct batch_reconcile *reconcile)
 		",\"reconcile\":{\"meter\":{\"upload_bytes\":\"%" PRIu64 "\",\"download_bytes\":\"%" PRIu64
 		"\",\"upload_packets\":\"%" PRIu64 "\",\"download_packets\":\"%" PRIu64 "\"}",
 		meter->upload_bytes, meter->download_bytes, meter->upload_packets, meter->download_packets);
+	if (reconcile->has_wireguard)
+		put_link(out, "wireguard", &reconcile->wireguard);
 	if (reconcile->has_interface)
-		fprintf(out, ",\"interface\":{\"rx_bytes\":\"%" PRIu64 "\",\"tx_bytes\":\"%" PRIu64 "\"}",
-			reconcile->interface.rx_bytes, reconcile->interface.tx_bytes);
+		put_link(out, "interface", &reconcile->interface);
 	if (reconcile->journal.seq)
 		fprintf(out,
 			",\"journal\":{\"seq\":%" PRIu64 ",\"upload_bytes\":\"%" PRIu64

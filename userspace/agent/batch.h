@@ -36,8 +36,8 @@ struct reconcile_journal {
 struct batch_reconcile {
 	bool said;
 	struct meter_totals meter;
-	bool has_interface;
-	struct reconcile_link interface;
+	bool has_wireguard, has_interface;
+	struct reconcile_link wireguard, interface;
 	struct reconcile_journal journal; /* what the last durable batch came to */
 };
 

@@ -62,10 +62,13 @@ void fair_take(struct agent *agent, uint32_t slot, const struct wg_peer *live, i
 	struct slot *at = &agent->slots.slots[slot];
 	struct audit_sample sample = {.totals = at->sampled, .boot_ns = boot_ns};
 	enum audit_verdict before = at->audit.verdict;
+	bool was_begun = at->audit.begun;
 	char id[UUID_TEXT_SIZE];
 
 	take_wireguard(&sample, live);
 	if (!audit_take(&at->audit, &sample, agent->settle_ns)) {
+		if (was_begun)
+			sums_restarted(agent);
 		/* A baseline's meter is read behind WireGuard, which has answered already. */
 		sample = read_meter(agent, slot);
 		take_wireguard(&sample, live);

@@ -163,20 +163,49 @@ static int withdraw(struct agent *agent, const struct plan *plan)
 	return r;
 }
 
-static int execute(struct agent *agent, const struct plan *plan)
+/* Without its allowed IPs a peer passes nothing more, and its keys and counters are still there. */
+static int silence(struct agent *agent, const struct plan *plan)
+{
+	struct wg_peer_change *changes _cleanup_free_ = calloc(plan->n_remove, sizeof(*changes));
+
+	for (size_t i = 0; changes && i < plan->n_remove; i++)
+		changes[i] = (struct wg_peer_change){.public_key = plan->remove[i].public_key,
+						     .update_only = true,
+						     .replace_allowed_ips = true};
+	return changes ? wg_change_peers(agent->wg, changes, plan->n_remove) : -ENOMEM;
+}
+
+/* A peer's counters go with it: they are read when all that the meter has counted for it is in them. */
+static int remove_peers(struct agent *agent, const struct plan *plan)
+{
+	struct wg_device *device = NULL;
+	int r = silence(agent, plan);
+
+	if (r == 0)
+		r = wg_dump(agent->wg, &device);
+	if (r < 0)
+		return r;
+	sums_expect_removal(agent, device, plan);
+	wg_device_free(device);
+	return wg_change_peers(agent->wg, plan->remove, plan->n_remove);
+}
+
+static int execute(struct agent *agent, const struct plan *plan, const struct wg_device *device)
 {
 	int r = put_entries(agent, plan->attribute, plan->n_attribute);
 
 	if (r == 0 && plan->n_remove)
-		r = wg_change_peers(agent->wg, plan->remove, plan->n_remove);
+		r = remove_peers(agent, plan);
 	if (r == 0)
 		r = withdraw(agent, plan);
 	if (r < 0)
 		return r;
 	if (plan->n_move)
 		sample_take(agent);
-	if (plan->n_set)
+	if (plan->n_set) {
+		sums_expect_addition(agent, device, plan);
 		r = wg_change_peers(agent->wg, plan->set, plan->n_set);
+	}
 	/* Even after an error: a move that did happen must be counted for its new peer. */
 	if (plan->n_move && r == 0)
 		r = put_entries(agent, plan->move, plan->n_move);
@@ -208,7 +237,7 @@ static int try_once(struct agent *agent, const struct desired *desired, const st
 	if (r == 0) {
 		remember_leaving(agent, desired, plan, device);
 		fair_expect(agent, desired, plan);
-		r = execute(agent, plan);
+		r = execute(agent, plan, device);
 	}
 	plan_free(plan);
 	wg_device_free(device);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
  * Once an hour a batch carries counts of the same bytes that were made elsewhere, for the API to hold against
- * its records: the meter's cells, the interface's own counters, and what the journal's last batch came to.
- * WireGuard's are held against the meter's peer by peer, here: see fair.c.
+ * its records: the meter's cells, WireGuard's counters, the interface's own, and what the journal's last
+ * batch came to. Peer by peer WireGuard's are held against the meter's here: see fair.c.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -44,27 +44,48 @@ static void file_of(const struct agent *agent, char path[static PATH_MAX])
 	snprintf(path, PATH_MAX, "%s/interface.json", agent->base);
 }
 
-void reconcile_begin_epoch(struct agent *agent)
+void reconcile_before_epoch(struct agent *agent)
 {
-	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], text[256];
-	struct reconcile_link link;
-	int r = read_link(agent->config.interface, &link);
+	struct reconcile *state = &agent->reconcile;
 
-	file_of(agent, path);
-	if (r == 0) {
-		snprintf(text, sizeof(text),
-			 "{\"epoch\":\"%s\",\"rx_bytes\":\"%" PRIu64 "\",\"tx_bytes\":\"%" PRIu64 "\"}\n",
-			 uuid_format(meter_identity(agent->meter)->map_uuid, epoch), link.rx_bytes,
-			 link.tx_bytes);
-		r = file_replace(path, text, strlen(text), 0600);
-	}
-	/* Without it one of the counts is not told. */
-	if (r < 0)
-		log_warning("could not note the interface's counters: %s", strerror(-r));
+	wg_device_free(TAKE_PTR(state->begin_device));
+	if (read_link(agent->config.interface, &state->begin) < 0 ||
+	    wg_dump(agent->wg, &state->begin_device) < 0)
+		log_warning("could not ask the interface and WireGuard what they have counted");
 }
 
-/* What the interface had counted when this epoch began. -ENOENT: it is not known. */
-static int load_base(const struct agent *agent, struct reconcile_link *ret_link)
+static int save_interface(const struct agent *agent)
+{
+	const struct reconcile_link *low = &agent->reconcile.begin;
+	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], text[256];
+	struct reconcile_link high;
+	int r = read_link(agent->config.interface, &high);
+
+	if (r < 0)
+		return r;
+	file_of(agent, path);
+	snprintf(text, sizeof(text),
+		 "{\"epoch\":\"%s\",\"rx_bytes\":\"%" PRIu64 "\",\"tx_bytes\":\"%" PRIu64
+		 "\",\"rx_bytes_after\":\"%" PRIu64 "\",\"tx_bytes_after\":\"%" PRIu64 "\"}\n",
+		 uuid_format(meter_identity(agent->meter)->map_uuid, epoch), low->rx_bytes, low->tx_bytes,
+		 high.rx_bytes, high.tx_bytes);
+	return file_replace(path, text, strlen(text), 0600);
+}
+
+void reconcile_begin_epoch(struct agent *agent)
+{
+	/* Without WireGuard's word there may be none of the interface either: neither is told. */
+	if (!agent->reconcile.begin_device)
+		return;
+	sums_begin_epoch(agent, agent->reconcile.begin_device);
+	wg_device_free(TAKE_PTR(agent->reconcile.begin_device));
+	if (save_interface(agent) < 0)
+		log_warning("could not note the interface's counters: they are not told in this epoch");
+}
+
+/* What the interface had counted before and after this epoch began. -ENOENT: it is not known. */
+static int load_base(const struct agent *agent, struct reconcile_link *ret_low,
+		     struct reconcile_link *ret_high)
 {
 	json_t *object _cleanup_json_ = NULL;
 	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], *text _cleanup_free_ = NULL;
@@ -80,8 +101,12 @@ static int load_base(const struct agent *agent, struct reconcile_link *ret_link)
 	of = json_string_value(json_object_get(object, "epoch"));
 	if (!of || strcmp(of, uuid_format(meter_identity(agent->meter)->map_uuid, epoch)) != 0)
 		return -ENOENT;
-	r = json_read_u64(object, "rx_bytes", &ret_link->rx_bytes, NULL);
-	return r < 0 ? r : json_read_u64(object, "tx_bytes", &ret_link->tx_bytes, NULL);
+	r = json_read_u64(object, "rx_bytes", &ret_low->rx_bytes, NULL);
+	if (r == 0)
+		r = json_read_u64(object, "tx_bytes", &ret_low->tx_bytes, NULL);
+	if (r == 0)
+		r = json_read_u64(object, "rx_bytes_after", &ret_high->rx_bytes, NULL);
+	return r < 0 ? r : json_read_u64(object, "tx_bytes_after", &ret_high->tx_bytes, NULL);
 }
 
 /* Counts of removed peers are in it, too: the cells only grow. */
@@ -100,12 +125,14 @@ static struct meter_totals sum_slots(const struct slots *slots)
 	return sum;
 }
 
-/* It was read at some moment around the sample: of what it may have been then, what is nearest to `counted`.
- */
-static uint64_t nearest(uint64_t before, uint64_t after, uint64_t base, uint64_t counted)
+static uint64_t since(uint64_t count, uint64_t base)
 {
-	uint64_t low = before > base ? before - base : 0, high = after > base ? after - base : 0;
+	return count > base ? count - base : 0;
+}
 
+/* The sample, and the epoch's begin, are each between two readings: of what may have been, the nearest. */
+static uint64_t nearest(uint64_t low, uint64_t high, uint64_t counted)
+{
 	return counted < low ? low : counted > high ? high : counted;
 }
 
@@ -113,18 +140,33 @@ static void fill_interface(struct agent *agent, struct batch_reconcile *reconcil
 {
 	const struct reconcile_link *before = &agent->reconcile.before;
 	struct meter_interface_totals totals;
-	struct reconcile_link base, after;
+	struct reconcile_link low, high, after;
 
 	meter_read_interface(agent->meter, &totals);
 	/* It counts refused uploads as well, and which of the refused they are the meter does not say. */
-	if (!agent->reconcile.read_before || totals.refused_bytes > 0 || load_base(agent, &base) < 0 ||
+	if (!agent->reconcile.read_before || totals.refused_bytes > 0 || load_base(agent, &low, &high) < 0 ||
 	    read_link(agent->config.interface, &after) < 0)
 		return;
 	reconcile->interface.rx_bytes =
-		nearest(before->rx_bytes, after.rx_bytes, base.rx_bytes, reconcile->meter.upload_bytes);
+		nearest(since(before->rx_bytes, high.rx_bytes), since(after.rx_bytes, low.rx_bytes),
+			reconcile->meter.upload_bytes);
 	reconcile->interface.tx_bytes =
-		nearest(before->tx_bytes, after.tx_bytes, base.tx_bytes, reconcile->meter.download_bytes);
+		nearest(since(before->tx_bytes, high.tx_bytes), since(after.tx_bytes, low.tx_bytes),
+			reconcile->meter.download_bytes);
 	reconcile->has_interface = true;
+}
+
+/* Read behind the meter, so that what it has counted is in it. */
+static void fill_wireguard(struct agent *agent, struct batch_reconcile *reconcile)
+{
+	struct wg_device *device = NULL;
+
+	/* While an earlier epoch is sealed, the sums are its successor's already. */
+	if (agent->successor || !agent->sums.known || wg_dump(agent->wg, &device) < 0)
+		return;
+	reconcile->has_wireguard = sums_take(agent, device, &reconcile->wireguard);
+	wg_device_free(device);
+	sums_told(agent);
 }
 
 static bool is_due(const struct agent *agent, int64_t utc_ns)
@@ -152,6 +194,7 @@ void reconcile_fill(struct agent *agent, struct batch_head *head)
 	reconcile->said = true;
 	reconcile->meter = sum;
 	reconcile->journal = state->durable;
+	fill_wireguard(agent, reconcile);
 	fill_interface(agent, reconcile);
 }
 

@@ -251,6 +251,7 @@ static void close_all(struct agent *agent)
 	free(agent->uplink.pending);
 	free(agent->uplink.payload);
 	batch_list_free(&agent->report.writing);
+	wg_device_free(agent->reconcile.begin_device);
 	config_free(&agent->config);
 	key_wipe(&agent->private_key);
 	if (agent->signal_fd >= 0)

@@ -55,8 +55,10 @@ static int attach(struct agent *agent, const struct meter_options *options)
 	r = net_link_set_up(agent->net, options->interface, false);
 	if (r == 0)
 		r = net_link_disable_addrgen(agent->net, options->interface);
-	if (r == 0)
+	if (r == 0) {
+		reconcile_before_epoch(agent);
 		r = meter_attach(options, &agent->meter);
+	}
 	if (r == 0)
 		log_info("attached the meter to %s by %s", options->interface,
 			 meter_attachment(agent->meter));
@@ -114,6 +116,8 @@ int start_meter(struct agent *agent)
 	if (r < 0)
 		return r;
 	seal_or_continue(agent, &last);
+	if (sums_load(agent) < 0)
+		log_info("what WireGuard has counted since the epoch began is not known");
 	r = start_restore_owners(agent);
 	if (r == 0)
 		r = peers_load_table(agent);

@@ -65,6 +65,7 @@ json_t *status_collect(struct agent *agent)
 {
 	int64_t boot_ns = clock_boot_ns();
 	struct wg_device *device = NULL;
+	struct reconcile_link sum;
 	json_t *status;
 
 	if (!agent->desired || !agent->wg || agent->leaving == LEAVING_GONE ||
@@ -74,6 +75,8 @@ json_t *status_collect(struct agent *agent)
 	for (size_t i = 0; i < device->n_peers; i++)
 		collect_peer(agent, &device->peers[i], boot_ns, status);
 	fair_finish(agent, boot_ns);
+	/* Who changes the peers behind us is found here, before a sum of them is due. */
+	(void)sums_take(agent, device, &sum);
 	wg_device_free(device);
 	if (endpoints_save(agent->base, &agent->endpoints) < 0)
 		log_warning("could not write endpoints.json");

@@ -25,6 +25,7 @@ static int write_down(struct agent *agent, struct meter *sealed, const struct ba
 	slots_free(&agent->slots);
 	batch_list_free(&agent->report.writing);
 	agent->report = (struct report){0};
+	agent->reconcile.hour_ns = 0;
 	agent->epoch_known = false;
 	agent->meter = TAKE_PTR(agent->successor);
 	return r;
@@ -76,9 +77,11 @@ int upgrade_meter(struct agent *agent, const struct batch_summary *last)
 	grows = full && upgrade_can_grow(agent);
 	if (r < 0 || (!grows && !meter_is_outdated(agent->meter)))
 		return r;
+	reconcile_before_epoch(agent);
 	r = meter_hand_over(&agent->meter, grows ? 2 * capacity : 0);
 	if (r < 0)
 		return r;
+	reconcile_begin_epoch(agent);
 	log_info("a new meter has taken over, with room for %u peers: a new epoch begins",
 		 meter_identity(agent->meter)->capacity - 1);
 	return upgrade_take_sealed(agent, last);
