@@ -14,6 +14,20 @@ logs=build/logs
 mkdir -p "$logs"
 passed=0
 failed=0
+causes=$logs/causes.txt
+: > "$causes"
+
+# Why a program failed, from its log, in a few lines a test: what pytest marks with E, and what cmocka says of a "not ok".
+# The end of a log that has neither.
+show_causes() {
+	awk '
+		/^_+ .+ _+$/ { print; left = 5; next }
+		/^E / && left > 0 { print "  " substr($0, 1, 300); left--; next }
+		/^not ok / { print; tap = 4; next }
+		/^#/ && tap-- > 0 { print "  " $0; next }
+		/^(ERROR: |.*ERROR: AddressSanitizer|.*runtime error: )/ && messages++ < 5 { print substr($0, 1, 300) }
+		{ tap = 0 }' "$1" | head -n 60 | grep . || tail -n 8 "$1"
+}
 
 # report NAME STATUS LOG PASSED FAILED: one line a program, the whole log of one that failed.
 report() {
@@ -26,6 +40,10 @@ report() {
 	if [ "$bad" != 0 ]; then
 		printf '  FAIL  %-28s %d passed, %d failed, status %d\n' "$name" "$good" "$bad" "$status"
 		sed 's/^/        | /' "$log"
+		{
+			printf '%s (status %d)\n' "$name" "$status"
+			show_causes "$log" | sed 's/^/    /'
+		} >> "$causes"
 	else
 		printf '  ok    %-28s %d passed\n' "$name" "$good"
 	fi
@@ -79,7 +97,7 @@ run_program() {
 # A file of pytest's, in an envelope of its own.
 run_pytest() {
 	begin pytest "$(basename "$(dirname "$1")")/$(basename "$1")" 900 env WIRETOLL_BIN="$PWD/build/sanitize/bin" \
-		tests/envelope.sh /usr/bin/python3 -m pytest -q -p no:cacheprovider "$1"
+		tests/envelope.sh /usr/bin/python3 -m pytest -q --tb=short -rfE -p no:cacheprovider "$1"
 }
 
 # A second of fuzzing for each parser, and small sizes of the model: `make fuzz` and `make model` take longer.
@@ -165,5 +183,9 @@ for suite in "${suites[@]}"; do
 	fi
 	printf '        %d s\n' $((SECONDS - begun))
 done
+if [ -s "$causes" ]; then
+	echo "what failed:"
+	sed 's/^/    /' "$causes"
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
