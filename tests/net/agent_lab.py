@@ -339,6 +339,24 @@ class Client:
         return int(text.split(" received")[0].split()[-1])
 
 
+class Echoes:
+    """Pings of a client for as long as this is entered; then, which of them came back and which did not."""
+
+    def __init__(self, client, interval=0.004, size=56):
+        self.command = inside(client.namespace, "ping", "-n", "-i", interval, "-s", size, "10.1.0.10")
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        text = self.process.communicate(timeout=20)[0]
+        self.seen = {int(line.split("icmp_seq=")[1].split()[0]) for line in text.splitlines() if "bytes from" in line}
+        # The last ones may have been under way.
+        self.lost = sorted(set(range(1, max(self.seen) + 1)) - self.seen)
+
+
 class Gateway:
     """The namespace, wireguard-go and the agent, started as the deployment driver does, but for its mounts."""
 

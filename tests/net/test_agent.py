@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from agent_lab import BIN, inside, laboratory, run, unprivileged, wait_for
+from agent_lab import BIN, Echoes, inside, laboratory, run, unprivileged, wait_for
 
 STATE = {
     "interface": {"addresses": ["10.99.0.1/24"], "listen_port": 51820, "mtu": 1420},
@@ -413,18 +413,21 @@ def test_a_restored_database_is_filled_again_from_the_journal(lab):
 
 
 def test_an_epoch_that_the_api_refuses_is_given_up(lab):
+    """A new one begins under traffic: nobody notices it, and of the old one the API takes no more."""
     api, gateway, clients = lab
     deploy(lab)
-    with api.lock:
-        first = api.last_epoch()
-        api.held[first] = (1000, 1)
-    assert gateway.agent.wait(timeout=10) == 1
-    assert not gateway.is_up()
-    api.conflicts.clear()
-    gateway.start_agent()
-    wait_for("a new epoch", lambda: api.last_epoch() != first)
-    wait_for("the client passes again", lambda: clients[0].ping(wait=1), 5)
+    with Echoes(clients[0]) as echoes:
+        with api.lock:
+            first = api.last_epoch()
+            held = api.held[first] = (1000, 1)
+        assert gateway.agent.wait(timeout=10) == 1
+        assert gateway.is_up()
+        gateway.start_agent()
+        wait_for("a new epoch", lambda: api.last_epoch() != first)
+    assert echoes.lost == [] and len(echoes.seen) > 50
     assert [batch["seq"] for batch in api.batches if batch["epoch"]["id"] != first][0] == 1
+    assert api.held[first] == held and {reason for reason, _ in api.conflicts} == {"rolled_back"}
+    api.conflicts.clear()
 
 
 def test_I10_a_fenced_agent_stops(lab):

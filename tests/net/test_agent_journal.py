@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from agent_lab import BIN, UID, laboratory, run, wait_for
+from agent_lab import BIN, UID, Echoes, laboratory, run, wait_for
 from test_agent import deploy, wait_truth
 
 
@@ -360,16 +360,29 @@ def test_a_removed_peer_is_told_though_the_agent_dies_first(lab):
 
 
 def test_a_machine_that_went_back_in_time_begins_anew(lab):
-    """The API holds more than this agent has ever made: its epoch is given up, and never continued."""
+    """The API holds more than this agent has ever made: its epoch ends, a new one begins, and no packet notices it."""
     api, gateway, clients = lab
     deploy(lab)
+    counted = int(api.last()["grant"]["cycle_counted"])
+    api.grant = {"cycle": 202611, "grant_seq": 2, "ceiling": str(counted + 2_500_000), "mask": "both"}
+    api.wait_applied(api.set_state())
     first = api.last_epoch()
-    api.refuse = (200, {"held_seq": 10**6, "watch_until": None, "revision": 1})
-    assert gateway.agent.wait(timeout=10) == 1
-    assert not gateway.is_up()
-    gateway.start_agent()
-    wait_for("a new epoch", lambda: api.last_epoch() != first)
-    wait_for("the client passes again", lambda: clients[0].ping(wait=1), 5)
+    with Echoes(clients[0], size=700) as echoes:
+        time.sleep(0.3)
+        api.refuse = (200, {"held_seq": 10**6, "watch_until": None, "revision": 1})
+        assert gateway.agent.wait(timeout=10) == 1
+        time.sleep(0.3)  # it counts with no process alive
+        gateway.start_agent()
+        wait_for("a new epoch", lambda: api.last_epoch() != first)
+        time.sleep(0.3)
+    assert echoes.lost == [] and len(echoes.seen) > 100
+    wait_truth(api, clients)
+    # The limit goes on in it: never more than was granted, and all of that but for the bound.
+    clients[0].ping(count=200, interval=0.005, size=8000, wait=1)
+    wait_for("exhausted is reported", lambda: api.last()["grant"]["exhausted"], 5)
+    total = sum(sum(api.counted(client.id)) for client in clients)
+    assert counted + 1_500_000 < total <= counted + 2_500_000
+    assert int(api.last()["grant"]["cycle_counted"]) == total
 
 
 def test_counts_made_elsewhere_agree(lab):

@@ -184,8 +184,6 @@ WT_MUST_CHECK int start_meter(struct agent *agent);
 WT_MUST_CHECK int
 start_restore_owners(struct agent *agent);     /* slots, as meter, files and journal know them */
 void start_restore_state(struct agent *agent); /* of the interface and its grant */
-/* An epoch that the API refuses cannot be continued: the link goes down and its meter is removed. */
-void start_abandon_epoch(struct agent *agent);
 
 /* enroll.c: trades the one-time token, then calls `done`. */
 void enroll_begin(struct agent *agent, void (*done)(struct agent *agent));
@@ -240,12 +238,15 @@ void samples_cover(struct agent *agent);
 void samples_give_up(struct agent *agent);
 
 /*
- * upgrade.c: puts a new meter in the place of an outdated or full one. An epoch that was taken over, now or
- * by a process that died then, is sealed with its last counts. `last` is the journal's last batch.
+ * upgrade.c: puts a new meter in the place of an outdated one, or one that upgrade_begin_anew() has marked.
+ * An epoch that was taken over, now or by a process that died then, is sealed with its last counts. `last` is
+ * the journal's last batch.
  */
 WT_MUST_CHECK int upgrade_meter(struct agent *agent, const struct batch_summary *last);
 WT_MUST_CHECK int upgrade_take_sealed(struct agent *agent, const struct batch_summary *last);
 bool upgrade_can_grow(const struct agent *agent);
+/* Ends the process; the next one begins a new epoch, and the interface stays up. */
+void upgrade_begin_anew(struct agent *agent, bool larger);
 
 /*
  * seal.c: ends an epoch at start. The device that the pins belong to is gone, and they tell its last counts;

@@ -201,10 +201,9 @@ void apply_desired(struct agent *agent, struct desired *desired, bool grants_are
 		return;
 	}
 	if (agent->report.final) {
-		/* The epoch was given up, and the meter survived that. */
+		/* Nothing follows the final batch of an epoch, and this one's gateway goes on. */
 		desired_free(desired);
-		start_abandon_epoch(agent);
-		agent_exit(agent, 1);
+		upgrade_begin_anew(agent, false);
 		return;
 	}
 	cannot_clear(agent);

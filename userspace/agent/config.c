@@ -117,6 +117,21 @@ static int read_identity(const json_t *object, struct config *config, struct jso
 	return r;
 }
 
+static int read_outgoing(const json_t *object, struct config *config, struct json_problem *problem)
+{
+	const char *meter = NULL;
+	int r = json_read_string(object, "outgoing_meter", &meter, problem);
+
+	if (r == 0 && uuid_parse(meter, config->outgoing) < 0) {
+		json_problem_set(problem, "outgoing_meter", "outgoing_meter is \"%.40s\"; accepted is a UUID",
+				 meter);
+		return -EINVAL;
+	}
+	if (r == 0)
+		r = json_read_bool(object, "outgoing_is_full", &config->outgoing_is_full, problem);
+	return r == -ENOENT ? 0 : r;
+}
+
 static int read_enrolled(const json_t *object, struct config *config, struct json_problem *problem)
 {
 	const char *since = NULL;
@@ -127,9 +142,9 @@ static int read_enrolled(const json_t *object, struct config *config, struct jso
 				 "active_since is \"%.40s\"; accepted is an RFC 3339 instant", since);
 		return -EINVAL;
 	}
-	if (r < 0 && r != -ENOENT)
-		return r;
-	return config_take_token(config, object, problem);
+	if (r == 0 || r == -ENOENT)
+		r = read_outgoing(object, config, problem);
+	return r < 0 ? r : config_take_token(config, object, problem);
 }
 
 static int parse_file(const json_t *object, bool enrolled, struct config *config,
@@ -238,15 +253,17 @@ static json_t *apis_json(const struct config *config)
 int config_save(const char *base, const struct config *config)
 {
 	json_t *object _cleanup_json_ = NULL;
-	char gateway[UUID_TEXT_SIZE], since[CLOCK_TEXT_SIZE], path[PATH_MAX], *text;
+	char gateway[UUID_TEXT_SIZE], outgoing[UUID_TEXT_SIZE], since[CLOCK_TEXT_SIZE], path[PATH_MAX], *text;
 	int r;
 
-	object = json_pack("{s:s, s:I, s:s, s:o, s:s, s:s, s:I, s:I, s:s?}", "gateway",
+	object = json_pack("{s:s, s:I, s:s, s:o, s:s, s:s, s:I, s:I, s:s?, s:s, s:b}", "gateway",
 			   uuid_format(config->gateway, gateway), "attempt", (json_int_t)config->attempt,
 			   "interface", config->interface, "api", apis_json(config), "ca_pem", config->ca_pem,
 			   "token", config->token, "generation", (json_int_t)config->generation,
 			   "report_every", (json_int_t)config->report_every, "active_since",
-			   config->active_since_ns ? clock_format(config->active_since_ns, since) : NULL);
+			   config->active_since_ns ? clock_format(config->active_since_ns, since) : NULL,
+			   "outgoing_meter", uuid_format(config->outgoing, outgoing), "outgoing_is_full",
+			   config->outgoing_is_full);
 	text = object ? json_dumps(object, JSON_INDENT(1)) : NULL;
 	if (!text)
 		return -ENOMEM;

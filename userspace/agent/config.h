@@ -28,6 +28,9 @@ struct config {
 	int64_t generation;
 	int64_t report_every;    /* seconds */
 	int64_t active_since_ns; /* UTC; 0: not yet */
+	/* The meter that the next start has to put a new one in the place of; zero: none. */
+	uint8_t outgoing[UUID_SIZE];
+	bool outgoing_is_full; /* and a larger one */
 };
 
 /*

@@ -58,11 +58,10 @@ static int assign_slot(struct agent *agent, const uint8_t *peer_id, uint32_t *re
 	return r;
 }
 
-static struct plan_slot *assign_slots(struct agent *agent, const struct desired *desired)
+/* -ENOSPC: a larger meter has room for all. */
+static int assign_slots(struct agent *agent, const struct desired *desired, struct plan_slot *slots)
 {
-	struct plan_slot *slots = calloc(desired->n_peers + 1, sizeof(*slots));
-
-	for (size_t i = 0; slots && i < desired->n_peers; i++) {
+	for (size_t i = 0; i < desired->n_peers; i++) {
 		const struct desired_peer *peer = &desired->peers[i];
 		uint32_t slot = slots_find(&agent->slots, peer->id);
 		char id[UUID_TEXT_SIZE], what[UUID_TEXT_SIZE + 8];
@@ -70,11 +69,8 @@ static struct plan_slot *assign_slots(struct agent *agent, const struct desired 
 
 		if (slot == 0 && peer->enabled)
 			r = assign_slot(agent, peer->id, &slot);
-		if (r == -ENOSPC && upgrade_can_grow(agent)) {
-			log_warning("the meter is full: starting over with a larger one");
-			agent_exit(agent, 1);
-			break;
-		}
+		if (r == -ENOSPC && upgrade_can_grow(agent))
+			return r;
 		if (r < 0) {
 			snprintf(what, sizeof(what), "peer %s", uuid_format(peer->id, id));
 			cannot_add(agent, what, "%s",
@@ -83,7 +79,7 @@ static struct plan_slot *assign_slots(struct agent *agent, const struct desired 
 		}
 		slots[i] = (struct plan_slot){slot, agent->slots.slots[slot].incarnation};
 	}
-	return slots;
+	return 0;
 }
 
 /* Where a peer that is not connected is to be called: as configured, or where it was last. */
@@ -333,16 +329,32 @@ static void on_grace_over(void *data, int result)
 		log_warning("could not write endpoints.json");
 }
 
+/* A change of WireGuard is not atomic: after an error, look again at what is there. */
+static int try_repeatedly(struct agent *agent, const struct desired *desired, const struct plan_slot *slots)
+{
+	int r = try_once(agent, desired, slots);
+
+	for (int tries = 1; r < 0 && r != -ENOSPC && tries < TRIES_MAX; tries++)
+		r = try_once(agent, desired, slots);
+	return r;
+}
+
 int peers_apply(struct agent *agent, const struct desired *desired)
 {
-	struct plan_slot *slots _cleanup_free_ = assign_slots(agent, desired);
+	struct plan_slot *slots _cleanup_free_ = calloc(desired->n_peers + 1, sizeof(*slots));
 	int r = -ENOMEM;
 
 	if (!slots)
 		return r;
-	/* A change of WireGuard is not atomic: after an error, look again at what is there. */
-	for (int tries = 0; r < 0 && tries < TRIES_MAX; tries++)
-		r = try_once(agent, desired, slots);
+	r = assign_slots(agent, desired, slots);
+	if (r == 0)
+		r = try_repeatedly(agent, desired, slots);
+	/* Of slots or prefixes. Nothing of this state is in WireGuard then. */
+	if (r == -ENOSPC && upgrade_can_grow(agent)) {
+		log_warning("the meter is full: starting over with a larger one");
+		upgrade_begin_anew(agent, true);
+		return r;
+	}
 	loop_cancel(agent->loop, agent->settling);
 	agent->settling = 0;
 	if (loop_at_boot(agent->loop, clock_boot_ns() + GRACE_NS, on_grace_over, agent, &agent->settling) < 0)

@@ -125,22 +125,3 @@ int start_meter(struct agent *agent)
 		start_restore_state(agent);
 	return r;
 }
-
-void start_abandon_epoch(struct agent *agent)
-{
-	int r = net_link_set_up(agent->net, agent->config.interface, false);
-
-	/* A last batch that nobody is sent: it tells the next start that this epoch is over. */
-	if (r == 0 && !report_is_writing(agent))
-		r = report_append_final(agent);
-	if (r == 0)
-		r = meter_remove(TAKE_PTR(agent->meter));
-	if (r < 0) {
-		log_error("could not take down %s and its meter: %s", agent->config.interface, strerror(-r));
-		return;
-	}
-	journal_acknowledge_all(agent->journal);
-	r = journal_flush(agent->journal);
-	if (r < 0)
-		log_error("could not write the journal: %s", strerror(-r));
-}

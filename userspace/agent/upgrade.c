@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * A meter of an earlier layout, or one that is full, is taken over by a new one while packets flow. At start
- * only, as that is where epochs begin: who finds the meter full ends, and the next start makes a larger one.
+ * A meter of an earlier layout, one that is full, and one whose epoch the API cannot follow, is taken over by
+ * a new one while packets flow. At start only, as that is where epochs begin: who finds it so notes that, and
+ * ends.
  */
 #include <errno.h>
 #include <string.h>
@@ -51,34 +52,29 @@ bool upgrade_can_grow(const struct agent *agent)
 	return meter_identity(agent->meter)->capacity <= WT_MAX_CAPACITY / 2;
 }
 
-/* Seven eighths are in use: the rest is for peers that come while others' last counts are on their way. */
-static int is_full(struct agent *agent, bool *ret_full)
+void upgrade_begin_anew(struct agent *agent, bool larger)
 {
-	uint32_t capacity = meter_identity(agent->meter)->capacity, used = 0;
-	struct wt_owner owner;
-	int r = 0;
+	int r;
 
-	for (uint32_t slot = 1; slot < capacity && r == 0; slot++) {
-		r = meter_get_owner(agent->meter, slot, &owner);
-		used += r == 0 && owner.flags != 0;
-	}
-	*ret_full = used >= capacity / 8 * 7;
-	return r;
+	memcpy(agent->config.outgoing, meter_identity(agent->meter)->map_uuid, UUID_SIZE);
+	agent->config.outgoing_is_full = larger;
+	r = config_save(agent->base, &agent->config);
+	if (r < 0)
+		log_error("could not write agent.json: %s", strerror(-r));
+	agent_exit(agent, 1);
 }
 
 int upgrade_meter(struct agent *agent, const struct batch_summary *last)
 {
-	uint32_t capacity = meter_identity(agent->meter)->capacity;
-	bool full = false, grows;
+	const struct meter_identity *identity = meter_identity(agent->meter);
+	bool asked = uuid_equal(agent->config.outgoing, identity->map_uuid);
+	bool grows = asked && agent->config.outgoing_is_full && upgrade_can_grow(agent);
 	int r = upgrade_take_sealed(agent, last);
 
-	if (r == 0)
-		r = is_full(agent, &full);
-	grows = full && upgrade_can_grow(agent);
-	if (r < 0 || (!grows && !meter_is_outdated(agent->meter)))
+	if (r < 0 || (!asked && !meter_is_outdated(agent->meter)))
 		return r;
 	reconcile_before_epoch(agent);
-	r = meter_hand_over(&agent->meter, grows ? 2 * capacity : 0);
+	r = meter_hand_over(&agent->meter, grows ? 2 * identity->capacity : 0);
 	if (r < 0)
 		return r;
 	reconcile_begin_epoch(agent);

@@ -167,7 +167,7 @@ static size_t held_by_api(const struct agent *agent, const json_t *answer)
 	return 0;
 }
 
-/* An epoch whose numbers the API cannot follow: sealed there, and given up here. */
+/* An epoch whose numbers the API cannot follow. What it still takes of it is sent before the new one's. */
 static void epoch_refused(struct agent *agent, const char *reason)
 {
 	struct pending first = agent->uplink.pending[0];
@@ -175,8 +175,7 @@ static void epoch_refused(struct agent *agent, const char *reason)
 
 	if (is_current_epoch(agent, &first)) {
 		log_error("the API refuses this epoch (%s): a new one begins", reason);
-		start_abandon_epoch(agent);
-		agent_exit(agent, 1);
+		upgrade_begin_anew(agent, false);
 		return;
 	}
 	log_error("the API refuses the rest of an earlier epoch (%s): it is left in the journal only",
