@@ -196,6 +196,31 @@ def test_half_requests_and_lost_clients_harm_nobody(api):
     assert api.exchange("GET", "/v1/health").status == 200
 
 
+def test_handshakes_that_stop_halfway_cost_nothing(api):
+    server = api.another()
+    clients = []
+    for _ in range(8):
+        tcp, answer, hello = socket.create_connection(("127.0.0.1", server.port), timeout=20), ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = server.tls.wrap_bio(answer, hello, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        tcp.sendall(hello.read())
+        answer.write(tcp.recv(65536))
+        clients.append((tcp, tls, hello))
+    clock = ~server.process.pid << 3 | 2  # of its CPU time, as clock_getcpuclockid(3) names it
+    before = time.clock_gettime(clock)
+    time.sleep(1)
+    assert time.clock_gettime(clock) - before < 0.1
+    tcp, tls, hello = clients.pop()
+    tls.do_handshake()
+    tls.write(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+    tcp.sendall(hello.read())
+    assert tcp.recv(65536) and server.exchange("GET", "/v1/health").status == 200
+    assert server.stop() == 0
+    for tcp, _, _ in clients:
+        tcp.close()
+
+
 def test_one_connection_carries_many_requests(api):
     connection = api.connect()
     for _ in range(50):

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * libmicrohttpd tries all handshakes that wait for their client again and again, without a pause: a client
+ * that falls silent in the middle of its own would keep a processor busy, and a crowd of clients all of them.
+ * Here, such a connection is suspended until its client has sent something or its time is over.
+ */
+#ifndef WIRETOLL_API_HANDSHAKE_H
+#define WIRETOLL_API_HANDSHAKE_H
+
+#include "base/base.h"
+
+#include <microhttpd.h>
+
+struct handshakes;
+
+/* Starts a thread that waits for the clients. -ENOMEM, or -errno. */
+WT_MUST_CHECK int handshakes_start(struct handshakes **ret_handshakes);
+
+/* For MHD_OPTION_NOTIFY_CONNECTION of a daemon with TLS, with the handshakes as its context. */
+void handshakes_notify(void *context, struct MHD_Connection *connection, void **socket_context,
+		       enum MHD_ConnectionNotificationCode code);
+
+/* Fails those under way, and all that are begun later. To be called before the daemons are stopped. */
+void handshakes_stop(struct handshakes *handshakes);
+
+/* When the daemons have been stopped. */
+void handshakes_free(struct handshakes *handshakes);
+
+#endif
