@@ -21,7 +21,7 @@
 #define IDLE_SECONDS     30
 #define MAX_DISCARDED    (16 * 1024 * 1024)
 #define TOO_LARGE        "the body is larger than 1 MiB"
-#define CONNECTION_BYTES 32768 /* what a request's line and headers may take */
+#define CONNECTION_BYTES 8192 /* what a request's line and headers may take */
 
 /*
  * AES-128 first for its SHA-256: hashing is a good part of a handshake, and processors have instructions for
