@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Checks the models of the lease protocol and of the way of a byte exhaustively, and that each finds every precaution needed.
-#   tests/model/run.sh [--short | --deep]    --short: small sizes of the first alone; --deep adds sizes that take a minute and gigabytes
+# Checks the models of the lease protocol, of credit through a hand-over and of the way of a byte exhaustively, and that
+# each finds every precaution needed.
+#   tests/model/run.sh [--short | --deep]    --short: small sizes of the first two; --deep adds sizes that take a minute and gigabytes
 set -euo pipefail
 models=$(realpath "$(dirname "$0")")
 model=$models/lease.pml
@@ -53,6 +54,10 @@ if [ "${1:-}" = --short ]; then
 	check 1 "the next grant must be taken up by one" -DBUG=4 -DPACKETS=1 -DCHANGES=1 -DNEXT
 	check 1 "nobody must pass before a cycle's base is there" -DBUG=7 -DPACKETS=2 -DCHANGES=0 -DNEXT
 	check 1 "the process must swap the state" -DBUG=8 -DPACKETS=1 -DCHANGES=1 -DNEXT
+	model=$models/handover.pml
+	check 0 "a hand-over" -DPACKETS=1 -DCEILING=2
+	check 1 "a hand-over must lend what the old programs cannot draw" -DBUG=1 -DPACKETS=1 -DCEILING=2 -DKILLS=0
+	check 1 "a hand-over must wait for the programs before it counts" -DBUG=4 -DPACKETS=1 -DCEILING=2 -DKILLS=0
 	finish
 fi
 
@@ -72,6 +77,17 @@ check 1 "what the interface refuses must go back" -DBUG=6 -DPACKETS=2 -DCHANGES=
 check 1 "nobody must pass before a cycle's base is there" -DBUG=7 -DPACKETS=2 -DCHANGES=0 -DNEXT
 check 1 "the process must swap the state" -DBUG=8 -DPACKETS=1 -DCHANGES=1 -DNEXT
 check 1 "an add that will be undone must exhaust nobody" -DBUG=9 -DCPUS=3 -DPACKETS=1 -DCHANGES=0 -DNEXT
+
+model=$models/handover.pml
+check 0 "a hand-over, killed twice" -DPACKETS=1 -DCEILING=3 -DKILLS=2
+if [ "${1:-}" = --deep ]; then
+	check 0 "a hand-over under traffic" -DPACKETS=2 -DKILLS=0
+fi
+check 1 "half of the credit must be kept for the old programs" -DBUG=1 -DPACKETS=1 -DCEILING=2
+check 1 "credit must be lent when nobody draws by the old grant" -DBUG=2 -DPACKETS=1 -DCEILING=2
+check 1 "what had been drawn must not be lent" -DBUG=3 -DPACKETS=1 -DCEILING=2
+check 1 "the old counts must stand still when they are read" -DBUG=4 -DPACKETS=1 -DCEILING=2
+check 1 "the end of half must not be the limit's" -DBUG=5 -DPACKETS=1 -DCEILING=3
 
 model=$models/pipeline.pml
 check 0 "a byte through two boots" -DTRAFFIC=3 -DBATCHES=4
