@@ -16,8 +16,8 @@ import time
 
 import pytest
 
-from agent_lab import BIN, UID, Echoes, laboratory, run, wait_for
-from test_agent import deploy, wait_truth
+from agent_lab import BIN, UID, Echoes, inside, laboratory, run, wait_for
+from test_agent import STATE, deploy, wait_truth
 
 
 @pytest.fixture
@@ -329,6 +329,27 @@ def test_a_full_meter_grows_under_traffic(lab):
     assert sealed[-1]["states"] and sealed[-1]["grant"]["exhausted"] is False
     # The limit's line goes on in the new epoch, its count begins anew.
     assert int(api.last()["grant"]["cycle_counted"]) >= int(sealed[-1]["grant"]["cycle_counted"])
+
+
+def test_a_table_full_of_prefixes_grows_under_traffic(lab):
+    """More prefixes than a meter of 4,096 slots has room for, all of one peer: what comes from the last of them is counted for it."""
+    api, gateway, (steady, many) = lab
+    deploy(lab)
+    first = api.last_epoch()
+    run(*inside("inst", "ip", "route", "add", "192.168.0.0/16", "via", "10.1.0.2"))
+    run(*inside(many.namespace, "ip", "addr", "add", "192.168.66.9/32", "dev", many.device))
+    prefixes = [f"192.168.{number // 256}.{number % 256}/32" for number in range(66 * 256 + 10)]
+    changed = {"firewall": {**STATE["firewall"], "remote_subnets": ["192.168.0.0/16"]}, "routes": ["192.168.0.0/16"]}
+    with Echoes(steady) as echoes:
+        revision = api.set_state(**changed, peers=[steady.peer(), many.peer(allowed_ips=[f"{many.address}/32", *prefixes])])
+        assert gateway.agent.wait(timeout=30) == 1
+        gateway.start_agent()
+        api.wait_applied(revision, timeout=30)
+    assert len(echoes.lost) < len(echoes.seen) / 10  # WireGuard takes 16,906 prefixes: a moment without answers
+    assert api.last_epoch() != first and api.last()["cannot_apply"] == []
+    assert "room for 8191 peers" in gateway.log.read_text()
+    assert "20 received" in run(*inside(many.namespace, "ping", "-q", "-c", 20, "-i", 0.01, "-I", "192.168.66.9", "10.1.0.10"))
+    wait_truth(api, [steady, many])
 
 
 def test_a_removed_peer_is_told_though_the_agent_dies_first(lab):

@@ -130,3 +130,23 @@ def test_it_grows_with_its_peers(network):
         f"[Peer]\nPublicKey = {client.public_key}\nAllowedIPs = 10.99.0.{client.number}/32, fd99::{client.number}/128\n"
         for client in (a, b)))
     reconnect(a, server)
+
+
+def test_it_grows_with_its_prefixes(network):
+    """Beyond seven eighths of the room that 4,096 slots have for them: the last one counts for its peer like the first."""
+    a, b = network.a, network.b
+    prefixes = [f"10.98.{i // 256}.{i % 256}/32" for i in range(66 * 256 + 10)]
+    lab.run("ip", "route", "add", "10.98.0.0/16", "dev", "wg0")
+    b.run("ip", "addr", "add", "10.98.66.9/32", "dev", b.interface)
+    with metering() as meter:
+        epoch, whole = show()["epoch"], Whole(network)
+        with Using(a):
+            lab.run("wg", "addconf", "wg0", "/dev/stdin", stdin=f"[Peer]\nPublicKey = {b.public_key}\n" + "".join(
+                f"AllowedIPs = {prefix}\n" for prefix in [f"10.99.0.{b.number}/32", f"fd99::{b.number}/128", *prefixes]))
+            lab.wait_for("the larger meter", lambda: show()["epoch"] != epoch, timeout=30, step=0.2)
+        before = show_peer(b)["upload_packets"]
+        b.run("ping", "-q", "-c", "20", "-i", "0.01", "-I", "10.98.66.9", "10.99.0.1")
+        quiet(b)
+        assert show_peer(b)["upload_packets"] == before + 20
+        assert min(whole.check()) > 10_000
+    assert show()["unattributed"]["upload_bytes"] == 0
