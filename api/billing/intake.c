@@ -104,8 +104,9 @@ size_t intake_weight(const struct request *request)
  */
 static int open_tables(struct db *db)
 {
-	static const char *const tables[] = {"report_in", "sample_in", "counter_in",  "counter_base",
-					     "state_in",  "seen_in",   "report_work", "settle_piece"};
+	static const char *const tables[] = {"report_in",    "sample_in",    "counter_in",
+					     "counter_base", "state_in",     "seen_in",
+					     "report_work",  "settle_piece", "hour_sum"};
 	static const char *const settings[] = {"SET seq_page_cost = 10", "SET enable_mergejoin = off",
 					       "SET random_page_cost = 0.1", "SET jit = off"};
 	char sql[160];

@@ -118,6 +118,7 @@ static void put_report(FILE *out, const json_t *body, const struct principal *ag
 	fputs_unlocked(frame->over ? "\tt" : "\tf", out);
 	fputs_unlocked(list->shrunk ? "\tt" : "\tf", out);
 	fputs_unlocked(list->tangled ? "\tt" : "\tf", out);
+	fputs_unlocked(list->several ? "\tt" : "\tf", out);
 	put_fields(out, body, generation, 1);
 	put_fields(out, epoch, epoch_fields, ARRAY_SIZE(epoch_fields));
 	put_flag(out, epoch, "final");

@@ -92,11 +92,38 @@ static bool is_tangled(const struct sample_list *list)
 	return false;
 }
 
+static int by_peer(const void *left, const void *right)
+{
+	const char *a = *(const char *const *)left, *b = *(const char *const *)right;
+
+	return a && b ? strcasecmp(a, b) : (a != NULL) - (b != NULL);
+}
+
+/* A slot's samples lie together. */
+static int find_several(struct sample_list *list)
+{
+	const char **peers = calloc(list->n ? list->n : 1, sizeof(*peers));
+	size_t n = 0;
+
+	if (!peers)
+		return -ENOMEM;
+	for (size_t i = 0; i < list->n; i++) {
+		if (i == 0 || !sample_same_slot(&list->samples[i - 1], &list->samples[i]))
+			peers[n++] = list->samples[i].peer;
+	}
+	qsort(peers, n, sizeof(*peers), by_peer);
+	for (size_t i = 1; i < n; i++)
+		list->several |= by_peer(&peers[i - 1], &peers[i]) == 0;
+	free(peers);
+	return 0;
+}
+
 int samples_read(const json_t *records, struct sample_list *ret_list)
 {
 	struct sample_list list = {.n = json_array_size(records)};
 	const json_t *record;
 	size_t i;
+	int r;
 
 	list.samples = calloc(list.n ? list.n : 1, sizeof(*list.samples));
 	if (!list.samples)
@@ -110,6 +137,11 @@ int samples_read(const json_t *records, struct sample_list *ret_list)
 		list.shrunk = !only_grow(&list);
 	}
 	list.tangled = is_tangled(&list);
+	r = find_several(&list);
+	if (r < 0) {
+		cleanup_samples(&list);
+		return r;
+	}
 	*ret_list = list;
 	return 0;
 }

@@ -24,6 +24,7 @@ struct sample_list {
 	size_t n;
 	bool shrunk;  /* in no order do the totals of each slot only grow, or a slot has two peers */
 	bool tangled; /* a slot's hours are not in order: a clock was set back */
+	bool several; /* a peer has more than one slot */
 };
 
 /* The array has passed report_check(). -ENOMEM. */

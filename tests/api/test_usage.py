@@ -82,6 +82,20 @@ def test_epochs_follow_each_other(api):
     assert stored_usage(agent.gateway)[peer, hour_of(now())] == [134, 0]
 
 
+def test_slots_of_one_peer_become_one_sum(api):
+    """In hours of which nothing is held, and in one that is held; what belongs to no peer comes last."""
+    begin, middle, end = past_hours(3)
+    agent = active_agent(World(api), since=begin)
+    peer, other = agent.gateway.peer(), agent.gateway.peer()
+    for _ in range(2):
+        agent.report([agent.grow(slot, owner, hour, incarnation, upload_bytes=amount, download_bytes=10 * amount)
+                      for slot, owner, incarnation, amount in ((1, peer, 1, 1), (2, other, 1, 2), (2, peer, 2, 4), (3, peer.upper(), 1, 8))
+                      for hour in (begin, middle)] + [agent.grow(0, None, end, upload_bytes=16)])
+    assert stored_usage(agent.gateway) == {**{(owner, hour): [2 * amount, 20 * amount] for hour in (begin, middle)
+                                              for owner, amount in ((peer, 13), (other, 2))}, (None, end): [32, 0]}
+    assert agent.gateway.bucket_row("used") == 2 * 2 * 11 * 15
+
+
 def test_a_deployment_anew_goes_on_with_the_bucket(api):
     old = active_agent(World(api))
     peer = old.gateway.peer()

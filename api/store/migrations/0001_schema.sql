@@ -348,7 +348,7 @@ CREATE TABLE billing.counter (
 
 CREATE TABLE billing.usage_record (
     owner       uuid NOT NULL,
-    hour        timestamptz NOT NULL CHECK (hour = date_trunc('hour', hour, 'UTC')),
+    hour        timestamptz NOT NULL CHECK (hour = date_bin('1 hour', hour, '2000-01-01 00:00:00+00')),
     epoch       uuid NOT NULL,
     seq         bigint NOT NULL,
     slot        integer NOT NULL,
@@ -370,7 +370,7 @@ CREATE TABLE billing.usage_record_default PARTITION OF billing.usage_record DEFA
 CREATE TABLE billing.usage_hour (
     owner       uuid NOT NULL,
     gateway     uuid NOT NULL,
-    hour        timestamptz NOT NULL CHECK (hour = date_trunc('hour', hour, 'UTC')),
+    hour        timestamptz NOT NULL CHECK (hour = date_bin('1 hour', hour, '2000-01-01 00:00:00+00')),
     peer        uuid NOT NULL,
     up          bigint NOT NULL CHECK (up >= 0),
     down        bigint NOT NULL CHECK (down >= 0),

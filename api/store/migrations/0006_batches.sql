@@ -167,6 +167,7 @@ CREATE AGGREGATE billing.total(bigint) (SFUNC = int8pl, STYPE = bigint, INITCOND
 CREATE TYPE billing.report_in AS (
     n bigint, owner uuid, gateway uuid, attempt integer, token_generation bigint, crc bigint, kept_from bigint, over boolean,
     shrunk boolean, tangled boolean, -- a total that is smaller than one before it; hours that are not in order
+    several boolean, -- a peer has more than one slot
     generation bigint, epoch uuid, boot_id uuid, final boolean, seq bigint, more boolean, covered_from timestamptz, covered_to timestamptz,
     active_since timestamptz, public_key bytea, applied_revision bigint, counted bigint, grant_cycle integer, grant_seq bigint,
     cycle_counted bigint, exhausted boolean, sent timestamptz, cannot_apply jsonb, reconcile jsonb
@@ -187,6 +188,8 @@ CREATE TYPE billing.counter_base AS (
     n bigint, slot integer, incarnation bigint, peer uuid,
     up bigint, down bigint, up_packets bigint, down_packets bigint, undelivered bigint, refused bigint
 );
+-- What the peers of a batch have grown by in an hour, unless it tells of none (`peers`). `fresh`: each of its records is a new hourly sum.
+CREATE TYPE billing.hour_sum AS (n bigint, hour timestamptz, peers boolean, up bigint, down bigint, undelivered bigint, fresh boolean);
 CREATE TYPE billing.state_in AS (n bigint, i integer, state text, begins timestamptz, ends timestamptz);
 CREATE TYPE billing.seen_in AS (n bigint, peer uuid, handshake timestamptz, endpoint text);
 

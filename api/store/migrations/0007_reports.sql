@@ -76,11 +76,13 @@ $$;
 CREATE FUNCTION billing.compare_totals() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- By the whole key, one counter at a time: joined otherwise, each would be looked for among all of its epoch.
     INSERT INTO counter_base
     SELECT k.n, k.slot, k.incarnation, c.peer, c.up, c.down, c.up_packets, c.down_packets, c.undelivered, c.refused
     FROM counter_in k JOIN report_work w ON w.n = k.n AND w.known AND w.verdict IS NULL
-    JOIN billing.counter c ON c.owner = w.owner AND c.gateway = w.gateway AND c.epoch = w.epoch AND c.slot = k.slot
-        AND c.incarnation = k.incarnation;
+    CROSS JOIN LATERAL (SELECT x.* FROM billing.counter x
+                        WHERE x.owner = w.owner AND x.gateway = w.gateway AND x.epoch = w.epoch AND x.slot = k.slot
+                          AND x.incarnation = k.incarnation OFFSET 0) c;
 
     UPDATE report_work w SET verdict = 'regressed'
     FROM report_in r
@@ -129,23 +131,40 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION billing.store_usage() RETURNS void
+-- What the records come to in each hour. A batch's hours are few, so each is looked for in what is held.
+CREATE FUNCTION billing.sum_hours() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO billing.usage_record (owner, hour, epoch, seq, slot, incarnation, gateway, peer, grant_cycle,
-                                      d_up, d_down, d_up_packets, d_down_packets, d_undelivered, d_refused, split)
-    SELECT w.owner, s.hour, w.epoch, w.seq, s.slot, s.incarnation, w.gateway, s.peer, w.grant_cycle,
-           s.up, s.down, s.up_packets, s.down_packets, s.undelivered, s.refused, s.split
-    FROM sample_in s JOIN report_work w ON w.n = s.n;
+    INSERT INTO hour_sum
+    SELECT s.n, s.hour, s.peers, s.up, s.down, s.undelivered, NOT r.several AND NOT EXISTS (
+               SELECT FROM billing.usage_hour h WHERE h.owner = r.owner AND h.gateway = r.gateway AND h.hour = s.hour)
+    FROM (SELECT x.n, x.hour, bool_or(x.slot > 0) AS peers, billing.total(x.up) FILTER (WHERE x.slot > 0) AS up,
+                 billing.total(x.down) FILTER (WHERE x.slot > 0) AS down, billing.total(x.undelivered) FILTER (WHERE x.slot > 0) AS undelivered
+          FROM sample_in x GROUP BY x.n, x.hour) s
+    JOIN report_in r ON r.n = s.n;
+END
+$$;
 
-    -- Rows that are there are many times cheaper to change in one statement than to insert in vain. Nobody else makes them: the
-    -- gateways are ours until the end of the transaction.
+-- Adds to the hourly sums. Rows that are there are many times cheaper to change in one statement than to insert in vain, and where
+-- nothing is held of an hour there are none. Nobody else makes them: the gateways are ours until the end of the transaction.
+CREATE FUNCTION billing.roll_up() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO billing.usage_hour (owner, gateway, hour, peer, up, down, up_packets, down_packets, undelivered, refused, split)
+    SELECT w.owner, w.gateway, s.hour, coalesce(s.peer, '00000000-0000-0000-0000-000000000000'), s.up, s.down, s.up_packets, s.down_packets,
+           s.undelivered, s.refused, s.split
+    FROM sample_in s JOIN report_work w ON w.n = s.n
+    JOIN hour_sum h ON h.n = s.n AND h.hour = s.hour AND h.fresh;
+
+    IF NOT EXISTS (SELECT FROM hour_sum h WHERE NOT h.fresh) THEN
+        RETURN;
+    END IF;
     WITH grown AS MATERIALIZED (
         SELECT w.owner, w.gateway, s.hour, s.peer, s.up, s.down, s.up_packets, s.down_packets, s.undelivered, s.refused, s.split
         FROM (SELECT x.n, x.hour, coalesce(x.peer, '00000000-0000-0000-0000-000000000000') AS peer, billing.total(x.up) AS up,
                      billing.total(x.down) AS down, billing.total(x.up_packets) AS up_packets, billing.total(x.down_packets) AS down_packets,
                      billing.total(x.undelivered) AS undelivered, billing.total(x.refused) AS refused, bool_or(x.split) AS split
-              FROM sample_in x GROUP BY x.n, x.peer, x.hour) s JOIN report_work w ON w.n = s.n
+              FROM sample_in x JOIN hour_sum h ON h.n = x.n AND h.hour = x.hour AND NOT h.fresh GROUP BY x.n, x.peer, x.hour) s JOIN report_work w ON w.n = s.n
     ), changed AS (
         UPDATE billing.usage_hour h
         SET up = h.up + g.up, down = h.down + g.down, up_packets = h.up_packets + g.up_packets, down_packets = h.down_packets + g.down_packets,
@@ -155,7 +174,23 @@ BEGIN
     )
     INSERT INTO billing.usage_hour (owner, gateway, hour, peer, up, down, up_packets, down_packets, undelivered, refused, split)
     SELECT g.* FROM grown g WHERE NOT EXISTS (SELECT FROM changed c WHERE c.gateway = g.gateway AND c.hour = g.hour AND c.peer = g.peer);
+END
+$$;
 
+CREATE FUNCTION billing.store_usage() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO billing.usage_record (owner, hour, epoch, seq, slot, incarnation, gateway, peer, grant_cycle,
+                                      d_up, d_down, d_up_packets, d_down_packets, d_undelivered, d_refused, split)
+    SELECT w.owner, s.hour, w.epoch, w.seq, s.slot, s.incarnation, w.gateway, s.peer, w.grant_cycle,
+           s.up, s.down, s.up_packets, s.down_packets, s.undelivered, s.refused, s.split
+    FROM sample_in s JOIN report_work w ON w.n = s.n;
+END
+$$;
+
+CREATE FUNCTION billing.move_counters() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
     UPDATE billing.counter c
     SET up = k.up, down = k.down, up_packets = k.up_packets, down_packets = k.down_packets, undelivered = k.undelivered, refused = k.refused
     FROM counter_in k JOIN report_work w ON w.n = k.n AND w.known
@@ -175,9 +210,8 @@ CREATE FUNCTION billing.keep_parts() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO billing.part_hour AS p (owner, gateway, epoch, hour, up, down, undelivered)
-    SELECT r.owner, r.gateway, r.epoch, s.hour, billing.total(s.up), billing.total(s.down), billing.total(s.undelivered)
-    FROM sample_in s JOIN report_in r ON r.n = s.n AND r.more
-    WHERE s.slot > 0 GROUP BY r.owner, r.gateway, r.epoch, s.hour
+    SELECT r.owner, r.gateway, r.epoch, h.hour, h.up, h.down, h.undelivered
+    FROM hour_sum h JOIN report_in r ON r.n = h.n AND r.more WHERE h.peers
     ON CONFLICT (owner, gateway, epoch, hour) DO UPDATE
     SET up = p.up + excluded.up, down = p.down + excluded.down, undelivered = p.undelivered + excluded.undelivered;
 END
@@ -193,8 +227,7 @@ BEGIN
         SELECT w.n, w.owner, w.gateway, w.epoch, w.location, w.this_hour, w.has_parts, r.counted - w.held_counted AS growth
         FROM report_work w JOIN report_in r ON r.n = w.n WHERE w.verdict IS NULL AND NOT r.more
     ), grown AS (
-        SELECT s.n, s.hour, billing.total(s.up) AS up, billing.total(s.down) AS down, billing.total(s.undelivered) AS undelivered
-        FROM sample_in s WHERE s.slot > 0 GROUP BY s.n, s.hour
+        SELECT h.n, h.hour, h.up, h.down, h.undelivered FROM hour_sum h WHERE h.peers
         UNION ALL
         SELECT t.n, p.hour, p.up, p.down, p.undelivered
         FROM taken t JOIN billing.part_hour p ON p.owner = t.owner AND p.gateway = t.gateway AND p.epoch = t.epoch WHERE t.has_parts
@@ -474,7 +507,7 @@ DECLARE
 BEGIN
     FOR told IN
         SELECT w.owner, w.gateway, w.known, w.overage = 'revoke_access' AND w.accounting <> 'uploads'
-               AND w.n IN (SELECT s.n FROM sample_in s WHERE s.slot > 0 AND s.undelivered > 0) AS gave_back
+               AND w.n IN (SELECT h.n FROM hour_sum h WHERE h.undelivered > 0) AS gave_back
         FROM report_work w WHERE w.verdict IS NULL ORDER BY w.owner, w.gateway
     LOOP
         IF told.gave_back THEN
@@ -544,8 +577,11 @@ BEGIN
     PERFORM billing.open_epochs();
     PERFORM billing.compare_totals();
     PERFORM billing.place_hours();
+    PERFORM billing.sum_hours();
     PERFORM billing.note_gateways();
     PERFORM billing.store_usage();
+    PERFORM billing.roll_up();
+    PERFORM billing.move_counters();
     PERFORM billing.keep_parts();
     PERFORM billing.divide_growth();
     PERFORM billing.hold_settled();
