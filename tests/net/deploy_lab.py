@@ -46,7 +46,7 @@ def run(*command, check=True, **options):
     return done.stdout
 
 
-def wait_for(what, condition, timeout=10.0, step=0.02):
+def wait_for(what, condition, timeout=60.0, step=0.02):
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -68,6 +68,13 @@ def processes():
     return table
 
 
+def parent(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return None
+
+
 class Snapshot:
     """What a host has that a gateway could leave behind."""
 
@@ -77,7 +84,10 @@ class Snapshot:
         self.mounts = sorted(line.split(" ", 4)[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
         self.pins = sorted(str(p) for p in Path("/sys/fs/bpf").rglob("*"))
         self.routes = sorted(line.replace(" linkdown", "") for line in run("ip", "route", "show", "table", "all").splitlines())
-        self.processes = sorted(c for c in processes().values() if "gateway" in c or "agent" in c or "wireguard" in c)
+        table = processes()
+        # But for a child that is about to become another program.
+        self.processes = sorted(line for pid, line in table.items() if re.search("gateway|agent|wireguard", line)
+                                and table.get(parent(pid)) != line)
 
     def __eq__(self, other):
         return vars(self) == vars(other)
@@ -232,7 +242,7 @@ class Worker:
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        status = self.process.wait(15)
+        status = self.process.wait(60)
         self.process = None
         self.log.close()
         return status

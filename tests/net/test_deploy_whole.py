@@ -28,7 +28,7 @@ class Api:
             headers["Authorization"] = f"Bearer {self.token}"
         request = urllib.request.Request(f"https://127.0.0.1:{PORT}{path}", method=method, headers=headers,
                                          data=json.dumps(body).encode() if body is not None else None)
-        with urllib.request.urlopen(request, context=self.context, timeout=30) as answer:
+        with urllib.request.urlopen(request, context=self.context, timeout=60) as answer:
             text = answer.read()
             return json.loads(text) if text else None
 
@@ -66,14 +66,14 @@ def ordered(networks):
     up = Up(f"/run/whole-{len(os.listdir('/run'))}", ["127.0.0.1", "198.51.100.1"]).start()
     api = Api(up)
     gateway = api.order_gateway()
-    wait_for("the gateway is active", lambda: api.status(gateway) == "active", timeout=30)
+    wait_for("the gateway is active", lambda: api.status(gateway) == "active")
     yield up, api, gateway
     print(up.out.read_text())
     for log in (up.state / "gw").glob("*/agent.log"):
         print(log.read_text())
     run(*up.command("--down"))
     if up.process:
-        assert up.process.wait(5) == 0
+        assert up.process.wait(60) == 0
     assert remnants() == [] and Snapshot() == before
 
 
@@ -91,7 +91,7 @@ def test_deleted_and_nothing_is_left(ordered):
     folder = up.state / "gw" / gateway
     assert not (folder / "bootstrap.json").exists(), "the token is traded"
     api.call("DELETE", f"/v1/gateways/{gateway}")
-    wait_for("its folder is gone", lambda: not folder.exists(), timeout=8)
+    wait_for("its folder is gone", lambda: not folder.exists())
     assert f"wt-{gateway[:8]}-1" not in os.listdir("/run/netns")
     assert api.call("GET", "/v1/gateways")["items"] == []
     assert "agent of gateway" in up.out.read_text() and "is done" in up.out.read_text(), "it said its last word"
@@ -101,7 +101,7 @@ def test_goes_on_without_the_control_plane(ordered):
     up, api, gateway = ordered
     pids = programs(up, gateway)
     up.stop(signal.SIGKILL)
-    wait_for("the control plane is gone", lambda: not [p for p in remnants() if "wiretoll-agent" not in p], timeout=20)
+    wait_for("the control plane is gone", lambda: not [p for p in remnants() if "wiretoll-agent" not in p])
     assert programs(up, gateway) == pids and all(Path(f"/proc/{pid}").exists() for pid in pids)
     assert ",UP" in wg0(gateway)
     up.start()
@@ -114,8 +114,8 @@ def test_comes_back_after_down(ordered):
     up, api, gateway = ordered
     key = api.call("GET", f"/v1/gateways/{gateway}")["public_key"]
     run(*up.command("--down"))
-    assert up.process.wait(5) == 0 and remnants() == []
+    assert up.process.wait(60) == 0 and remnants() == []
     assert f"wt-{gateway[:8]}-1" not in os.listdir("/run/netns")
     up.start()
-    wait_for("the device is up again", lambda: ",UP" in wg0(gateway), timeout=20)
+    wait_for("the device is up again", lambda: ",UP" in wg0(gateway))
     assert api.call("GET", f"/v1/gateways/{gateway}")["public_key"] == key
