@@ -15,7 +15,7 @@ GB = 10**9
 SECOND = timedelta(seconds=1)
 
 
-def wait(condition, seconds=15):
+def wait(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -122,10 +122,10 @@ def test_the_poll_waits_and_wakes(api):
     assert thread.is_alive()
     begin = time.monotonic()
     api.sql("SELECT billing.raise_revision(%s, %s)", agent.gateway.owner, agent.gateway.id)
-    thread.join(20)
+    thread.join(60)
     [((status, state), end)] = answers
     assert status == 200 and state["revision"] == 3
-    assert end - begin < 1
+    assert end - begin < 5, "woken, and not by the end of its time"
 
 
 @pytest.mark.parametrize("have", ["-1", "x", "", "9" * 30])
@@ -177,7 +177,7 @@ def test_a_new_version_reaches_the_gateway_as_a_newer_grant(api):
     world = World(api, overage="none")
     agent = active_agent(world)
     world.rate_version(hour_of(now()), "revoke_access", accounting="downloads", announced=False)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while agent.gateway.bucket_row("grant_seq") == 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     grant = agent.take_grant()

@@ -276,7 +276,7 @@ def test_retry(api, world):
 def test_past_the_deadline_it_is_an_error_by_itself(api, world):
     gateway = world.gateway()
     api.sql("UPDATE gateway.job SET deadline = now() - interval '1 second' WHERE gateway = %s", gateway["id"])
-    for _ in range(100):
+    for _ in range(600):
         shown = world.call("GET", f"/v1/gateways/{gateway['id']}")
         if shown["status"] == "error":
             break

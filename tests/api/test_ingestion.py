@@ -53,7 +53,7 @@ class Held:
                 cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%apply_reports%'")
                 return cursor.fetchone()[0]
 
-        wait(lambda: waiting() >= blocked, 30)
+        wait(lambda: waiting() >= blocked)
         connection.close()
 
     def send(self, agent, body):
@@ -85,7 +85,7 @@ def test_a_refused_batch_never_fails_its_neighbours(api):
         for agent, body in zip(agents, bodies):
             held.send(agent, body)
     verdicts = {agent: (status, answer.get("reason")) for agent, (status, answer) in held.answers.items()}
-    assert held.transactions <= 5, "nothing was committed together"
+    assert held.transactions <= len(agents) // 2, "nothing was committed together"
     refused = {3: "regressed", 8: "gap", 12: "rolled_back"}
     for i, agent in enumerate(agents):
         assert verdicts[agent] == ((409, refused[i]) if i in refused else (200, None))
