@@ -34,7 +34,7 @@ def run(*command, check=True, stdin=None, timeout=60):
     return done.stdout
 
 
-def wait_for(what, condition, timeout=10.0, step=0.02):
+def wait_for(what, condition, timeout=60.0, step=0.02):
     """Polls until the condition holds and returns its value; otherwise fails, saying what was awaited."""
     deadline = time.monotonic() + timeout
     while True:

@@ -40,7 +40,7 @@ def next_batch(agent, growth):
 
 
 def send_until_taken(agent, raw):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         with contextlib.suppress(OSError, ValueError):
             status, answer = agent.send(raw)
@@ -69,7 +69,7 @@ def kill_postgres(api):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    api.postgres.process.wait(30)
+    api.postgres.process.wait(60)
     api.postgres.start()
     api.db = api.postgres.connect()
     api.db.autocommit = True
@@ -78,7 +78,7 @@ def kill_postgres(api):
 def wait_held_up(lock, table):
     """Until somebody waits for the table that is locked."""
     cursor = lock.cursor()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         cursor.execute("SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted", (table,))
         if cursor.fetchone()[0]:

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import pytest
 
-from cloud import ALLOWANCE_L1, STATE, Cloud, Traffic, tcp, udp, wait_for
+from cloud import ALLOWANCE_L1, PATIENCE, STATE, Cloud, Traffic, tcp, udp, wait_for
 from figures import SEED, figures, progress
 from scenario import ALLOWANCE_L2, GB, RATE, decimal
 
@@ -137,9 +137,9 @@ def test_a_limit_is_told_once_and_what_it_refuses_costs_nothing(cloud):
     flooded.join()
     cloud.wait_alive()
     wait_for(f"suspended: {used():,} of {cloud.limit:,} used, {let_through() - passed_before:,} let through of {cloud.limit - before:,}",
-             lambda: status() == "suspended", 30, 0.1)
+             lambda: status() == "suspended", PATIENCE, 0.1)
     passed = let_through()
-    wait_for("all that passed is told", lambda: used() - before == passed - passed_before, 30, 0.2)
+    wait_for("all that passed is told", lambda: used() - before == passed - passed_before, PATIENCE, 0.2)
     assert cloud.limit - max(1_000_000, cloud.limit // 1000) < used() <= cloud.limit
     refused = cloud.c1.counters()[0] - cloud.recorded("gw1")["laptop"][0]
     assert refused > 0
@@ -147,11 +147,11 @@ def test_a_limit_is_told_once_and_what_it_refuses_costs_nothing(cloud):
     cloud.kill_one()
     cloud.wait_alive()
     cloud.admin.post(f"/v1/gateways/{cloud.ids['gw1']}/extra", {"gb": "0.05"})
-    wait_for("active again", lambda: status() == "active", 30, 0.1)
+    wait_for("active again", lambda: status() == "active", PATIENCE, 0.1)
     wait_for("the client passes again", lambda: "1 received" in cloud.c1.run(
-        "ping", "-n", "-c", "1", "-W", "1", "10.1.0.10", check=False), 20)
+        "ping", "-n", "-c", "1", "-W", "1", "10.1.0.10", check=False), PATIENCE)
     expected = {"warning_80": 1, "warning_100": 1, "suspend": 1, "restore": 1}
-    wait_for("its actions are in the feed", lambda: actions() == expected, 30, 0.2)
+    wait_for("its actions are in the feed", lambda: actions() == expected, PATIENCE, 0.2)
     figures(f"limit: {cloud.limit:,} bytes, {used():,} used, {refused:,} refused and not billed, one suspension and one return; "
             f"{killed} killed meanwhile")
 
@@ -168,6 +168,6 @@ def test_the_invoice_is_what_passed(cloud):
         return [line for line in cloud.ledger() if line["kind"] == "bandwidth"]
 
     expected = Fraction(total - ALLOWANCE_L2) * Fraction(RATE) / GB
-    wait_for("the feed is sealed", lambda: sum(Fraction(line["amount"]) for line in lines()) == expected, 30, 0.2)
+    wait_for("the feed is sealed", lambda: sum(Fraction(line["amount"]) for line in lines()) == expected, PATIENCE, 0.2)
     assert {line["gateway"] for line in lines() if Fraction(line["amount"])} == {cloud.ids["gw2"]}
     figures(f"invoice: {decimal(expected)} credits for {total:,} bytes, as the device counted")

@@ -46,7 +46,7 @@ class Pair(Postgres):
         # Of the primary alone: the standby, once promoted, waits for nobody.
         cursor.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
         cursor.execute("SELECT pg_reload_conf()")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             cursor.execute("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
             if cursor.fetchone() == (1,):
@@ -67,7 +67,7 @@ class Pair(Postgres):
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and self.is_primary(entry)]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(60)
         return len(pids)
 
     def is_primary(self, entry):
@@ -129,7 +129,11 @@ def fail_over(folder, seed):
             reporters.append(Reporter(agent, agent.gateway.peer(), f"{seed}-{number}"))
         for reporter in reporters:
             reporter.start()
-        time.sleep(chance.uniform(1, 3))
+        deadline = time.monotonic() + 60
+        while not all(reporter.acknowledged[0] > 1 for reporter in reporters):
+            assert time.monotonic() < deadline and not any(reporter.problem for reporter in reporters), "they do not report"
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0.5, 2.5))
         pair.kill_primary()
         promised = [reporter.acknowledged for reporter in reporters]
         begun = time.monotonic()
