@@ -20,6 +20,8 @@ import time
 import uuid
 from pathlib import Path
 
+from echo import echo
+
 BIN = Path(os.environ.get("WIRETOLL_BIN", Path(__file__).resolve().parents[2] / "build/bin"))
 UID = 12345
 API_ADDRESS, API_PORT = "198.51.100.1", 8443
@@ -27,14 +29,14 @@ GATEWAY = "6f1c2d3e-4b5a-4978-8697-a5b4c3d2e1f0"
 RIGHTS = "+net_admin,+bpf,+perfmon"
 
 
-def run(*command, check=True, timeout=30, **options):
+def run(*command, check=True, timeout=60, **options):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, **options)
     if check and done.returncode:
         raise RuntimeError(f"{command}: status {done.returncode}: {done.stderr}")
     return done.stdout
 
 
-def wait_for(what, condition, timeout=10.0):
+def wait_for(what, condition, timeout=60.0):
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -265,7 +267,7 @@ class Api:
             records = [record for owner, record in self.totals.values() if owner == peer]
             return sum(int(r["upload_bytes"]) for r in records), sum(int(r["download_bytes"]) for r in records)
 
-    def wait_applied(self, revision, timeout=10):
+    def wait_applied(self, revision, timeout=60):
         wait_for(f"revision {revision} is applied",
                  lambda: self.batches and self.batches[-1]["applied_revision"] >= revision, timeout)
 
@@ -332,11 +334,9 @@ class Client:
         assert stats["tx"]["dropped"] == 0 and stats["rx"]["dropped"] == 0
         return stats["tx"]["bytes"], stats["rx"]["bytes"]
 
-    def ping(self, count=1, interval=0.01, size=56, wait=2):
-        """Number of replies."""
-        text = run(*inside(self.namespace, "ping", "-q", "-c", count, "-i", interval, "-s", size, "-W", wait, "10.1.0.10"),
-                   check=False, timeout=120)
-        return int(text.split(" received")[0].split()[-1])
+    def ping(self, count=1, interval=0.01, size=56, wait=20):
+        """Number of replies; for the last of them it waits, in seconds, only as long as one is missing."""
+        return echo(self.namespace, "10.1.0.10", count, interval, size, wait)
 
 
 class Echoes:
@@ -351,7 +351,7 @@ class Echoes:
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGINT)
-        text = self.process.communicate(timeout=20)[0]
+        text = self.process.communicate(timeout=60)[0]
         self.seen = {int(line.split("icmp_seq=")[1].split()[0]) for line in text.splitlines() if "bytes from" in line}
         # The last ones may have been under way.
         self.lost = sorted(set(range(1, max(self.seen) + 1)) - self.seen)

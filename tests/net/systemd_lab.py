@@ -79,8 +79,8 @@ class Machine:
              "bash", "-c", BOOT, "boot", self.root, ROOT, self.shared],
             preexec_fn=lambda: (self.group / "cgroup.procs").write_text(str(os.getpid())),
             stdin=subprocess.DEVNULL, stdout=open(self.folder / "boot.log", "w"), stderr=subprocess.STDOUT)
-        self.pid = wait_for("systemd is process 1", self._find, 30)
-        wait_for("it has booted", lambda: self.systemctl("is-active", "test.target", check=False).strip() == "active", 30)
+        self.pid = wait_for("systemd is process 1", self._find)
+        wait_for("it has booted", lambda: self.systemctl("is-active", "test.target", check=False).strip() == "active")
 
     def _find(self):
         assert self.process.poll() is None, (self.folder / "boot.log").read_text()
@@ -125,9 +125,9 @@ class Machine:
         print(self.run("journalctl", "--no-pager", "-o", "short-monotonic", "-u", "wiretoll*", "-u", "run-wiretoll*", check=False))
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        wait_for("its processes are gone", lambda: not (self.group / "cgroup.procs").read_text(), 10)
+        wait_for("its processes are gone", lambda: not (self.group / "cgroup.procs").read_text())
         for folder, _, _ in os.walk(self.group, topdown=False):
-            wait_for("its control groups are empty", lambda f=folder: self._remove(f), 10)
+            wait_for("its control groups are empty", lambda f=folder: self._remove(f))
         shutil.rmtree(self.folder)
 
     @staticmethod

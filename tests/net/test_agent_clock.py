@@ -79,7 +79,7 @@ def test_I12_steps_of_the_clock_change_no_total(lab):
             clock.start_agent()
     pinger.join()
     assert replies == [1500]
-    wait_truth(api, clients, timeout=10)
+    wait_truth(api, clients)
     assert len(api.held) == 1
     for batch in api.batches[mark:]:
         assert instant(batch["covered_from"]) < instant(batch["covered_to"])
@@ -111,11 +111,11 @@ def test_short_of_room_each_hour_has_one_batch(lab):
         mark, counts = api.last()["seq"], []
         hours = 6
         for _ in range(hours):
-            assert clients[0].ping(count=40, interval=0.05, size=900) > 30
+            assert clients[0].ping(count=40, interval=0.05, size=900, wait=1) > 30
             clock.set(clock.off_by + HOUR)
             time.sleep(1.2)
         api.away = False
-        wait_truth(api, clients, timeout=15)
+        wait_truth(api, clients)
         late = [batch for batch in api.batches if mark < batch["seq"] and batch["records"]]
         for batch in late:
             counts += [record["hour"] for record in batch["records"] if record["peer"] == clients[0].id]

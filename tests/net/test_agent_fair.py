@@ -75,7 +75,7 @@ def deploy(lab, connect=(), settle=SETTLE):
     api.set_state(**STATE, peers=[client.peer() for client in clients])
     gateway.start_wireguard()
     gateway.start_agent("--settle-seconds", settle)
-    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"], 15)
+    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"])
     for client in connect:
         client.connect(gateway.key())
         assert client.ping() == 1
@@ -109,7 +109,7 @@ def test_a_peer_without_an_endpoint_is_not_billed(lab):
     sent = send(absent, 700, 500)
     wait_for("the count", lambda: api.counted(absent.id)[1] == sent)
     assert undelivered(api, absent) == 0  # it may still arrive
-    wait_for("all of it to be given back", lambda: undelivered(api, absent) == sent, 3 * SETTLE)
+    wait_for("all of it to be given back", lambda: undelivered(api, absent) == sent)
     # What was said stands, whoever is killed, and is said by the next process, too.
     gateway.kill_agent()
     sent += send(absent, 100, 700)
@@ -124,10 +124,10 @@ def test_a_peer_without_an_endpoint_is_not_billed(lab):
         time.sleep(0.5)
         return undelivered(api, absent) > before
 
-    wait_for("the new process to compare", found_more, 40)
+    wait_for("the new process to compare", found_more)
     since = undelivered(api, absent)
     sent += send(absent, 50, 300)
-    wait_for("the rest", lambda: undelivered(api, absent) >= since + 50 * 300, 40)
+    wait_for("the rest", lambda: undelivered(api, absent) >= since + 50 * 300)
     assert undelivered(api, absent) <= sent
     assert undelivered(api, there) == 0 and audits(api) == []
 
@@ -141,7 +141,7 @@ def test_what_waited_and_arrived_is_billed(lab):
         client.connect(gateway.key())
         run(*inside(client.namespace, "wg", "set", client.device, "peer", gateway.key(), "persistent-keepalive", 25))
     wait_for("what waited", lambda: staged.counters()[1] == sent)
-    wait_for("something to be given back", lambda: undelivered(api, flooded), 15)
+    wait_for("something to be given back", lambda: undelivered(api, flooded))
     delivered = flooded.counters()[1]
     assert 0 < delivered < lost
     assert undelivered(api, staged) == 0
@@ -249,10 +249,10 @@ def test_a_program_in_front_is_told_and_a_lost_meter_begins_anew(lab):
     assert links
     for path in links:
         run("bpftool", "link", "detach", "pinned", path)
-    assert gateway.agent.wait(timeout=10) == 1
+    assert gateway.agent.wait(timeout=60) == 1
     gateway.start_agent("--settle-seconds", SETTLE)
     wait_for("a new epoch", lambda: api.last_epoch() != first)
-    wait_for("the client passes again", lambda: there.ping(wait=1), 10)
+    wait_for("the client passes again", lambda: there.ping(wait=1))
     assert [b["epoch"]["final"] for b in api.batches if b["epoch"]["id"] == first][-1]
 
 
@@ -276,11 +276,11 @@ def test_a_thousand_peers_take_little_memory(lab):
     api.set_state(**{**STATE, "firewall": subnets, "interface": {**STATE["interface"], "addresses": ["10.99.0.1/16"]}}, peers=peers)
     gateway.start_wireguard()
     gateway.start_agent("--settle-seconds", 1)
-    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"], 30)
+    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"])
     run(*inside("inst", "ip", "route", "add", "10.99.0.0/16", "via", "10.1.0.2"))
     # Each has a count, an audit and something to give back.
     run(*inside("inst", PYTHON, "-c", SEND_ALL))
     wait_for("all is given back", lambda: all(int(record["undelivered_bytes"]) == 528
-                                              for peer, record in api.totals.values() if peer) and len(api.totals) >= 1000, 20)
+                                              for peer, record in api.totals.values() if peer) and len(api.totals) >= 1000)
     status = open(f"/proc/{gateway.agent.pid}/status").read()
     assert int(status.split("RssAnon:")[1].split()[0]) < 6 * 1024

@@ -60,12 +60,12 @@ def test_I8_a_crashed_host_loses_at_most_the_last_second(lab):
     deploy(lab)
     assert clients[0].ping(count=40) == 40 and clients[1].ping(count=20, size=1000) == 20
     before = truths(clients)
-    time.sleep(1.5)
+    time.sleep(2.5)
     first = api.last_epoch()
     assert counts(api, clients) != before, "a batch came between: the test proves nothing"
     crash_host(gateway)
     boot_host(gateway)
-    wait_for("the old epoch is sealed", lambda: any(b["epoch"]["final"] and b["epoch"]["id"] == first for b in api.batches), 15)
+    wait_for("the old epoch is sealed", lambda: any(b["epoch"]["final"] and b["epoch"]["id"] == first for b in api.batches))
     assert counts(api, clients) == before
     sealed = [b for b in api.batches if b["epoch"]["id"] == first]
     assert sum(b["epoch"]["final"] for b in sealed) == 1 and sealed[-1]["epoch"]["final"]
@@ -73,7 +73,7 @@ def test_I8_a_crashed_host_loses_at_most_the_last_second(lab):
     assert int(sealed[-1]["counted"]) >= sum(sum(pair) for pair in before)
     assert sealed[-1]["grant"]["cycle"] == api.grant["cycle"]
     assert [state["state"] for state in sealed[-1]["states"]] == ["active"]
-    wait_for("a new epoch", lambda: api.last_epoch() != first, 15)
+    wait_for("a new epoch", lambda: api.last_epoch() != first)
 
 
 def test_I8_crashes_under_traffic_bill_nothing_twice(lab):
@@ -88,16 +88,16 @@ def test_I8_crashes_under_traffic_bill_nothing_twice(lab):
         crash_host(gateway)
         truth, counted = client.counters(), api.counted(client.id)
         boot_host(gateway)
-        wait_for("sealed", lambda: sum(b["epoch"]["final"] for b in api.batches) == known, 15)
-        wait_for("a new epoch", lambda: len(api.held) == known + 1, 15)
+        wait_for("sealed", lambda: sum(b["epoch"]["final"] for b in api.batches) == known)
+        wait_for("a new epoch", lambda: len(api.held) == known + 1)
         counted, truth = api.counted(client.id), client.counters()
         lost = [t - c for t, c in zip(truth, counted)]
         # What is sent to a dead device is the client's loss, too: a few pings that nobody answers.
-        assert all(0 <= n <= (1.3 / interval + 10) * (size + 28) * known for n in lost), (lost, known)
-        wait_for("the gateway is up", lambda: gateway.is_up(), 15)
+        assert all(0 <= n <= (1.8 / interval + 10) * (size + 28) * known for n in lost), (lost, known)
+        wait_for("the gateway is up", lambda: gateway.is_up())
         for each in (client, other):
             each.set_peer(gateway.key())
-            wait_for("it passes again", lambda each=each: each.ping(wait=1), 5)
+            wait_for("it passes again", lambda each=each: each.ping(wait=1))
 
 
 def test_a_restore_fills_every_epoch_again(lab):
@@ -110,11 +110,11 @@ def test_a_restore_fills_every_epoch_again(lab):
         first = api.last_epoch()
     crash_host(gateway)
     boot_host(gateway)
-    wait_for("a new epoch", lambda: api.last_epoch() != first, 15)
-    wait_for("the gateway is up", lambda: api.last()["states"] and api.last()["states"][-1]["state"] == "active", 15)
+    wait_for("a new epoch", lambda: api.last_epoch() != first)
+    wait_for("the gateway is up", lambda: api.last()["states"] and api.last()["states"][-1]["state"] == "active")
     for client in clients:
         client.set_peer(gateway.key())
-        wait_for("the client passes again", lambda client=client: client.ping(wait=1), 5)
+        wait_for("the client passes again", lambda client=client: client.ping(wait=1))
     assert clients[1].ping(count=30) == 30
     wait_for("it is told", lambda: api.last()["seq"] > 4)
     with api.lock:
@@ -129,7 +129,7 @@ def test_a_restore_fills_every_epoch_again(lab):
         api.restored += 1
         api.headers.clear()
         mark = len(api.batches)
-    wait_for("all is held again", lambda: api.held.get(second, (0,))[0] > held[second][0] and api.held[first] == held[first], 15)
+    wait_for("all is held again", lambda: api.held.get(second, (0,))[0] > held[second][0] and api.held[first] == held[first])
     assert all(api.checksums[key] == crc for key, crc in checksums.items())
     # In order: the older epoch's rest, said to be over, then the newer one from its first batch on.
     again = [(b["epoch"]["id"], b["seq"]) for b in api.batches[mark:]]
@@ -169,8 +169,8 @@ def test_a_journal_that_kept_less_says_so(lab):
         api.forget(epoch, behind=1)
         api.headers.clear()
     gateway.start_agent()
-    wait_for("the gap is named", lambda: any(kept for _, kept, _ in api.headers), 10)
-    wait_for("it is taken", lambda: api.held[epoch][0] > 1, 10)
+    wait_for("the gap is named", lambda: any(kept for _, kept, _ in api.headers))
+    wait_for("it is taken", lambda: api.held[epoch][0] > 1)
     api.conflicts.clear()
     wait_truth(api, clients)
 
@@ -227,14 +227,14 @@ def test_a_full_disk_loses_nothing(lab):
         gateway.kill_agent()
         gateway.start_agent()
         time.sleep(1.5)
-        assert clients[1].ping(count=10) > 0
+        assert clients[1].ping(count=10, wait=1) > 0
         assert gateway.agent.poll() is None
         assert "room" in gateway.log.read_text()
         api.away = False
-        wait_truth(api, clients, timeout=15)
+        wait_truth(api, clients)
         ballast.unlink()
         assert clients[0].ping(count=10) == 10
-        wait_truth(api, clients, timeout=15)
+        wait_truth(api, clients)
         assert len(api.held) == 1
     finally:
         gateway.kill_agent()
@@ -272,7 +272,7 @@ def test_journal_command(lab, tmp_path):
                 assert done.returncode == 0, done.stderr
     finally:
         pinger.join()
-    wait_truth(api, clients, timeout=10)
+    wait_truth(api, clients)
     gateway.kill_agent()
     lines = [json.loads(line) for line in journal("show", folder, "--json").stdout.splitlines()]
     batches = [line for line in lines if line["kind"] == "batch"]
@@ -309,7 +309,7 @@ def test_a_full_meter_grows_under_traffic(lab):
     deploy(lab)
     first = api.last_epoch()
     replies = []
-    pinger = threading.Thread(target=lambda: replies.append(clients[0].ping(count=3000, interval=0.004, size=300)))
+    pinger = threading.Thread(target=lambda: replies.append(clients[0].ping(count=3000, interval=0.004, size=300, wait=2)))
     pinger.start()
     others = [{"id": f"{number:08x}-0000-4000-8000-000000000000", "public_key": base64.b64encode(os.urandom(32)).decode(),
                "preshared_key": None, "endpoint": None, "keepalive": 0,
@@ -322,7 +322,7 @@ def test_a_full_meter_grows_under_traffic(lab):
     pinger.join()
     assert replies[0] > 2900  # WireGuard takes 4,100 peers: a moment without answers
     assert "room for 8191 peers" in gateway.log.read_text()
-    wait_truth(api, clients, timeout=20)
+    wait_truth(api, clients)
     assert len(api.held) == 2 and api.last_epoch() != first
     sealed = [batch for batch in api.batches if batch["epoch"]["id"] == first]
     assert sealed[-1]["epoch"]["final"] and not any(batch["epoch"]["final"] for batch in sealed[:-1])
@@ -391,7 +391,7 @@ def test_a_machine_that_went_back_in_time_begins_anew(lab):
     with Echoes(clients[0], size=700) as echoes:
         time.sleep(0.3)
         api.refuse = (200, {"held_seq": 10**6, "watch_until": None, "revision": 1})
-        assert gateway.agent.wait(timeout=10) == 1
+        assert gateway.agent.wait(timeout=60) == 1
         time.sleep(0.3)  # it counts with no process alive
         gateway.start_agent()
         wait_for("a new epoch", lambda: api.last_epoch() != first)
@@ -400,7 +400,7 @@ def test_a_machine_that_went_back_in_time_begins_anew(lab):
     wait_truth(api, clients)
     # The limit goes on in it: never more than was granted, and all of that but for the bound.
     clients[0].ping(count=200, interval=0.005, size=8000, wait=1)
-    wait_for("exhausted is reported", lambda: api.last()["grant"]["exhausted"], 5)
+    wait_for("exhausted is reported", lambda: api.last()["grant"]["exhausted"])
     total = sum(sum(api.counted(client.id)) for client in clients)
     assert counted + 1_500_000 < total <= counted + 2_500_000
     assert int(api.last()["grant"]["cycle_counted"]) == total

