@@ -9,6 +9,8 @@
 
 #include "journal/journal.h"
 
+#include "../append_data.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -104,7 +106,7 @@ static void make_pristine(void)
 	for (unsigned i = 1; i <= KNOWN; i++) {
 		if (i % 5 == 0)
 			journal_acknowledge(journal, i / 2);
-		CLAIM(journal_append(journal, record, known_record(i, record), &known_sequences[i]) == 0);
+		CLAIM(append_data(journal, record, known_record(i, record), &known_sequences[i]) == 0);
 	}
 	journal_close(journal);
 	read_pristine();
@@ -185,6 +187,7 @@ static void claim_usable(bool invents_nothing)
 {
 	struct journal *journal = open_journal();
 	struct found before = look(journal), after;
+	enum journal_kind kind = JOURNAL_ACK;
 	uint64_t sequence = 0;
 	char *payload = NULL;
 	size_t length;
@@ -194,10 +197,10 @@ static void claim_usable(bool invents_nothing)
 	journal = open_journal();
 	after = look(journal);
 	CLAIM(before.count == after.count && before.last == after.last && before.digest == after.digest);
-	CLAIM(journal_append(journal, "again", 5, &sequence) == 0);
+	CLAIM(append_data(journal, "again", 5, &sequence) == 0);
 	CLAIM(sequence > before.last);
-	CLAIM(journal_read(journal, sequence, &payload, &length) == 0);
-	CLAIM(length == 5 && memcmp(payload, "again", 5) == 0);
+	CLAIM(journal_read(journal, sequence, &kind, &payload, &length) == 0);
+	CLAIM(kind == JOURNAL_DATA && length == 5 && memcmp(payload, "again", 5) == 0);
 	free(payload);
 	journal_close(journal);
 	journal = open_journal();

@@ -22,6 +22,8 @@
 #include "base/clock.h"
 #include "journal/journal.h"
 
+#include "../append_data.h"
+
 #define SEGMENT     512
 #define RECORDS_MAX 20000
 #define PAYLOAD_MAX 200
@@ -301,7 +303,7 @@ static void test_the_bound_holds(void **state)
 
 	(void)state;
 	for (int i = 0; i < 500; i++) {
-		assert_int_equal(journal_append(journal, payload, sizeof(payload), &sequence), 0);
+		assert_int_equal(append_data(journal, payload, sizeof(payload), &sequence), 0);
 		assert_true(measure_folder() <= bound);
 		assert_false(journal_is_tight(journal));
 		journal_acknowledge(journal, sequence);
@@ -311,18 +313,18 @@ static void test_the_bound_holds(void **state)
 	for (int i = 0; i < 500 && r == 0; i++) {
 		bool was_tight = journal_is_tight(journal);
 
-		r = journal_append(journal, payload, sizeof(payload), &sequence);
+		r = append_data(journal, payload, sizeof(payload), &sequence);
 		assert_true(r == 0 || was_tight);
 		assert_true(measure_folder() <= bound);
 	}
 	assert_int_equal(r, -ENOSPC);
-	assert_int_equal(journal_append(journal, payload, 1, &sequence), -ENOSPC);
+	assert_int_equal(append_data(journal, payload, 1, &sequence), -ENOSPC);
 	journal_close(journal);
 	journal = open_journal(bound);
-	assert_int_equal(journal_append(journal, payload, sizeof(payload), NULL), -ENOSPC);
+	assert_int_equal(append_data(journal, payload, sizeof(payload), NULL), -ENOSPC);
 	journal_acknowledge(journal, sequence);
-	assert_int_equal(journal_append(journal, payload, sizeof(payload), &sequence), 0);
-	assert_int_equal(journal_append(journal, payload, sizeof(payload), &sequence), 0);
+	assert_int_equal(append_data(journal, payload, sizeof(payload), &sequence), 0);
+	assert_int_equal(append_data(journal, payload, sizeof(payload), &sequence), 0);
 	assert_false(journal_is_tight(journal));
 	journal_close(journal);
 }
@@ -343,7 +345,7 @@ static void test_a_full_disk_is_known_of_early(void **state)
 		fail();
 	}
 	assert_int_equal(journal_open(&options, &journal), 0);
-	assert_int_equal(journal_append(journal, payload, sizeof(payload), &sequence), 0);
+	assert_int_equal(append_data(journal, payload, sizeof(payload), &sequence), 0);
 	assert_false(journal_is_tight(journal));
 	snprintf(ballast, sizeof(ballast), "%s/ballast", folder);
 	fd = open(ballast, O_CREAT | O_WRONLY, 0600);
@@ -353,7 +355,7 @@ static void test_a_full_disk_is_known_of_early(void **state)
 			;
 	while (r == 0) {
 		last = sequence;
-		r = journal_append(journal, payload, sizeof(payload), &sequence);
+		r = append_data(journal, payload, sizeof(payload), &sequence);
 		after += r == 0 && journal_is_tight(journal);
 	}
 	assert_int_equal(r, -ENOSPC);
@@ -361,10 +363,10 @@ static void test_a_full_disk_is_known_of_early(void **state)
 	assert_int_equal(sequence, last);
 	/* Acknowledged records make room; then the disk does. */
 	journal_acknowledge(journal, sequence);
-	assert_int_equal(journal_append(journal, payload, sizeof(payload), &sequence), 0);
+	assert_int_equal(append_data(journal, payload, sizeof(payload), &sequence), 0);
 	assert_int_equal(unlink(ballast), 0);
 	close(fd);
-	assert_int_equal(journal_append(journal, payload, sizeof(payload), &sequence), 0);
+	assert_int_equal(append_data(journal, payload, sizeof(payload), &sequence), 0);
 	assert_false(journal_is_tight(journal));
 	journal_close(journal);
 }

@@ -318,7 +318,7 @@ static int read_first(struct agent *agent)
 	struct uplink *uplink = &agent->uplink;
 	enum journal_kind kind;
 	size_t length;
-	int r = journal_read_kind(agent->journal, uplink->pending[0].sequence, &kind, &uplink->payload,
+	int r = journal_read(agent->journal, uplink->pending[0].sequence, &kind, &uplink->payload,
 				  &length);
 
 	return r < 0 ? r

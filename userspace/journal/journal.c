@@ -212,8 +212,8 @@ static int find_record(const struct segment *segment, const char *data, uint64_t
 	return 0;
 }
 
-int journal_read_kind(struct journal *journal, uint64_t sequence, enum journal_kind *ret_kind,
-		      char **ret_payload, size_t *ret_length)
+int journal_read(struct journal *journal, uint64_t sequence, enum journal_kind *ret_kind, char **ret_payload,
+		 size_t *ret_length)
 {
 	const struct segment *segment = segment_of(journal, sequence);
 	struct mapping WT_CLEANUP(mapping_close) mapping = {0};
@@ -240,13 +240,6 @@ int journal_read_kind(struct journal *journal, uint64_t sequence, enum journal_k
 	*ret_payload = payload;
 	*ret_length = header.length;
 	return 0;
-}
-
-int journal_read(struct journal *journal, uint64_t sequence, char **ret_payload, size_t *ret_length)
-{
-	enum journal_kind kind;
-
-	return journal_read_kind(journal, sequence, &kind, ret_payload, ret_length);
 }
 
 static void put_record(struct journal *journal, const struct journal_entry *entry)
@@ -400,13 +393,6 @@ int journal_append_entries(struct journal *journal, const struct journal_entry *
 	return r;
 }
 
-int journal_append(struct journal *journal, const void *payload, size_t length, uint64_t *ret_sequence)
-{
-	struct journal_entry entry = {.kind = JOURNAL_DATA, .payload = payload, .length = length};
-
-	return journal_append_entries(journal, &entry, 1, ret_sequence);
-}
-
 void journal_acknowledge(struct journal *journal, uint64_t sequence)
 {
 	if (sequence > journal->acknowledged && sequence < journal->next_sequence)
@@ -423,11 +409,6 @@ int journal_flush(struct journal *journal)
 	if (journal->acknowledged == journal->acknowledged_durably)
 		return 0;
 	return journal_append_entries(journal, NULL, 0, NULL);
-}
-
-uint64_t journal_acknowledged(const struct journal *journal)
-{
-	return journal->acknowledged;
 }
 
 uint64_t journal_last(const struct journal *journal)

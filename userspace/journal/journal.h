@@ -57,10 +57,8 @@ typedef int (*journal_fn)(const struct journal_record *record, void *data);
 WT_MUST_CHECK int journal_for_each(struct journal *journal, journal_fn fn, void *data);
 
 /* Reads one record back; the caller frees the payload, which has a NUL behind it. -ENOENT: not kept. */
-WT_MUST_CHECK int journal_read(struct journal *journal, uint64_t sequence, char **ret_payload,
-			       size_t *ret_length);
-WT_MUST_CHECK int journal_read_kind(struct journal *journal, uint64_t sequence, enum journal_kind *ret_kind,
-				    char **ret_payload, size_t *ret_length);
+WT_MUST_CHECK int journal_read(struct journal *journal, uint64_t sequence, enum journal_kind *ret_kind,
+			       char **ret_payload, size_t *ret_length);
 
 /* One record to append: its payload in two parts, of which either may be empty. */
 struct journal_entry {
@@ -98,8 +96,6 @@ WT_MUST_CHECK int journal_finish(struct journal *journal, int result);
 /* The three steps at once, blocking. */
 WT_MUST_CHECK int journal_append_entries(struct journal *journal, const struct journal_entry *entries,
 					 size_t n, uint64_t *ret_first);
-WT_MUST_CHECK int journal_append(struct journal *journal, const void *payload, size_t length,
-				 uint64_t *ret_sequence);
 
 /*
  * All records up to this one are acknowledged. It becomes durable with the next append, or with
@@ -108,7 +104,6 @@ WT_MUST_CHECK int journal_append(struct journal *journal, const void *payload, s
 void journal_acknowledge(struct journal *journal, uint64_t sequence);
 void journal_acknowledge_all(struct journal *journal);
 WT_MUST_CHECK int journal_flush(struct journal *journal);
-uint64_t journal_acknowledged(const struct journal *journal);
 
 /* The last record that is durable; 0: there is none. */
 uint64_t journal_last(const struct journal *journal);
