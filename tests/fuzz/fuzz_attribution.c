@@ -6,6 +6,7 @@
 #include "fuzz.h"
 
 #include "../../userspace/meter/attribution.c"
+#include "../../userspace/meter/attribution_recover.c"
 
 #define TABLE_CLAIM CLAIM
 #include "../unit/prefix_table.h"

@@ -14,6 +14,7 @@ static void stored(void);
 
 #define STORE(word, value) (__atomic_store_n(&(word), value, __ATOMIC_RELEASE), stored())
 #include "../../userspace/meter/attribution.c"
+#include "../../userspace/meter/attribution_recover.c"
 
 #define TABLE_CLAIM(condition) assert_true(condition)
 #include "prefix_table.h"
