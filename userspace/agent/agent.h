@@ -32,6 +32,13 @@ struct pending {
 	uint64_t kept_from;       /* the journal has nothing of this epoch before this number; 0: not asked */
 };
 
+/* Of asking the API: at one of its addresses after the other, until one answers. */
+struct attempts {
+	size_t api;        /* index in use */
+	unsigned failures; /* in a row */
+	loop_tag retry;    /* 0: none is waited for */
+};
+
 struct uplink {
 	struct pending *pending; /* oldest first */
 	size_t n_pending, size;
@@ -40,9 +47,7 @@ struct uplink {
 	struct batch_summary summary;
 	const char *body;
 	size_t length;
-	unsigned failures;
-	loop_tag retry;
-	size_t api;              /* index in use */
+	struct attempts attempts;
 	int64_t renewed_boot_ns; /* when a refused batch was last renewed */
 	/* The API's database was put back to an earlier point each time that this number rises. */
 	int64_t restored; /* -1: not known yet */
@@ -53,9 +58,7 @@ struct follow {
 	struct http_request *request;
 	bool request_knows_epoch; /* the API knew the epoch when it was asked: its ceilings are of this epoch
 				   */
-	unsigned failures;
-	loop_tag retry;
-	size_t api;
+	struct attempts attempts;
 	uint64_t have;
 };
 
@@ -339,8 +342,14 @@ void cannot_clear(struct agent *agent);
 void cannot_add(struct agent *agent, const char *what, const char *format, ...) WT_PRINTF(3, 4);
 void cannot_remove(struct agent *agent, const char *what); /* it holds no longer */
 
-/* backoff.c: how long to wait: full jitter below 0.2 s, doubling with each failure to 10 s. */
-int64_t backoff_ns(unsigned failures);
+/*
+ * attempts.c: a failed one is told in the log if it is the first in a row, "could not WHAT, trying again: …",
+ * and `again` is called in a while: full jitter below 0.2 s, doubling with each failure to 10 s.
+ */
+void attempts_failed(struct agent *agent, struct attempts *attempts, const char *what, const char *reason,
+		     loop_fn again, void *data);
+/* Where the next one goes; the caller fills in the rest. */
+struct http_call attempts_call(const struct agent *agent, const struct attempts *attempts);
 
 /*
  * bases.c: what reused slots began at, and what was found undelivered, in BASE/slots.json. Once it is saved,

@@ -16,8 +16,7 @@ struct enrolment {
 	struct agent *agent;
 	void (*done)(struct agent *agent);
 	char *body;
-	unsigned failures;
-	size_t api;
+	struct attempts attempts;
 };
 
 static void try_enroll(struct enrolment *enrolment);
@@ -30,15 +29,7 @@ static void on_retry(void *data, int result)
 
 static void retry_later(struct enrolment *enrolment, const char *reason)
 {
-	struct agent *agent = enrolment->agent;
-	loop_tag tag;
-
-	if (enrolment->failures++ == 0)
-		log_warning("could not enrol, trying again: %s", reason);
-	enrolment->api = (enrolment->api + 1) % agent->config.n_apis;
-	if (loop_at_boot(agent->loop, clock_boot_ns() + backoff_ns(enrolment->failures), on_retry, enrolment,
-			 &tag) < 0)
-		agent_exit(agent, 1);
+	attempts_failed(enrolment->agent, &enrolment->attempts, "enrol", reason, on_retry, enrolment);
 }
 
 static void finish(struct enrolment *enrolment)
@@ -106,16 +97,15 @@ static void on_answer(const struct http_answer *answer, void *data)
 
 static void try_enroll(struct enrolment *enrolment)
 {
-	const struct config *config = &enrolment->agent->config;
-	struct http_call call = {.address = config->apis[enrolment->api].address,
-				 .port = config->apis[enrolment->api].port,
-				 .path = "/v1/agent/enroll",
-				 .body = enrolment->body,
-				 .length = strlen(enrolment->body),
-				 .timeout_seconds = TIMEOUT_SECONDS};
+	struct http_call call = attempts_call(enrolment->agent, &enrolment->attempts);
 	struct http_request *request;
-	int r = http_begin(enrolment->agent->http, &call, on_answer, enrolment, &request);
+	int r;
 
+	call.path = "/v1/agent/enroll";
+	call.body = enrolment->body;
+	call.length = strlen(enrolment->body);
+	call.timeout_seconds = TIMEOUT_SECONDS;
+	r = http_begin(enrolment->agent->http, &call, on_answer, enrolment, &request);
 	if (r < 0)
 		retry_later(enrolment, strerror(-r));
 }

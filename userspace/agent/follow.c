@@ -18,20 +18,14 @@ static void on_retry(void *data, int result)
 	struct agent *agent = data;
 
 	(void)result;
-	agent->follow.retry = 0;
+	agent->follow.attempts.retry = 0;
 	follow_begin(agent);
 }
 
 static void retry_later(struct agent *agent, const char *reason)
 {
-	struct follow *follow = &agent->follow;
-
-	if (follow->failures++ == 0)
-		log_warning("could not ask the API for the desired state, trying again: %s", reason);
-	follow->api = (follow->api + 1) % agent->config.n_apis;
-	if (loop_at_boot(agent->loop, clock_boot_ns() + backoff_ns(follow->failures), on_retry, agent,
-			 &follow->retry) < 0)
-		agent_exit(agent, 1);
+	attempts_failed(agent, &agent->follow.attempts, "ask the API for the desired state", reason, on_retry,
+			agent);
 }
 
 /* jansson frees its strings as they are. */
@@ -63,7 +57,7 @@ static void take_state(struct agent *agent, const struct http_answer *answer)
 		retry_later(agent, "it cannot be applied");
 		return;
 	}
-	agent->follow.failures = 0;
+	agent->follow.attempts.failures = 0;
 	agent->follow.have = desired->revision;
 	apply_desired(agent, desired, grants_are_ours);
 	if (agent->leaving == STAYING)
@@ -81,7 +75,7 @@ static void on_answer(const struct http_answer *answer, void *data)
 		take_state(agent, answer);
 		break;
 	case 204:
-		agent->follow.failures = 0;
+		agent->follow.attempts.failures = 0;
 		follow_begin(agent);
 		break;
 	case 410:
@@ -100,15 +94,14 @@ void follow_begin(struct agent *agent)
 {
 	struct follow *follow = &agent->follow;
 	char path[64];
-	struct http_call call = {.address = agent->config.apis[follow->api].address,
-				 .port = agent->config.apis[follow->api].port,
-				 .path = path,
-				 .timeout_seconds = TIMEOUT_SECONDS};
+	struct http_call call = attempts_call(agent, &follow->attempts);
 	int r;
 
-	if (follow->request || follow->retry || agent->leaving != STAYING)
+	if (follow->request || follow->attempts.retry || agent->leaving != STAYING)
 		return;
 	snprintf(path, sizeof(path), "/v1/agent/state?have=%" PRIu64, follow->have);
+	call.path = path;
+	call.timeout_seconds = TIMEOUT_SECONDS;
 	follow->request_knows_epoch = agent->epoch_known;
 	r = http_begin(agent->http, &call, on_answer, agent, &follow->request);
 	if (r < 0)
@@ -118,8 +111,8 @@ void follow_begin(struct agent *agent)
 void follow_stop(struct agent *agent)
 {
 	http_cancel(TAKE_PTR(agent->follow.request));
-	loop_cancel(agent->loop, agent->follow.retry);
-	agent->follow.retry = 0;
+	loop_cancel(agent->loop, agent->follow.attempts.retry);
+	agent->follow.attempts.retry = 0;
 }
 
 void follow_again(struct agent *agent)

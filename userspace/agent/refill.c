@@ -197,11 +197,10 @@ void refill_notice(struct agent *agent, const json_t *answer)
 {
 	const json_t *restored = json_object_get(answer, "restored");
 	struct uplink *uplink = &agent->uplink;
-	struct http_call call = {.address = agent->config.apis[uplink->api].address,
-				 .port = agent->config.apis[uplink->api].port,
-				 .path = "/v1/agent/held",
-				 .timeout_seconds = TIMEOUT_SECONDS};
+	struct http_call call = attempts_call(agent, &uplink->attempts);
 
+	call.path = "/v1/agent/held";
+	call.timeout_seconds = TIMEOUT_SECONDS;
 	if (!json_is_integer(restored) || uplink->held_request)
 		return;
 	if (uplink->restored < 0)

@@ -67,21 +67,14 @@ static void on_retry(void *data, int result)
 	struct agent *agent = data;
 
 	(void)result;
-	agent->uplink.retry = 0;
+	agent->uplink.attempts.retry = 0;
 	uplink_send(agent);
 }
 
 static void retry_later(struct agent *agent, const char *reason)
 {
-	struct uplink *uplink = &agent->uplink;
-
-	if (uplink->failures++ == 0)
-		log_warning("could not report to the API, trying again: %s", reason);
-	uplink->api = (uplink->api + 1) % agent->config.n_apis;
+	attempts_failed(agent, &agent->uplink.attempts, "report to the API", reason, on_retry, agent);
 	leave_failed(agent);
-	if (loop_at_boot(agent->loop, clock_boot_ns() + backoff_ns(uplink->failures), on_retry, agent,
-			 &uplink->retry) < 0)
-		agent_exit(agent, 1);
 }
 
 /* What is no longer pending is acknowledged in the journal, up to the oldest that is. */
@@ -119,9 +112,9 @@ static void accepted(struct agent *agent, size_t n)
 	struct pending last = agent->uplink.pending[n - 1];
 	bool was_known = agent->epoch_known;
 
-	if (agent->uplink.failures > 0)
+	if (agent->uplink.attempts.failures > 0)
 		log_info("the API answers again");
-	agent->uplink.failures = 0;
+	agent->uplink.attempts.failures = 0;
 	drop_first(agent, n);
 	if (is_current_epoch(agent, &last)) {
 		agent->epoch_known = true;
@@ -261,7 +254,7 @@ static void refused(struct agent *agent, const struct http_answer *answer)
 {
 	int64_t now = clock_boot_ns();
 
-	if (agent->uplink.failures == 0)
+	if (agent->uplink.attempts.failures == 0)
 		log_warning("the API refuses a batch with status %d: %.200s", answer->status, answer->body);
 	/* Each renewal is another record in the journal. */
 	if (agent->uplink.renewed_boot_ns == 0 || now - agent->uplink.renewed_boot_ns > RENEW_EVERY_NS) {
@@ -318,8 +311,7 @@ static int read_first(struct agent *agent)
 	struct uplink *uplink = &agent->uplink;
 	enum journal_kind kind;
 	size_t length;
-	int r = journal_read(agent->journal, uplink->pending[0].sequence, &kind, &uplink->payload,
-				  &length);
+	int r = journal_read(agent->journal, uplink->pending[0].sequence, &kind, &uplink->payload, &length);
 
 	return r < 0 ? r
 		     : batch_from_record(kind, uplink->payload, length, &uplink->summary, &uplink->body,
@@ -356,21 +348,20 @@ void uplink_send(struct agent *agent)
 	struct http_call call;
 	int r;
 
-	if (uplink->n_pending == 0 || uplink->request || uplink->held_request || uplink->retry ||
+	if (uplink->n_pending == 0 || uplink->request || uplink->held_request || uplink->attempts.retry ||
 	    !agent->config.token)
 		return;
 	r = load_first(agent);
 	if (r == 0) {
-		call = (struct http_call){.address = agent->config.apis[uplink->api].address,
-					  .port = agent->config.apis[uplink->api].port,
-					  .path = "/v1/agent/report",
-					  .body = uplink->body,
-					  .length = uplink->length,
-					  .has_checksum = true,
-					  .checksum = uplink->pending[0].checksum,
-					  .kept_from = uplink->pending[0].kept_from,
-					  .epoch_over = !is_current_epoch(agent, &uplink->pending[0]),
-					  .timeout_seconds = TIMEOUT_SECONDS};
+		call = attempts_call(agent, &uplink->attempts);
+		call.path = "/v1/agent/report";
+		call.body = uplink->body;
+		call.length = uplink->length;
+		call.has_checksum = true;
+		call.checksum = uplink->pending[0].checksum;
+		call.kept_from = uplink->pending[0].kept_from;
+		call.epoch_over = !is_current_epoch(agent, &uplink->pending[0]);
+		call.timeout_seconds = TIMEOUT_SECONDS;
 		r = http_begin(agent->http, &call, on_answer, agent, &uplink->request);
 	}
 	if (r < 0) {

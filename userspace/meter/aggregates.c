@@ -14,22 +14,18 @@
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 
 #define REQUEST_SIZE 256
 
 static int read_gro(const char *interface, bool *ret_on)
 {
-	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	struct ethtool_value value = {.cmd = ETHTOOL_GGRO};
 	struct ifreq request = {.ifr_data = (void *)&value};
+	int r = device_ask(interface, SIOCETHTOOL, &request);
 
-	memcpy(request.ifr_name, interface, strnlen(interface, sizeof(request.ifr_name) - 1));
-	if (fd < 0 || ioctl(fd, SIOCETHTOOL, &request))
-		return -errno;
-	*ret_on = value.data;
-	return 0;
+	if (r == 0)
+		*ret_on = value.data;
+	return r;
 }
 
 /* Of a TUN device: its owner may write aggregates, each with a header that describes it. */

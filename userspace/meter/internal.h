@@ -10,6 +10,7 @@
 #include "meter/meter.h"
 #include "meter/attribution.h"
 
+struct ifreq;
 struct ring_buffer;
 
 /* Newer than Debian 12's headers. */
@@ -130,6 +131,10 @@ WT_MUST_CHECK int chain_first_tcx(uint32_t ifindex, bool egress, uint32_t *ret_i
 /* Whether a filter has this preference. And whether one runs before the filter of preference and handle. */
 WT_MUST_CHECK int chain_is_taken(uint32_t ifindex, bool egress, uint32_t priority);
 WT_MUST_CHECK int chain_has_before(uint32_t ifindex, bool egress, uint32_t priority, uint32_t handle);
+
+/* device.c. One of the SIOC requests; all but the name is filled in already, and the answer is in its place.
+ */
+WT_MUST_CHECK int device_ask(const char *interface, unsigned long what, struct ifreq *request);
 
 /* aggregates.c. 1 when the interface may receive aggregates, 0 when not, or -errno. */
 WT_MUST_CHECK int aggregates_expected(const char *interface);

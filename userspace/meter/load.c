@@ -7,11 +7,11 @@
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -128,14 +128,12 @@ int meter_adopt(const struct meter_options *options, struct meter **ret_meter)
 /* WireGuard and TUN begin with the IP header; a veth of a test or a bridge port does not. */
 static int link_header(const char *interface, uint32_t *ret_size)
 {
-	_cleanup_close_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	struct ifreq request = {0};
+	int r = device_ask(interface, SIOCGIFHWADDR, &request);
 
-	memcpy(request.ifr_name, interface, strnlen(interface, sizeof(request.ifr_name) - 1));
-	if (fd < 0 || ioctl(fd, SIOCGIFHWADDR, &request))
-		return -errno;
-	*ret_size = request.ifr_hwaddr.sa_family == ARPHRD_ETHER ? ETHERNET_HEADER : 0;
-	return 0;
+	if (r == 0)
+		*ret_size = request.ifr_hwaddr.sa_family == ARPHRD_ETHER ? ETHERNET_HEADER : 0;
+	return r;
 }
 
 static int set_sizes(struct meter_bpf *bpf, const struct wt_meta *meta)
