@@ -334,9 +334,9 @@ class Client:
         assert stats["tx"]["dropped"] == 0 and stats["rx"]["dropped"] == 0
         return stats["tx"]["bytes"], stats["rx"]["bytes"]
 
-    def ping(self, count=1, interval=0.01, size=56, wait=20):
+    def ping(self, **options):
         """Number of replies; for the last of them it waits, in seconds, only as long as one is missing."""
-        return echo(self.namespace, "10.1.0.10", count, interval, size, wait)
+        return echo(self.namespace, "10.1.0.10", **options)
 
 
 class Echoes:

@@ -30,9 +30,11 @@ def socket_in(namespace, *arguments):
 
 
 class Echo:
-    def __init__(self, namespace, address, size):
+    def __init__(self, namespace, address, size, source):
         self.socket = socket_in(namespace, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
         self.address = (address, 0)
+        if source:
+            self.socket.bind((source, 0))
         self.id = int.from_bytes(os.urandom(2), "big")
         self.payload = bytes(size)
         self.answered = set()
@@ -60,9 +62,9 @@ class Echo:
             self.receive()
 
 
-def echo(namespace, address, count, interval, size, wait):
+def echo(namespace, address, count=1, interval=0.01, size=56, wait=20, source=None):
     """Sends the requests and returns how many were answered, the last of them within `wait` seconds."""
-    echo = Echo(namespace, address, size)
+    echo = Echo(namespace, address, size, source)
     with echo.socket:
         due = time.monotonic()
         for number in range(1, count + 1):
