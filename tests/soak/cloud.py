@@ -26,7 +26,7 @@ from proxy import Proxy  # noqa: E402
 
 BIN = Path(os.environ.get("WIRETOLL_BIN", ROOT / "build/bin"))
 RATE = 400_000  # bytes a second: what two busy processors carry without losing a packet
-PATIENCE = 60
+PATIENCE = 180  # seconds that a busy machine may need to put all that was killed up again
 
 
 class PatientApi(Api):
