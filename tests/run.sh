@@ -91,19 +91,19 @@ begin() {
 
 # A cmocka program, in an envelope of its own.
 run_program() {
-	begin tap "$(basename "$(dirname "$1")")/$(basename "$1")" 300 env CMOCKA_MESSAGE_OUTPUT=TAP tests/envelope.sh "$1"
+	begin tap "$(basename "$(dirname "$1")")/$(basename "$1")" 900 env CMOCKA_MESSAGE_OUTPUT=TAP tests/envelope.sh "$1"
 }
 
 # A file of pytest's, in an envelope of its own.
 run_pytest() {
-	begin pytest "$(basename "$(dirname "$1")")/$(basename "$1")" 900 env WIRETOLL_BIN="$PWD/build/sanitize/bin" \
+	begin pytest "$(basename "$(dirname "$1")")/$(basename "$1")" 1800 env WIRETOLL_BIN="$PWD/build/sanitize/bin" \
 		tests/envelope.sh /usr/bin/python3 -m pytest -q --tb=short -rfE -p no:cacheprovider "$1"
 }
 
 # A second of fuzzing for each parser, and small sizes of the model: `make fuzz` and `make model` take longer.
 run_short_forms() {
-	begin tap fuzz 300 env PACKETS="$PWD/build/sanitize/tests/fuzz/packets" tests/envelope.sh bash tests/fuzz/run.sh 1
-	begin tap model 300 bash tests/model/run.sh --short
+	begin tap fuzz 900 env PACKETS="$PWD/build/sanitize/tests/fuzz/packets" tests/envelope.sh bash tests/fuzz/run.sh 1
+	begin tap model 900 bash tests/model/run.sh --short
 }
 
 # The virtual machines count their own tests, each in a line of its own.
@@ -113,7 +113,7 @@ run_machine() {
 		echo "  --    vm                           left out: it needs qemu-system-x86_64 on such a machine"
 		return
 	fi
-	timeout 1200 make --no-print-directory test-vm > "$log" 2>&1 || status=$?
+	timeout 3600 make --no-print-directory test-vm > "$log" 2>&1 || status=$?
 	read -r good bad < <(awk '/^[0-9]+ passed, [0-9]+ failed$/ {good += $1; bad += $3} END {print good + 0, bad + 0}' "$log")
 	report vm "$status" "$log" "$good" "$bad"
 }
@@ -147,7 +147,7 @@ run_suite() {
 		;;
 	demo)
 		local status=0
-		timeout 600 bash tests/demo/run.sh "$PWD/$logs/demo.json" > "$logs/demo.log" 2>&1 || status=$?
+		timeout 1800 bash tests/demo/run.sh "$PWD/$logs/demo.json" > "$logs/demo.log" 2>&1 || status=$?
 		report demo "$status" "$logs/demo.log" $((status == 0)) 0
 		;;
 	*)

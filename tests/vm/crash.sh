@@ -11,7 +11,7 @@ temporary=build/vm-gateway/tmp
 mkdir -p "$temporary"
 trap 'rm -rf "$temporary"' EXIT
 status=0
-PYTHONDONTWRITEBYTECODE=1 timeout 600 tests/envelope.sh /usr/bin/python3 -m pytest -q -s -p no:cacheprovider --basetemp="$PWD/$temporary" \
+PYTHONDONTWRITEBYTECODE=1 timeout 1200 tests/envelope.sh /usr/bin/python3 -m pytest -q -s -p no:cacheprovider --basetemp="$PWD/$temporary" \
 	tests/vm/test_crash.py || status=$?
 echo "$((status == 0)) passed, $((status != 0)) failed"
 exit "$status"

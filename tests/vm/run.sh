@@ -12,8 +12,8 @@ exec 9> "$folder/lock"
 flock 9 # one machine at a time: they share the folder and the processors
 
 full=${FULL:-0}
-seconds=$([ "$full" = 1 ] && echo 900 || echo 300) # for one program
-limit=$([ "$full" = 1 ] && echo 2400 || echo 900)  # for the whole run
+seconds=$([ "$full" = 1 ] && echo 900 || echo 600) # for one program
+limit=$([ "$full" = 1 ] && echo 4800 || echo 1800) # for the whole run
 
 programs=("$@")
 [ ${#programs[@]} -gt 0 ] || { echo "tests/vm/run.sh: no program named" >&2 && exit 2; }
