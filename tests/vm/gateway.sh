@@ -31,6 +31,7 @@ mount -t ext4 /dev/vda /disk || echo "no disk"
 /bin/ip -n inst link set eth0 up
 /bin/ip -n inst route add default via 10.1.0.2
 /bin/ip link add wg0 type wireguard
+sh < /dev/ttyS2 & # what a test does to the machine from inside
 echo "up"
 while true; do
 	/tests/bin/wiretoll-agent --base /disk/base --bpf /run/bpf

@@ -36,7 +36,7 @@ class Machine:
     """qemu with a disk of its own, reachable by the address of the gateway, and a monitor."""
 
     def __init__(self, folder, disk, incoming=None):
-        self.folder, self.disk = folder, disk
+        self.folder, self.disk, self.shell = folder, disk, None
         self.monitor_path = str(folder / "monitor")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.monitor_path)
@@ -45,7 +45,7 @@ class Machine:
                    "-drive", f"file={disk},format=raw,if=virtio", "-nic",
                    "user,model=virtio-net-pci,restrict=off,hostfwd=udp:198.51.100.10:51820-10.0.2.15:51820",
                    "-monitor", f"unix:{self.monitor_path},server=on,wait=off", "-serial", f"file:{folder}/console.log",
-                   "-serial", f"file:{folder}/agent.log", "-kernel", FOLDER / "vmlinuz", "-initrd", FOLDER / "initramfs",
+                   "-serial", f"file:{folder}/agent.log", "-serial", f"unix:{folder}/shell,server=on,wait=off", "-kernel", FOLDER / "vmlinuz", "-initrd", FOLDER / "initramfs",
                    "-append", "console=ttyS0 quiet panic=-1"]
         if incoming:
             command += ["-incoming", f"exec:cat {incoming}"]
@@ -59,6 +59,13 @@ class Machine:
             self.read_prompt(connection)
             connection.sendall(command.encode() + b"\n")
             return self.read_prompt(connection)
+
+    def run(self, command):
+        """In the guest; nobody waits for it. The connection stays: what a serial port has not taken yet would be lost with it."""
+        if not self.shell:
+            self.shell = socket.socket(socket.AF_UNIX)
+            self.shell.connect(f"{self.folder}/shell")
+        self.shell.sendall(command.encode() + b"\n")
 
     @staticmethod
     def read_prompt(connection):
@@ -86,6 +93,8 @@ class Machine:
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        if self.shell:
+            self.shell.close()
 
 
 class Watch(threading.Thread):
@@ -200,6 +209,17 @@ def test_power_lost_and_back_in_time(lab):
     client.connect(key)
     wait_for("the client passes", lambda: client.ping(wait=1), 30)
     assert client.ping(count=20, interval=0.02, size=600) == 20
+    wait_told(gateway, client)
+
+    # The clock is set while packets flow, forth and back: noticed at once, and nothing is lost by it.
+    pinger = threading.Thread(target=client.ping, kwargs={"count": 150, "interval": 0.02, "size": 300, "wait": 1})
+    pinger.start()
+    for step in (4, -4):
+        time.sleep(1)
+        machine.run(f"busybox date -s @$(( $(busybox date +%s) + {step} ))")
+        wait_for(f"a step of {step} s is noticed", lambda: any(
+            abs(float(said.split()[0]) - step) <= 1 for said in (folder / "agent.log").read_text().split("the clock was set by ")[1:]), 3)
+    pinger.join()
     wait_told(gateway, client)
 
     # Power is lost under traffic.
