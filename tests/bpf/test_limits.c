@@ -437,7 +437,7 @@ static void resumes_without_a_process(void **state)
 	struct fixture *fixture = *state;
 	struct frame frame = frame4("10.0.0.7", "192.0.2.1", 17, 1000);
 	const struct meter_grant next = {2, 1, 3000, WT_UPLOADS}, late = {1, 9, 90000, WT_UPLOADS};
-	uint64_t turn = boot_now() + 100000000;
+	uint64_t turn = boot_now() + 1000000000;
 	struct meter_limit_state limit;
 	int events;
 

@@ -249,7 +249,7 @@ static int make_tunnel(void)
 	if (start((char *[]){"ip", "netns", "exec", "client", "wireguard-go", "-f", "wgc", NULL}) < 0)
 		return -1;
 	return run("cd /run && umask 077 && wg genkey >s && wg genkey >c && "
-		   "for i in $(seq 100); do [ -S wireguard/wgs.sock -a -S wireguard/wgc.sock ] && break; "
+		   "for i in $(seq 1200); do [ -S wireguard/wgs.sock -a -S wireguard/wgc.sock ] && break; "
 		   "sleep 0.05; done; "
 		   "wg set wgs private-key s listen-port 51820 "
 		   "peer $(wg pubkey <c) allowed-ips 10.8.0.2/32,fd08::2/128 && "
@@ -290,7 +290,7 @@ static void receive(const struct sockaddr_in6 *at, size_t bytes)
 
 static int connect_when_there(const struct sockaddr_in6 *to)
 {
-	for (int i = 0; i < 200; i++) {
+	for (int i = 0; i < 3000; i++) {
 		int fd = socket(AF_INET6, SOCK_STREAM, 0);
 
 		if (connect(fd, (const struct sockaddr *)to, sizeof(*to)) == 0)
@@ -385,8 +385,10 @@ static void wait_for_client(const struct meter *meter, const struct truth *befor
 {
 	struct meter_totals totals;
 
-	for (int i = 0; i < 50; i++) {
+	for (int i = 0; i < 3000; i++) {
 		*ret_now = client_truth();
+		if (ret_now->lost != before->lost)
+			break;
 		meter_read(meter, PEER, &totals);
 		if (totals.upload_bytes == ret_now->upload - before->upload &&
 		    totals.download_bytes == ret_now->download - before->download)

@@ -340,7 +340,7 @@ static void wait_until_exhausted(struct meter *meter, uint32_t slot)
 {
 	struct meter_limit_state limit = {0};
 
-	for (int i = 0; i < 2000 && !limit.exhausted; i++) {
+	for (int i = 0; i < 6000 && !limit.exhausted; i++) {
 		usleep(10000);
 		if (slot)
 			assert_int_equal(meter_read_peer_limit(meter, slot, &limit), 0);
@@ -430,7 +430,7 @@ static void the_next_cycle_and_reasons_go_on(void **state)
 	assert_int_equal(meter_read_peer_limit(meter, OTHER, &limit), 0);
 	assert_int_equal(limit.refuse, WT_REFUSE_ADMIN);
 	/* The kernel takes it up, in the new epoch. */
-	for (int i = 0; i < 500 && limit.grant.cycle != 2; i++) {
+	for (int i = 0; i < 6000 && limit.grant.cycle != 2; i++) {
 		usleep(10000);
 		assert_int_equal(meter_read_peer_limit(meter, PEER, &limit), 0);
 	}
@@ -601,7 +601,8 @@ static void survives_death_at_any_moment(void **state)
 	hand_over(&sums, &meter, 0);
 	duration = (int)(now_us() - begun);
 	meter_close(meter);
-	for (int i = 0; i < 8; i++) {
+	/* More of them where the machine was too busy to let some be done. */
+	for (int i = 0; i < 8 || (sums.epochs <= 2 && i < 80); i++) {
 		pid_t child = fork();
 
 		if (child == 0) {

@@ -314,7 +314,7 @@ static bool end(struct scene *scene)
 
 static void await_exhaustion(const struct plane *plane, uint32_t slot)
 {
-	for (int i = 0; i < 3000 && !state_of(plane, slot).exhausted; i++)
+	for (int i = 0; i < 12000 && !state_of(plane, slot).exhausted; i++)
 		usleep(5000);
 	assert_true(state_of(plane, slot).exhausted);
 }

@@ -213,7 +213,7 @@ static void both_choose_the_same_peer(void **state)
 		if (slot > 0 && called[slot])
 			continue;
 		news = 0;
-		for (int wait = 0; wait < (slot ? 200 : 3) && !news; wait++) {
+		for (int wait = 0; wait < (slot ? 10000 : 3) && !news; wait++) {
 			usleep(2000);
 			news = note_called(wg, called);
 		}
@@ -235,7 +235,8 @@ int main(void)
 	if (namespace_enter() || mount("sysfs", "/sys", "sysfs", 0, NULL) || mkdir("/run/bpf", 0700) ||
 	    mount("bpf", "/run/bpf", "bpf", 0, "mode=0700") ||
 	    start((char *[]){"wireguard-go", "-f", "wgs", NULL}) < 0 ||
-	    run("for i in $(seq 100); do [ -S /run/wireguard/wgs.sock ] && exit; sleep 0.05; done; exit 1")) {
+	    run("for i in $(seq 1200); do [ -S /run/wireguard/wgs.sock ] && exit; sleep 0.05; done; exit "
+		"1")) {
 		fprintf(stderr, "could not make the test's network: %s\n", strerror(errno));
 		return 1;
 	}

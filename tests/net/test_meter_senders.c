@@ -206,7 +206,7 @@ static int connect_flow(int number, int type)
 	struct sockaddr_in6 from = address_of(flow->ipv6, flow->uploads ? 10 + number : 1, 0);
 	struct sockaddr_in6 to = address_of(flow->ipv6, flow->uploads ? 1 : 10 + number, 7000 + number);
 
-	for (int i = 0; i < 200; i++) {
+	for (int i = 0; i < 3000; i++) {
 		int fd = socket(AF_INET6, type, 0);
 
 		if (bind(fd, (const struct sockaddr *)&from, sizeof(from)) == 0 &&
@@ -364,10 +364,10 @@ static struct meter_totals settle(const struct meter *meter, const struct truth 
 {
 	struct meter_totals sum;
 
-	for (int i = 0; i < 50; i++) {
+	for (int i = 0; i < 3000; i++) {
 		*ret_now = far_truth();
 		sum = sum_of(meter);
-		if (equals_far(&sum, before, ret_now))
+		if (equals_far(&sum, before, ret_now) || ret_now->lost != before->lost)
 			break;
 		usleep(20000);
 	}
@@ -506,11 +506,12 @@ static bool bursts_cost_the_same(const struct meter *meter, int number, const st
 	receiver = start_receiver(number);
 	usleep(30000);
 	send_bursts(number, offloads->together);
-	for (int i = 0; i < 50; i++) {
+	for (int i = 0; i < 3000; i++) {
 		meter_read(meter, slot_of(number), &now);
 		if (now.upload_packets + now.download_packets - before.upload_packets -
-			    before.download_packets ==
-		    datagrams)
+				    before.download_packets ==
+			    datagrams ||
+		    lost() != lost_before)
 			break;
 		usleep(20000);
 	}

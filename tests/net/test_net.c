@@ -214,7 +214,7 @@ static void dispatch(struct net *watch, struct seen *seen)
 {
 	struct pollfd polled = {.fd = net_watch_fd(watch), .events = POLLIN};
 
-	assert_int_equal(poll(&polled, 1, 2000), 1);
+	assert_int_equal(poll(&polled, 1, 60000), 1);
 	assert_int_equal(net_watch_dispatch(watch, note_link, seen), 0);
 }
 
