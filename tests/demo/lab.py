@@ -26,7 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
-def run(*command, check=True, stdin=None, timeout=60):
+def run(*command, check=True, stdin=None, timeout=180):
     """Runs a command, returns its standard output; an error carries what the command said."""
     done = subprocess.run([str(c) for c in command], input=stdin, capture_output=True, text=True, timeout=timeout)
     if check and done.returncode != 0:
@@ -286,7 +286,7 @@ class Api:
             data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, data, timeout=20, context=self.context) as answer:
+            with urllib.request.urlopen(request, data, timeout=60, context=self.context) as answer:
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
             raise Refused(f"{method} {path}", error.code, error.read().decode()) from None

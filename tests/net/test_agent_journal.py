@@ -253,7 +253,7 @@ def fill_up(ballast):
 
 
 def journal(verb, path, *arguments):
-    return subprocess.run([BIN / "wiretoll", "journal", verb, path, *arguments], capture_output=True, text=True, timeout=30)
+    return subprocess.run([BIN / "wiretoll", "journal", verb, path, *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_journal_command(lab, tmp_path):

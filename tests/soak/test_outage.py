@@ -149,6 +149,9 @@ class Machine:
             epoch, seq, raw, counted = self.journal[-1]
             begun = time.monotonic()
             status, _ = sender.send(raw, crc32c(raw))
+            while status in (None, 503) and time.monotonic() < begun + 60:
+                time.sleep(0.1)
+                status, _ = sender.send(raw, crc32c(raw))
             if status != 200:
                 return status
             self.taken_at.append(begun)
