@@ -43,30 +43,40 @@ static bool is_too_deep(const char *text, size_t length)
 	return false;
 }
 
-static int parse_body(struct exchange *exchange)
+int request_parse(struct request *request, const char *text, size_t length, struct response *response)
 {
+	struct exchange *exchange = request->transport;
 	json_error_t error;
 
-	if (exchange->json || exchange->body_length == 0)
-		return 0;
-	if (is_too_deep(exchange->body, exchange->body_length)) {
-		response_problem(&exchange->response, 400, NULL,
+	json_decref(exchange->json);
+	exchange->json = NULL;
+	request->body = NULL;
+	response_reset(response);
+	if (is_too_deep(text, length)) {
+		response_problem(response, 400, NULL,
 				 "the body's JSON is nested too deeply; accepted are %d levels",
 				 MAX_JSON_DEPTH);
 		return -EBADMSG;
 	}
-	exchange->json = json_loadb(exchange->body, exchange->body_length, JSON_REJECT_DUPLICATES, &error);
+	exchange->json = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
 	if (json_is_object(exchange->json)) {
-		exchange->request.body = exchange->json;
+		request->body = exchange->json;
 		return 0;
 	}
 	if (exchange->json)
-		response_problem(&exchange->response, 400, NULL, "the body is not a JSON object");
+		response_problem(response, 400, NULL, "the body is not a JSON object");
 	else /* the text of the error would quote the body, which may hold a secret */
-		response_problem(&exchange->response, 400, NULL,
+		response_problem(response, 400, NULL,
 				 "the body is not valid JSON: error at line %d, column %d", error.line,
 				 error.column);
 	return -EBADMSG;
+}
+
+static int parse_body(struct exchange *exchange)
+{
+	if (exchange->json || exchange->body_length == 0)
+		return 0;
+	return request_parse(&exchange->request, exchange->body, exchange->body_length, &exchange->response);
 }
 
 static bool takes_body(const char *method)
@@ -112,7 +122,7 @@ static int run_once(struct exchange *exchange, const struct route *route)
 	response_reset(&exchange->response);
 	if (!(route->roles & ROLE_NONE))
 		r = authenticate(request, route->roles, &exchange->response);
-	if (r == 0 && takes_body(route->method))
+	if (r == 0 && takes_body(route->method) && !(route->roles & ROUTE_OWN_BODY))
 		r = parse_body(exchange);
 	if (r == 0)
 		r = route->handler(request, &exchange->response);

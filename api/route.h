@@ -25,6 +25,9 @@ enum role {
 	ROLE_ANY_USER = ROLE_CUSTOMER | ROLE_BILLING,
 };
 
+/* Beside the roles of a route: its handler parses the body itself, by request_parse(). */
+#define ROUTE_OWN_BODY 256u
+
 /* Who asks. `owner` is whose objects may be seen: the user itself, or whom a service acts for; empty: all. */
 struct principal {
 	enum role role;
@@ -55,8 +58,14 @@ struct request {
 	void *transport;
 };
 
+struct response;
+
 const char *request_query(const struct request *request, const char *name);
 const char *request_header(const struct request *request, const char *name);
+
+/* Makes `text` the request's parsed body. -EBADMSG: it is no JSON object, and the response says so. */
+WT_MUST_CHECK int request_parse(struct request *request, const char *text, size_t length,
+				struct response *response);
 
 struct response {
 	unsigned status;
@@ -95,7 +104,7 @@ int request_collect(struct request *request, void *prepared, void (*free_prepare
 struct route {
 	const char *method;
 	const char *path; /* "/v1/gateways/{id}/peers/{peer}" */
-	unsigned roles;   /* of enum role */
+	unsigned roles;   /* of enum role, and ROUTE_OWN_BODY */
 	handler_fn handler;
 };
 

@@ -245,6 +245,6 @@ const struct route agent_routes[] = {
 	{"POST", "/v1/agent/enroll", ROLE_NONE, post_enroll},
 	{"GET", "/v1/agent/state", ROLE_GATEWAY, get_state},
 	{"GET", "/v1/agent/held", ROLE_GATEWAY, get_held},
-	{"POST", "/v1/agent/report", ROLE_GATEWAY, post_report},
+	{"POST", "/v1/agent/report", ROLE_GATEWAY | ROUTE_OWN_BODY, post_report},
 	{0},
 };

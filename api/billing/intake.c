@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/crc32c.h"
+#include "billing/records.h"
 #include "billing/report.h"
 #include "billing/rows.h"
 #include "metrics.h"
@@ -60,16 +61,40 @@ static int read_kept_from(const struct request *request, uint64_t *ret)
 	return 0;
 }
 
+/* As agents write it, or as any JSON: nearly all of a report are its records. */
+static int read_body(struct request *request, struct response *response, struct sample_list *ret_list)
+{
+	struct json_problem problem = {0};
+	_cleanup_free_ char *rest = NULL;
+	size_t rest_length;
+	int r = records_take(request->raw_body, request->raw_body_length, ret_list, &rest, &rest_length);
+
+	if (r == 0 && request_parse(request, rest, rest_length, response) == 0 &&
+	    report_check(request->body, &problem) == 0)
+		return 0;
+	if (r == -ENOMEM)
+		return r;
+	cleanup_samples(ret_list);
+	r = request_parse(request, request->raw_body, request->raw_body_length, response);
+	if (r < 0)
+		return r;
+	if (report_check(request->body, &problem) < 0) {
+		response_problem(response, 400, problem.field, "%s", problem.message);
+		return -EBADMSG;
+	}
+	return samples_read(json_object_get(request->body, "records"), ret_list);
+}
+
 int post_report(struct request *request, struct response *response)
 {
 	static atomic_int_fast64_t next = 1;
 	const char *over = request_header(request, OVER_HEADER);
 	struct report_frame frame = {.over = over && strcmp(over, "true") == 0};
-	struct json_problem problem = {0};
+	_cleanup_samples_ struct sample_list list = {0};
 	struct prepared *prepared;
 	int r;
 
-	if (!request->body || !check_crc(request, &frame.crc))
+	if (request->raw_body_length == 0 || !check_crc(request, &frame.crc))
 		return response_problem(response, 400, CRC_HEADER,
 					CRC_HEADER " is not the CRC32C of the body, in decimal digits");
 	if (read_kept_from(request, &frame.kept_from) < 0)
@@ -77,13 +102,14 @@ int post_report(struct request *request, struct response *response)
 					KEPT_FROM_HEADER
 					" is \"%.32s\"; accepted is a sequence number from 1",
 					request_header(request, KEPT_FROM_HEADER));
-	if (report_check(request->body, &problem) < 0)
-		return response_problem(response, 400, problem.field, "%s", problem.message);
+	r = read_body(request, response, &list);
+	if (r < 0)
+		return r;
 	prepared = calloc(1, sizeof(*prepared));
 	if (!prepared)
 		return -ENOMEM;
 	prepared->n = frame.n = atomic_fetch_add(&next, 1);
-	r = report_rows_write(request->body, &request->principal, &frame, &prepared->rows);
+	r = report_rows_write(request->body, &list, &request->principal, &frame, &prepared->rows);
 	if (r < 0) {
 		free(prepared);
 		return r;
@@ -152,24 +178,34 @@ static int copy_table(struct db *db, enum report_table table, struct request *co
 {
 	static const char *const sql[N_REPORT_TABLES] = {
 		[REPORT_IN] = "COPY pg_temp.report_in FROM STDIN",
-		[SAMPLE_IN] = "COPY pg_temp.sample_in FROM STDIN",
-		[COUNTER_IN] = "COPY pg_temp.counter_in FROM STDIN",
+		[SAMPLE_IN] = "COPY pg_temp.sample_in FROM STDIN (FORMAT binary)",
+		[COUNTER_IN] = "COPY pg_temp.counter_in FROM STDIN (FORMAT binary)",
 		[STATE_IN] = "COPY pg_temp.state_in FROM STDIN",
 		[SEEN_IN] = "COPY pg_temp.seen_in FROM STDIN",
 	};
-	struct db_piece *pieces = calloc(n, sizeof(*pieces));
+	/* The frame of the binary form: its signature, no flags, no extension; and its end. */
+	static const char begins[] = "PGCOPY\n\377\r\n\0"
+				     "\0\0\0\0"
+				     "\0\0\0\0",
+			  ends[] = "\377\377";
+	bool framed = report_table_is_binary(table);
+	struct db_piece *pieces = calloc(n + 2, sizeof(*pieces));
 	size_t total = 0;
 	int r;
 
 	if (!pieces)
 		return -ENOMEM;
+	if (framed) {
+		pieces[0] = (struct db_piece){begins, sizeof(begins) - 1};
+		pieces[n + 1] = (struct db_piece){ends, sizeof(ends) - 1};
+	}
 	for (size_t i = 0; i < n; i++) {
 		const struct prepared *prepared = requests[i]->prepared;
 
-		pieces[i] = (struct db_piece){prepared->rows.text[table], prepared->rows.length[table]};
-		total += pieces[i].length;
+		pieces[i + 1] = (struct db_piece){prepared->rows.data[table], prepared->rows.length[table]};
+		total += pieces[i + 1].length;
 	}
-	r = total > 0 ? db_copy(db, sql[table], pieces, n) : 0;
+	r = total > 0 ? db_copy(db, sql[table], pieces, n + 2) : 0;
 	free(pieces);
 	return r;
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "billing/rows.h"
 
+#include "base/clock.h"
 #include "base/key.h"
-#include "billing/samples.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -134,52 +135,80 @@ static void put_report(FILE *out, const json_t *body, const struct principal *ag
 	putc_unlocked('\n', out);
 }
 
-static void put_text(FILE *out, const char *text)
+/* ---- the binary form: fields in the order of the bytes on the network, each behind its length ---- */
+
+#define SAMPLE_SIZE   (2 + 13 * 4 + 8 + 4 + 8 + UUID_BYTES + 8 + N_TOTALS * 8 + 1 + 1)
+#define COUNTER_SIZE  (2 + 16 * 4 + 8 + 4 + 8 + UUID_BYTES + 2 * N_TOTALS * 8)
+#define POSTGRES_ZERO (946684800 * NSEC_PER_SEC) /* 2000 */
+
+static char *put_bytes(char *at, const void *bytes, uint32_t length)
 {
-	putc_unlocked('\t', out);
-	fputs_unlocked(text ? text : "\\N", out);
+	const uint32_t wire = htobe32(length);
+
+	memcpy(at, &wire, sizeof(wire));
+	memcpy(at + sizeof(wire), bytes, length);
+	return at + sizeof(wire) + length;
 }
 
-/* What the slot has grown by since `before`; since zero when there is none. */
-static void put_sample(FILE *out, int64_t n, const struct sample *sample,
-		       const uint64_t before[static N_TOTALS], bool begins, bool split)
+static char *put_n_fields(char *at, uint16_t n)
 {
-	put_number(out, n);
-	putc_unlocked('\t', out);
-	put_number(out, sample->slot);
-	putc_unlocked('\t', out);
-	put_number(out, sample->incarnation);
-	put_text(out, sample->peer);
-	put_text(out, sample->hour);
-	for (size_t i = 0; i < N_TOTALS; i++) {
-		putc_unlocked('\t', out);
-		put_number(out, (int64_t)(sample->totals[i] - before[i]));
-	}
-	fputs_unlocked(begins ? "\tt" : "\tf", out);
-	fputs_unlocked(split ? "\tt\n" : "\tf\n", out);
+	n = htobe16(n);
+	memcpy(at, &n, sizeof(n));
+	return at + sizeof(n);
 }
 
-static void put_counter(FILE *out, int64_t n, const struct sample *first, const struct sample *last)
+static char *put_u64(char *at, uint64_t number)
 {
-	put_number(out, n);
-	putc_unlocked('\t', out);
-	put_number(out, first->slot);
-	putc_unlocked('\t', out);
-	put_number(out, first->incarnation);
-	put_text(out, first->peer);
-	for (size_t i = 0; i < N_TOTALS; i++) {
-		putc_unlocked('\t', out);
-		put_number(out, (int64_t)first->totals[i]);
-	}
-	for (size_t i = 0; i < N_TOTALS; i++) {
-		putc_unlocked('\t', out);
-		put_number(out, (int64_t)last->totals[i]);
-	}
-	putc_unlocked('\n', out);
+	number = htobe64(number);
+	return put_bytes(at, &number, sizeof(number));
+}
+
+static char *put_bool(char *at, bool flag)
+{
+	const char byte = (char)flag;
+
+	return put_bytes(at, &byte, sizeof(byte));
+}
+
+/* Which report, slot, incarnation and peer: NULL in slot 0. */
+static char *put_owner(char *at, int64_t n, const struct sample *sample)
+{
+	const uint32_t slot = htobe32((uint32_t)sample->slot), null = UINT32_MAX;
+
+	at = put_u64(at, (uint64_t)n);
+	at = put_bytes(at, &slot, sizeof(slot));
+	at = put_u64(at, (uint64_t)sample->incarnation);
+	if (sample->slot > 0)
+		return put_bytes(at, sample->peer, sizeof(sample->peer));
+	memcpy(at, &null, sizeof(null));
+	return at + sizeof(null);
+}
+
+/* What the slot has grown by since `before`; since zero when it begins. */
+static char *put_sample(char *at, int64_t n, const struct sample *sample,
+			const uint64_t before[static N_TOTALS], bool begins, bool split)
+{
+	at = put_n_fields(at, 13);
+	at = put_owner(at, n, sample);
+	at = put_u64(at, (uint64_t)((sample->hour_ns - POSTGRES_ZERO) / 1000));
+	for (size_t i = 0; i < N_TOTALS; i++)
+		at = put_u64(at, sample->totals[i] - before[i]);
+	return put_bool(put_bool(at, begins), split);
+}
+
+static char *put_counter(char *at, int64_t n, const struct sample *first, const struct sample *last)
+{
+	at = put_n_fields(at, 16);
+	at = put_owner(at, n, first);
+	for (size_t i = 0; i < N_TOTALS; i++)
+		at = put_u64(at, first->totals[i]);
+	for (size_t i = 0; i < N_TOTALS; i++)
+		at = put_u64(at, last->totals[i]);
+	return at;
 }
 
 /* The rows of one slot: neighbours of one hour as one. */
-static void put_slot(FILE *samples, FILE *counters, int64_t n, const struct sample *first,
+static void put_slot(char **samples, char **counters, int64_t n, const struct sample *first,
 		     const struct sample *last)
 {
 	static const uint64_t zero[N_TOTALS];
@@ -188,26 +217,43 @@ static void put_slot(FILE *samples, FILE *counters, int64_t n, const struct samp
 
 	for (const struct sample *sample = first; sample <= last; sample++) {
 		split |= sample->split;
-		if (sample < last && strcmp(sample[1].hour, sample->hour) == 0)
+		if (sample < last && sample[1].hour_ns == sample->hour_ns)
 			continue;
-		put_sample(samples, n, sample, before, before == zero, split);
+		*samples = put_sample(*samples, n, sample, before, before == zero, split);
 		before = sample->totals;
 		split = false;
 	}
-	put_counter(counters, n, first, last);
+	*counters = put_counter(*counters, n, first, last);
 }
 
-static void put_samples(FILE *samples, FILE *counters, const struct sample_list *list, int64_t n)
+static bool ends_slot(const struct sample_list *list, size_t i)
 {
-	size_t first = 0;
+	return i + 1 == list->n || !sample_same_slot(&list->samples[i], &list->samples[i + 1]);
+}
 
+static int put_samples(struct report_rows *rows, const struct sample_list *list, int64_t n)
+{
+	size_t first = 0, n_slots = 0;
+	char *samples, *counters;
+
+	for (size_t i = 0; i < list->n; i++)
+		n_slots += ends_slot(list, i);
+	rows->data[SAMPLE_IN] = samples = malloc(list->n * SAMPLE_SIZE + 1);
+	rows->data[COUNTER_IN] = counters = malloc(n_slots * COUNTER_SIZE + 1);
+	if (!samples || !counters)
+		return -ENOMEM;
 	for (size_t i = 0; i < list->n; i++) {
-		if (i + 1 < list->n && sample_same_slot(&list->samples[i], &list->samples[i + 1]))
+		if (!ends_slot(list, i))
 			continue;
-		put_slot(samples, counters, n, &list->samples[first], &list->samples[i]);
+		put_slot(&samples, &counters, n, &list->samples[first], &list->samples[i]);
 		first = i + 1;
 	}
+	rows->length[SAMPLE_IN] = (size_t)(samples - rows->data[SAMPLE_IN]);
+	rows->length[COUNTER_IN] = (size_t)(counters - rows->data[COUNTER_IN]);
+	return 0;
 }
+
+/* ---- the rest, as text ---- */
 
 static void put_states(FILE *out, const json_t *body, int64_t n)
 {
@@ -244,21 +290,25 @@ static void put_seen(FILE *out, const json_t *body, int64_t n)
 	}
 }
 
-int report_rows_write(const json_t *body, const struct principal *agent, const struct report_frame *frame,
-		      struct report_rows *ret_rows)
+bool report_table_is_binary(enum report_table table)
 {
-	_cleanup_samples_ struct sample_list list = {0};
+	return table == SAMPLE_IN || table == COUNTER_IN;
+}
+
+static int put_texts(struct report_rows *rows, const json_t *body, const struct sample_list *list,
+		     const struct principal *agent, const struct report_frame *frame)
+{
 	FILE *out[N_REPORT_TABLES] = {NULL};
-	struct report_rows rows = {0};
-	int r = samples_read(json_object_get(body, "records"), &list);
+	int r = 0;
 
 	for (size_t i = 0; i < N_REPORT_TABLES && r == 0; i++) {
-		out[i] = open_memstream(&rows.text[i], &rows.length[i]);
+		if (report_table_is_binary((enum report_table)i))
+			continue;
+		out[i] = open_memstream(&rows->data[i], &rows->length[i]);
 		r = out[i] ? 0 : -ENOMEM;
 	}
 	if (r == 0) {
-		put_report(out[REPORT_IN], body, agent, frame, &list);
-		put_samples(out[SAMPLE_IN], out[COUNTER_IN], &list, frame->n);
+		put_report(out[REPORT_IN], body, agent, frame, list);
 		put_states(out[STATE_IN], body, frame->n);
 		put_seen(out[SEEN_IN], body, frame->n);
 	}
@@ -266,11 +316,21 @@ int report_rows_write(const json_t *body, const struct principal *agent, const s
 		if (out[i] && fclose(out[i]) != 0)
 			r = -ENOMEM;
 	}
+	return r;
+}
+
+int report_rows_write(const json_t *body, const struct sample_list *list, const struct principal *agent,
+		      const struct report_frame *frame, struct report_rows *ret_rows)
+{
+	struct report_rows rows = {.n_samples = list->n};
+	int r = put_texts(&rows, body, list, agent, frame);
+
+	if (r == 0)
+		r = put_samples(&rows, list, frame->n);
 	if (r < 0) {
 		report_rows_free(&rows);
 		return r;
 	}
-	rows.n_samples = list.n;
 	*ret_rows = rows;
 	return 0;
 }
@@ -278,6 +338,6 @@ int report_rows_write(const json_t *body, const struct principal *agent, const s
 void report_rows_free(struct report_rows *rows)
 {
 	for (size_t i = 0; i < N_REPORT_TABLES; i++)
-		free(rows->text[i]);
+		free(rows->data[i]);
 	*rows = (struct report_rows){0};
 }

@@ -6,7 +6,36 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+
+static int digit_of(char character)
+{
+	if (character >= '0' && character <= '9')
+		return character - '0';
+	character |= 0x20;
+	return character >= 'a' && character <= 'f' ? character - 'a' + 10 : -1;
+}
+
+bool uuid_bytes(const char *text, size_t length, uint8_t ret_bytes[static UUID_BYTES])
+{
+	size_t n = 0;
+
+	if (length != UUID_TEXT_LENGTH)
+		return false;
+	for (size_t i = 0; i < length; i += 2) {
+		int high, low;
+
+		if (i == 8 || i == 13 || i == 18 || i == 23) {
+			if (text[i++] != '-')
+				return false;
+		}
+		high = digit_of(text[i]);
+		low = digit_of(text[i + 1]);
+		if (high < 0 || low < 0)
+			return false;
+		ret_bytes[n++] = (uint8_t)(high << 4 | low);
+	}
+	return true;
+}
 
 static void read_sample(const json_t *record, size_t index, struct sample *ret)
 {
@@ -15,15 +44,17 @@ static void read_sample(const json_t *record, size_t index, struct sample *ret)
 		"download_packets", "undelivered_bytes", "refused_bytes",
 	};
 
+	const char *peer = json_string_value(json_object_get(record, "peer"));
+
 	*ret = (struct sample){
 		.slot = json_integer_value(json_object_get(record, "slot")),
 		.incarnation = json_integer_value(json_object_get(record, "incarnation")),
-		.peer = json_string_value(json_object_get(record, "peer")),
-		.hour = json_string_value(json_object_get(record, "hour")),
 		.index = index,
 		.split = json_is_true(json_object_get(record, "split")),
 	};
-	if (clock_parse(ret->hour, &ret->hour_ns) < 0)
+	if (peer && !uuid_bytes(peer, strlen(peer), ret->peer))
+		memset(ret->peer, 0, sizeof(ret->peer));
+	if (clock_parse(json_string_value(json_object_get(record, "hour")), &ret->hour_ns) < 0)
 		ret->hour_ns = 0;
 	for (size_t i = 0; i < N_TOTALS; i++)
 		ret->totals[i] = strtoull(json_string_value(json_object_get(record, totals[i])), NULL, 10);
@@ -68,8 +99,7 @@ static bool follows(const struct sample *before, const struct sample *after)
 		if (after->totals[i] < before->totals[i])
 			return false;
 	}
-	return before->peer == after->peer ||
-	       (before->peer && after->peer && strcasecmp(before->peer, after->peer) == 0);
+	return memcmp(before->peer, after->peer, sizeof(before->peer)) == 0;
 }
 
 static bool only_grow(const struct sample_list *list)
@@ -94,28 +124,41 @@ static bool is_tangled(const struct sample_list *list)
 
 static int by_peer(const void *left, const void *right)
 {
-	const char *a = *(const char *const *)left, *b = *(const char *const *)right;
+	const struct sample *const *a = left, *const *b = right;
 
-	return a && b ? strcasecmp(a, b) : (a != NULL) - (b != NULL);
+	return memcmp((*a)->peer, (*b)->peer, sizeof((*a)->peer));
 }
 
 /* A slot's samples lie together. */
 static int find_several(struct sample_list *list)
 {
-	const char **peers = calloc(list->n ? list->n : 1, sizeof(*peers));
+	const struct sample **peers = calloc(list->n ? list->n : 1, sizeof(*peers));
 	size_t n = 0;
 
 	if (!peers)
 		return -ENOMEM;
 	for (size_t i = 0; i < list->n; i++) {
 		if (i == 0 || !sample_same_slot(&list->samples[i - 1], &list->samples[i]))
-			peers[n++] = list->samples[i].peer;
+			peers[n++] = &list->samples[i];
 	}
 	qsort(peers, n, sizeof(*peers), by_peer);
 	for (size_t i = 1; i < n; i++)
 		list->several |= by_peer(&peers[i - 1], &peers[i]) == 0;
 	free(peers);
 	return 0;
+}
+
+int samples_order(struct sample_list *list)
+{
+	/* In the order of the report; or, if that cannot be, in that of the hours. */
+	if (list->n > 0)
+		qsort(list->samples, list->n, sizeof(*list->samples), by_index);
+	if (!only_grow(list)) {
+		qsort(list->samples, list->n, sizeof(*list->samples), by_hour);
+		list->shrunk = !only_grow(list);
+	}
+	list->tangled = is_tangled(list);
+	return find_several(list);
 }
 
 int samples_read(const json_t *records, struct sample_list *ret_list)
@@ -130,14 +173,7 @@ int samples_read(const json_t *records, struct sample_list *ret_list)
 		return -ENOMEM;
 	json_array_foreach (records, i, record)
 		read_sample(record, i, &list.samples[i]);
-	/* In the order of the report; or, if that cannot be, in that of the hours. */
-	qsort(list.samples, list.n, sizeof(*list.samples), by_index);
-	if (!only_grow(&list)) {
-		qsort(list.samples, list.n, sizeof(*list.samples), by_hour);
-		list.shrunk = !only_grow(&list);
-	}
-	list.tangled = is_tangled(&list);
-	r = find_several(&list);
+	r = samples_order(&list);
 	if (r < 0) {
 		cleanup_samples(&list);
 		return r;

@@ -231,7 +231,8 @@ int db_copy(struct db *db, const char *sql, const struct db_piece *pieces, size_
 	if (PQresultStatus(begun) != PGRES_COPY_IN)
 		return db_note_error(db, begun);
 	for (size_t i = 0; i < n_pieces && sent; i++)
-		sent = PQputCopyData(db->connection, pieces[i].text, (int)pieces[i].length) == 1;
+		sent = pieces[i].length == 0 ||
+		       PQputCopyData(db->connection, pieces[i].data, (int)pieces[i].length) == 1;
 	if (PQputCopyEnd(db->connection, sent ? NULL : "not sent") != 1)
 		sent = false;
 	return sent ? finish_copy(db) : -ENOTCONN;

@@ -53,7 +53,7 @@ WT_MUST_CHECK int db_execute(struct db *db, const char *sql, int n_params, const
 		   ((const char *[]){NULL, ##__VA_ARGS__}) + 1)
 
 struct db_piece {
-	const char *text;
+	const char *data;
 	size_t length;
 };
 

@@ -53,6 +53,11 @@ def key():
     return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
+def wire_form(body):
+    """As real agents write a batch; every fourth in another form that means the same."""
+    return json.dumps(body, separators=(", ", ": ") if str(body.get("seq"))[-1] in "48" else (",", ":")).encode()
+
+
 def token_hash(token):
     return hashlib.blake2b(token.encode(), digest_size=32).digest()
 
@@ -219,7 +224,7 @@ class Agent:
         return {**body, **changes}
 
     def send(self, body, crc=None, token=None, kept_from=None, over=False):
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        raw = body if isinstance(body, bytes) else wire_form(body)
         headers = {"Wiretoll-Protocol": "1", "Wiretoll-Batch-CRC32C": str(crc32c(raw) if crc is None else crc)}
         if kept_from is not None:
             headers["Wiretoll-Kept-From"] = str(kept_from)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Batches of many gateways committed together: neighbours, parts of a sample, gaps, partitions, what was refused (M6)."""
 
-import json
 import threading
 import time
 from datetime import timedelta
@@ -10,7 +9,7 @@ import psycopg2
 import pytest
 
 from billing_model import stored_usage, wait
-from simulated_agent import HOUR, World, active_agent, crc32c, hour_of, now, text_of
+from simulated_agent import HOUR, World, active_agent, crc32c, hour_of, now, text_of, wire_form
 
 BEYOND = str(2**63 - 1)
 
@@ -134,7 +133,7 @@ def test_what_contradicts_is_kept_and_told(api):
     body["records"][0]["upload_bytes"] = "99"
     for _ in range(2):
         assert agent.send(body)[1]["reason"] == "regressed"
-    raw = json.dumps(body)
+    raw = wire_form(body).decode()
     assert api.sql("SELECT seq, crc, reason, held_seq, body FROM billing.quarantine WHERE gateway = %s", agent.gateway.id) == [
         (3, crc32c(raw.encode()), "regressed", 2, raw)]
     assert metric(api, 'wiretoll_alarms{kind="quarantine"}') == alarms + 1

@@ -5,10 +5,13 @@
  */
 #include "fuzz.h"
 
+#include "billing/records.h"
 #include "billing/report.h"
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
 
 static void claim_count(const json_t *object, const char *field)
 {
@@ -39,9 +42,31 @@ static void claim_record(const json_t *record)
 	CLAIM(hour && strlen(hour) >= 20 && strncmp(hour + 13, ":00:00", 6) == 0);
 }
 
+/* What is read without JSON is what JSON says. */
+static void claim_same(const uint8_t *data, size_t size, const json_t *body)
+{
+	_cleanup_samples_ struct sample_list taken = {0}, read = {0};
+	size_t rest_length;
+	char *rest;
+
+	if (records_take((const char *)data, size, &taken, &rest, &rest_length) < 0)
+		return;
+	free(rest);
+	CLAIM(samples_read(json_object_get(body, "records"), &read) == 0);
+	CLAIM(taken.n == read.n && taken.shrunk == read.shrunk && taken.tangled == read.tangled &&
+	      taken.several == read.several);
+	for (size_t i = 0; i < read.n; i++) {
+		const struct sample *a = &taken.samples[i], *b = &read.samples[i];
+
+		CLAIM(a->slot == b->slot && a->incarnation == b->incarnation && a->hour_ns == b->hour_ns &&
+		      a->split == b->split && memcmp(a->peer, b->peer, sizeof(a->peer)) == 0 &&
+		      memcmp(a->totals, b->totals, sizeof(a->totals)) == 0);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	json_t *body = json_loadb((const char *)data, size, 0, NULL), *item;
+	json_t *body = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, NULL), *item;
 	struct json_problem problem = {0};
 	size_t i;
 	int r;
@@ -59,6 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		claim_count(body, "counted");
 		json_array_foreach (json_object_get(body, "records"), i, item)
 			claim_record(item);
+		claim_same(data, size, body);
 	}
 	json_decref(body);
 	return 0;

@@ -93,12 +93,14 @@ def desired():
 def report():
     record = {"slot": 1, "incarnation": 1, "peer": UUID, "hour": HOUR} | {count: "1" for count in COUNTS}
     stranger = record | {"slot": 0, "peer": None}
-    yield json.dumps({
+    body = {
         "generation": 3, "epoch": {"id": UUID, "boot_id": UUID, "final": False}, "seq": 17, "covered_from": HOUR, "covered_to": HOUR,
         "states": [{"from": HOUR, "to": HOUR, "state": "active"}], "active_since": HOUR, "public_key": KEYS[1], "applied_revision": 7,
         "cannot_apply": [{"what": "peer", "reason": "no"}], "counted": "123", "now": HOUR, "records": [record, stranger],
         "grant": {"cycle": 202611, "grant_seq": 4, "cycle_counted": "123", "exhausted": False},
-        "status": [{"peer": UUID, "handshake": HOUR, "endpoint": "203.0.113.5:1", "audit": "rx_short"}]})
+        "status": [{"peer": UUID, "handshake": HOUR, "endpoint": "203.0.113.5:1", "audit": "rx_short"}]}
+    yield json.dumps(body)
+    yield json.dumps(body, separators=(",", ":"))
 
 
 def history():
