@@ -179,6 +179,18 @@ static int check_counts(const json_t *counts, const char *source, const char *co
 	return r == -ENOENT ? 0 : r;
 }
 
+/* Whether the interface counts messages, and not packets. */
+static int check_encrypted(const json_t *counts, struct json_problem *problem)
+{
+	const json_t *interface;
+	bool encrypted;
+	int r = json_read_object(counts, "interface", &interface, problem);
+
+	if (r == 0)
+		r = json_read_bool(interface, "encrypted", &encrypted, problem);
+	return r == -ENOENT ? 0 : r;
+}
+
 static int check_reconcile(const json_t *body, struct json_problem *problem)
 {
 	static const char *const meter[] = {"upload_bytes", "download_bytes", "upload_packets",
@@ -196,6 +208,8 @@ static int check_reconcile(const json_t *body, struct json_problem *problem)
 		r = check_counts(counts, "wireguard", link, problem);
 	if (r == 0)
 		r = check_counts(counts, "interface", link, problem);
+	if (r == 0)
+		r = check_encrypted(counts, problem);
 	if (r == 0)
 		r = check_counts(counts, "journal", journal, problem);
 	if (r == 0 && json_read_object(counts, "journal", &told, problem) == 0)

@@ -8,7 +8,7 @@ from simulated_agent import HOUR, World, active_agent, now
 from test_ingestion import metric
 
 
-def said(agent, **changes):
+def said(agent, encrypted=False, **changes):
     """What an agent without fault says: WireGuard adds 32 bytes a packet and pads, the interface counts the same."""
     up, down, up_packets, down_packets = (sum(t[field] for t in agent.totals.values()) for field in
                                           ("upload_bytes", "download_bytes", "upload_packets", "download_packets"))
@@ -17,10 +17,15 @@ def said(agent, **changes):
         "wireguard": {"rx_bytes": up + 33 * up_packets, "tx_bytes": down + 40 * down_packets},
         "interface": {"rx_bytes": up, "tx_bytes": down},
         "journal": {"seq": agent.seq, "upload_bytes": agent.journaled[0], "download_bytes": agent.journaled[1]}}
+    if encrypted:
+        counts["interface"] = {"rx_bytes": up + 32 * up_packets, "tx_bytes": down + 32 * down_packets}
     for path, by in changes.items():
         source, field = path.split("__")
         counts[source][field] += by
-    return {source: {field: value if field == "seq" else str(value) for field, value in of.items()} for source, of in counts.items()}
+    told = {source: {field: value if field == "seq" else str(value) for field, value in of.items()} for source, of in counts.items()}
+    if encrypted:
+        told["interface"]["encrypted"] = True
+    return told
 
 
 def report(agent, peer, **changes):
@@ -67,6 +72,16 @@ def test_counts_that_differ_are_a_drift_until_they_agree(api, change, between, d
     assert metric(api, name) == 0
 
 
+def test_an_interface_that_counts_messages(api):
+    """As the kernel's WireGuard does: 32 bytes more for each packet at least, and handshakes."""
+    agent = active_agent(World(api))
+    peer = agent.gateway.peer()
+    for beyond, drift in ((0, "0"), (-1, "-1"), (5000, "0")):
+        compared, alarms = report(agent, peer, interface__rx_bytes=beyond, encrypted=True)
+        assert compared["drift"]["interface_meter"] == drift
+        assert alarms == ([("drift", "interface_meter", drift)] if drift != "0" else [])
+
+
 def test_records_and_ledger_are_compared_without_the_agent(api):
     hours = past_hours(2)
     agent = active_agent(World(api), since=hours[0], included_gb="0")
@@ -81,7 +96,8 @@ def test_records_and_ledger_are_compared_without_the_agent(api):
 
 
 @pytest.mark.parametrize("counts", [{"meter": {"upload_bytes": "1"}}, {"wireguard": {"rx_bytes": 1, "tx_bytes": "1"}}, {"journal": {
-    "seq": "1", "upload_bytes": "1", "download_bytes": "1"}}, {"interface": []}, 5])
+    "seq": "1", "upload_bytes": "1", "download_bytes": "1"}}, {"interface": []}, {
+    "interface": {"rx_bytes": "1", "tx_bytes": "1", "encrypted": "yes"}}, 5])
 def test_malformed_counts(api, counts):
     agent = active_agent(World(api))
     assert agent.send(agent.batch(reconcile=counts))[0] == 400

@@ -513,9 +513,16 @@ static void test_counts_made_elsewhere(void **state)
 	batch = build(&head, &slots);
 	said = json_object_get(batch, "reconcile");
 	assert_int_equal(count_of(json_object_get(said, "interface"), "tx_bytes"), 6);
+	assert_null(json_object_get(json_object_get(said, "interface"), "encrypted"));
 	assert_string_equal(text_of(json_object_get(said, "wireguard"), "rx_bytes"), "18446744073709551615");
 	assert_int_equal(count_of(json_object_get(said, "wireguard"), "tx_bytes"), 9);
 	assert_null(json_object_get(said, "journal"));
+	json_decref(batch);
+	head.reconcile.interface_is_encrypted = true;
+	batch = build(&head, &slots);
+	said = json_object_get(batch, "reconcile");
+	assert_true(json_is_true(json_object_get(json_object_get(said, "interface"), "encrypted")));
+	assert_null(json_object_get(json_object_get(said, "wireguard"), "encrypted"));
 	json_decref(batch);
 	slots_free(&slots);
 }

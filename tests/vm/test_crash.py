@@ -181,6 +181,12 @@ def epochs(gateway):
                            gateway.owner, gateway.id)
 
 
+def compared(gateway):
+    """What was held against each other in this hour, as (counts, drift)."""
+    rows = gateway.api.sql("SELECT counts, drift FROM billing.reconciliation WHERE gateway = %s AND claimed > now() - interval '1 minute'", gateway.id)
+    return rows[0] if rows else None
+
+
 def watch(gateway):
     gateway.api.sql("UPDATE gateway.gateway SET watch_until = now() + interval '1 hour' WHERE id = %s", gateway.id)
 
@@ -221,6 +227,17 @@ def test_power_lost_and_back_in_time(lab):
             abs(float(said.split()[0]) - step) <= 1 for said in (folder / "agent.log").read_text().split("the clock was set by ")[1:]), 3)
     pinger.join()
     wait_told(gateway, client)
+
+    # What the kernel's WireGuard and its interface counted, told by the next process, agrees with the records.
+    gateway.api.sql("UPDATE billing.reconciliation SET at = at - interval '1 hour', claimed = claimed - interval '1 hour' WHERE gateway = %s",
+                    gateway.id)
+    machine.run("busybox killall -9 wiretoll-agent")
+    counts, drift = wait_for("counts are compared", lambda: compared(gateway), 30)
+    assert set(drift) == {"records_rollup", "overage_lines", "meter_records", "wireguard_meter", "interface_meter"}
+    assert set(drift.values()) == {"0"}, (counts, drift)
+    records = {field: int(value) for field, value in counts["records"].items()}
+    received, explained = int(counts["wireguard"]["rx_bytes"]), records["upload_bytes"] + 32 * records["upload_packets"]
+    assert records["upload_packets"] > 170 and explained <= received <= explained + 15 * records["upload_packets"] + 2000
 
     # Power is lost under traffic.
     seen = Watch(client)

@@ -119,10 +119,10 @@ static void put_head(FILE *out, const struct batch_head *head, bool last)
 	put_grant(out, &head->limit);
 }
 
-static void put_link(FILE *out, const char *field, const struct reconcile_link *link)
+static void put_link(FILE *out, const char *field, const struct reconcile_link *link, bool encrypted)
 {
-	fprintf(out, ",\"%s\":{\"rx_bytes\":\"%" PRIu64 "\",\"tx_bytes\":\"%" PRIu64 "\"}", field,
-		link->rx_bytes, link->tx_bytes);
+	fprintf(out, ",\"%s\":{\"rx_bytes\":\"%" PRIu64 "\",\"tx_bytes\":\"%" PRIu64 "\"%s}", field,
+		link->rx_bytes, link->tx_bytes, encrypted ? ",\"encrypted\":true" : "");
 }
 
 static void put_reconcile(FILE *out, const struct batch_reconcile *reconcile)
@@ -136,9 +136,9 @@ static void put_reconcile(FILE *out, const struct batch_reconcile *reconcile)
 		"\",\"upload_packets\":\"%" PRIu64 "\",\"download_packets\":\"%" PRIu64 "\"}",
 		meter->upload_bytes, meter->download_bytes, meter->upload_packets, meter->download_packets);
 	if (reconcile->has_wireguard)
-		put_link(out, "wireguard", &reconcile->wireguard);
+		put_link(out, "wireguard", &reconcile->wireguard, false);
 	if (reconcile->has_interface)
-		put_link(out, "interface", &reconcile->interface);
+		put_link(out, "interface", &reconcile->interface, reconcile->interface_is_encrypted);
 	if (reconcile->journal.seq)
 		fprintf(out,
 			",\"journal\":{\"seq\":%" PRIu64 ",\"upload_bytes\":\"%" PRIu64

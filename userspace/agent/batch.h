@@ -38,6 +38,7 @@ struct batch_reconcile {
 	struct meter_totals meter;
 	bool has_wireguard, has_interface;
 	struct reconcile_link wireguard, interface;
+	bool interface_is_encrypted;      /* it counts messages, as WireGuard does, and not packets */
 	struct reconcile_journal journal; /* what the last durable batch came to */
 };
 

@@ -41,7 +41,7 @@ $$;
 
 -- What an agent says of its epoch against what is held of it. The meter and the journal have to agree to the byte. WireGuard receives at least
 -- 32 bytes more than the meter for each packet, and of what it sends it can only drop. The interface counts what the meter
--- counts, or padded to 16.
+-- counts, or padded to 16; or messages, which are as long as WireGuard's.
 CREATE FUNCTION billing.agent_drift(said jsonb, held_seq bigint, up bigint, down bigint, up_packets bigint, down_packets bigint, grown bigint)
 RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -50,7 +50,9 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         'journal_records', CASE WHEN (said #>> '{journal,seq}')::bigint = held_seq THEN (
             (said #>> '{journal,upload_bytes}')::numeric + (said #>> '{journal,download_bytes}')::numeric - (up + down - grown))::text END,
         'wireguard_meter', billing.beyond((said #>> '{wireguard,rx_bytes}')::numeric - up - 32::numeric * up_packets, 'Infinity')::text,
-        'interface_meter', billing.beyond((said #>> '{interface,rx_bytes}')::numeric - up, 15::numeric * up_packets)::text))
+        'interface_meter', CASE WHEN (said #>> '{interface,encrypted}')::boolean
+            THEN billing.beyond((said #>> '{interface,rx_bytes}')::numeric - up - 32::numeric * up_packets, 'Infinity')
+            ELSE billing.beyond((said #>> '{interface,rx_bytes}')::numeric - up, 15::numeric * up_packets) END::text))
 $$;
 
 -- The first report of an hour, and the first with counts of the agent's own, is compared. A drift is an alarm until it is gone.
