@@ -58,8 +58,8 @@ class Cli:
             output += read
             if answers and answers[0][0].encode() in output:
                 os.write(terminal, answers.pop(0)[1].encode())
+        os.close(terminal)  # one that still waits for an answer ends with it
         status = os.waitpid(pid, 0)[1]
-        os.close(terminal)
         return os.waitstatus_to_exitcode(status), output.decode()
 
 

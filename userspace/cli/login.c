@@ -54,8 +54,12 @@ static int ask_hidden(const char *question, char *line, size_t size)
 	hidden.c_lflag &= ~(tcflag_t)ECHO;
 	if (sigaction(SIGINT, &interrupt, &before) < 0)
 		return -errno;
-	fputs(question, stderr);
-	r = tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden) < 0 ? -errno : read_line(line, size);
+	/* Hidden before it is asked for: an answer pasted at once would else be shown, and lost. */
+	r = tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden) < 0 ? -errno : 0;
+	if (r == 0) {
+		fputs(question, stderr);
+		r = read_line(line, size);
+	}
 	(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown);
 	(void)sigaction(SIGINT, &before, NULL);
 	fputc('\n', stderr);
