@@ -96,7 +96,7 @@ run_program() {
 
 # A file of pytest's, in an envelope of its own.
 run_pytest() {
-	begin pytest "$(basename "$(dirname "$1")")/$(basename "$1")" 1800 env WIRETOLL_BIN="$PWD/build/sanitize/bin" \
+	begin pytest "$(basename "$(dirname "$1")")/$(basename "$1")" 1200 env WIRETOLL_BIN="$PWD/build/sanitize/bin" \
 		tests/envelope.sh /usr/bin/python3 -m pytest -q --tb=short -rfE -p no:cacheprovider "$1"
 }
 
