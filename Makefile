@@ -157,7 +157,7 @@ $(BENCH_OBJ): | $(BENCH_SKELS)
 $(OUT)/bench/bench: $(BENCH_OBJ) $(call lib,meter) $(call lib,net) $(call lib,base)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(METER_LIBS) -lsodium -lm -pthread
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(METER_LIBS) -lgnutls -lsodium -lm -pthread
 
 .PHONY: bench
 bench: deps ## measure the meter beside others (QUICK=1, LONG=1, UPDATE_DOCS=1, PARTS="…"); writes build/bench.json; needs root

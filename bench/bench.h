@@ -29,6 +29,7 @@ void bench_forward(const struct bench_options *options);
 void bench_scrape(const struct bench_options *options);
 void bench_credit(const struct bench_options *options);
 void bench_tunnel(const struct bench_options *options);
+void bench_polls(const struct bench_options *options);
 
 /* tools.c */
 _Noreturn void fail(const char *format, ...) WT_PRINTF(1, 2);

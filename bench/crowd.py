@@ -12,6 +12,7 @@ import random
 import secrets
 import signal
 import statistics
+import subprocess
 import time
 import types
 import uuid
@@ -22,12 +23,12 @@ from psycopg2.extras import execute_values
 
 from process import cpu_time, memory
 from store import request_of, whole_api  # first: it finds the modules of the tests
-from conftest import Server
+from conftest import BIN, Server
 from simulated_agent import MICROSECOND, Agent, World, hour_of, key, now, token_hash
 
 PEERS = 20
 CALLERS = 64
-HANDSHAKES = 64
+PORT = 8443
 
 
 def put(name, unit, values):
@@ -212,71 +213,73 @@ def run_reports(api, arguments):
 # ---- suspended polls -------------------------------------------------------------------------------------------------
 
 class Polls:
+    """The agents of polls.c, as a process of its own."""
+
     def __init__(self, server, agents):
-        self.server, self.agents = server, agents
-        self.revisions = [0] * len(agents)
-        self.gate = asyncio.Semaphore(HANDSHAKES)
-        self.kept = [Line(server) for _ in agents]
+        self.count = len(agents)
+        self.process = subprocess.Popen([BIN.parent / "bench" / "bench", "polls"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process.stdin.write(f"{server.port} {server.ca_pem}\n" + "".join(f"{agent.token}\n" for agent in agents) + "\n")
+        self.process.stdin.flush()
 
-    async def poll(self, i):
-        """For ever, as an agent does."""
-        token = self.agents[i].token
-        while True:
-            line = Line(self.server)
-            self.kept[i] = line
-            try:
-                async with self.gate:
-                    await line.open()
-                while True:
-                    status, body = await line.exchange(
-                        f"GET /v1/agent/state?have={self.revisions[i]} HTTP/1.1\r\nHost: wiretoll-api\r\n"
-                        f"Authorization: Bearer {token}\r\nWiretoll-Protocol: 1\r\n\r\n".encode())
-                    assert status in (200, 204, 503), (status, body)
-                    if status == 200:
-                        self.revisions[i] = json.loads(body)["revision"]
-                    elif status == 503:
-                        await asyncio.sleep(random.uniform(0.2, 1))
-            except (OSError, asyncio.IncompleteReadError):
-                await asyncio.sleep(random.uniform(0.1, 1))
-            finally:
-                line.close()
-
-    async def all_beyond(self, revision, timeout):
-        """Seconds until each has been told a later revision."""
-        begun = time.monotonic()
-        while min(self.revisions) <= revision:
-            behind = sum(r <= revision for r in self.revisions)
-            assert time.monotonic() - begun < timeout, f"{behind} of {len(self.agents)} gateways are not served"
-            await asyncio.sleep(0.05)
-        return time.monotonic() - begun
+    def all_beyond(self, revision, patience):
+        """Waits until each has been told a later revision; returns how many attempts have failed."""
+        self.process.stdin.write(f"{revision}\n")
+        self.process.stdin.flush()
+        until = time.monotonic() + patience
+        for line in self.process.stdout:
+            asked, beyond, failed = map(int, line.split())
+            if asked == revision and beyond == self.count:
+                return failed
+            assert time.monotonic() < until, f"{self.count - beyond} of {self.count} gateways are not served"
+        raise AssertionError("the agents have ended")
 
 
-async def hold_polls(api, world, agents, patience):
-    server = Server(api.state, api.database_files["wiretoll_api"], api.folder / "replica.log", "--connections", str(len(agents) + 100))
-    before = memory(server.process.pid), memory(server.process.pid, "VmRSS")
-    polls = Polls(server, agents)
-    tasks = [asyncio.create_task(polls.poll(i)) for i in range(len(agents))]
-    put("polls/first", "s", [await polls.all_beyond(0, patience)])
-    await asyncio.sleep(5)
-    put("polls/anonymous", "bytes", [memory(server.process.pid) - before[0]])
+def start_replica(api, count):
+    server = Server(api.state, api.database_files["wiretoll_api"], api.folder / "replica.log", "--connections", str(count + 100),
+                    "--listen", f"127.0.0.1:{PORT}")
+    server.port = PORT
+    return server
+
+
+def hold_polls(api, world, agents, patience):
+    def spent():
+        return cpu_time(server.process.pid), database_time(postmaster), cpu_time(polls.process.pid)
+
+    def put_spent(phase, before):
+        for name, seconds, begun in zip(("api", "database", "own"), spent(), before):
+            put(f"polls/{phase}-{name}", "ms", [(seconds - begun) * 1000 / len(agents)])
+
+    server, postmaster = start_replica(api, len(agents)), api.postgres.process.pid
+    before, begun, polls = memory(server.process.pid), time.monotonic(), Polls(server, agents)
+    at = spent()
+    failed = polls.all_beyond(0, patience)
+    put("polls/first", "s", [time.monotonic() - begun])
+    put_spent("first", at)
+    log(f"all were served; {failed} attempts had failed")
+    time.sleep(5)
+    put("polls/anonymous", "bytes", [memory(server.process.pid) - before])
     put("polls/resident", "bytes", [memory(server.process.pid, "VmRSS")])
-    revision, begun = max(polls.revisions), time.monotonic()
+    [[revision]] = api.sql("SELECT max(revision) FROM gateway.gateway")
+    begun = time.monotonic()
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()
-    await asyncio.to_thread(api.sql, "SELECT count(billing.raise_revision(owner, id)) FROM gateway.gateway WHERE owner = %s", world.user)
-    again = Server(api.state, api.database_files["wiretoll_api"], api.folder / "replica.log", "--connections", str(len(agents) + 100))
-    server.port = again.port  # of the address that agents know, as a balancer in front would keep it
-    await polls.all_beyond(revision, patience)
+    api.sql("SELECT count(billing.raise_revision(owner, id)) FROM gateway.gateway WHERE owner = %s", world.user)
+    server = start_replica(api, len(agents))
+    at = spent()
+    log(f"another replica began after {time.monotonic() - begun:.1f} s")
+    again = polls.all_beyond(revision, patience)
     put("polls/again", "s", [time.monotonic() - begun])
-    for task in tasks:
-        task.cancel()
-    again.stop(signal.SIGKILL)
+    put_spent("again", at)
+    log(f"all were served again; {again - failed} attempts had failed")
+    polls.process.stdin.close()
+    polls.process.wait()
+    server.stop(signal.SIGKILL)
 
 
 def run_polls(api, arguments):
     world, agents = make_agents(api, arguments.gateways, 1)
     log(f"{len(agents)} gateways are made")
-    asyncio.run(hold_polls(api, world, agents, arguments.patience))
+    hold_polls(api, world, agents, arguments.patience)
 
 
 def main():

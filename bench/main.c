@@ -14,6 +14,7 @@ static const struct {
 } parts[] = {
 	{"cost", bench_cost},     {"contend", bench_contend}, {"forward", bench_forward},
 	{"scrape", bench_scrape}, {"credit", bench_credit},   {"tunnel", bench_tunnel},
+	{"polls", bench_polls},
 };
 
 static const struct option known[] = {
@@ -71,6 +72,6 @@ int main(int argc, char **argv)
 			parts[i].run(&options);
 			return 0;
 		}
-	fputs("bench: usage: bench cost|contend|forward|scrape|credit|tunnel [OPTIONS]\n", stderr);
+	fputs("bench: usage: bench cost|contend|forward|scrape|credit|tunnel|polls [OPTIONS]\n", stderr);
 	return 2;
 }
