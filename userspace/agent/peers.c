@@ -18,6 +18,9 @@
 #define GRACE_NS  (30 * 1000000LL)
 #define TRIES_MAX 3
 
+/* -ENOSPC of the meter's, which a larger one cures: a full disk has that, too. */
+#define METER_FULL (-EXFULL)
+
 static int load_entry(const struct cidr *prefix, const struct wt_attribution *attribution, void *data)
 {
 	struct table_entry entry = {*prefix, attribution->slot, attribution->incarnation};
@@ -45,7 +48,7 @@ static int assign_slot(struct agent *agent, const uint8_t *peer_id, uint32_t *re
 	int r = slots_assign(&agent->slots, peer_id, &slot);
 
 	if (r < 0)
-		return r;
+		return r == -ENOSPC ? METER_FULL : r;
 	/* What the cell held before must be on disk before it counts for another. */
 	if (!totals_equal(&agent->slots.slots[slot].base, &nothing))
 		r = bases_save(agent);
@@ -58,7 +61,7 @@ static int assign_slot(struct agent *agent, const uint8_t *peer_id, uint32_t *re
 	return r;
 }
 
-/* -ENOSPC: a larger meter has room for all. */
+/* METER_FULL: a larger one has room for all. */
 static int assign_slots(struct agent *agent, const struct desired *desired, struct plan_slot *slots)
 {
 	for (size_t i = 0; i < desired->n_peers; i++) {
@@ -69,12 +72,12 @@ static int assign_slots(struct agent *agent, const struct desired *desired, stru
 
 		if (slot == 0 && peer->enabled)
 			r = assign_slot(agent, peer->id, &slot);
-		if (r == -ENOSPC && upgrade_can_grow(agent))
+		if (r == METER_FULL && upgrade_can_grow(agent))
 			return r;
 		if (r < 0) {
 			snprintf(what, sizeof(what), "peer %s", uuid_format(peer->id, id));
 			cannot_add(agent, what, "%s",
-				   r == -ENOSPC ? "the meter has no free slot" : strerror(-r));
+				   r == METER_FULL ? "the meter has no free slot" : strerror(-r));
 			continue;
 		}
 		slots[i] = (struct plan_slot){slot, agent->slots.slots[slot].incarnation};
@@ -124,7 +127,9 @@ static int put_entry(struct agent *agent, const struct table_entry *entry)
 {
 	int r = meter_set_prefix(agent->meter, &entry->prefix, entry->slot, entry->incarnation);
 
-	return r < 0 ? r : table_put(&agent->table, entry);
+	if (r < 0)
+		return r == -ENOSPC ? METER_FULL : r;
+	return table_put(&agent->table, entry);
 }
 
 static int put_entries(struct agent *agent, const struct table_entry *entries, size_t n)
@@ -334,7 +339,7 @@ static int try_repeatedly(struct agent *agent, const struct desired *desired, co
 {
 	int r = try_once(agent, desired, slots);
 
-	for (int tries = 1; r < 0 && r != -ENOSPC && tries < TRIES_MAX; tries++)
+	for (int tries = 1; r < 0 && r != METER_FULL && tries < TRIES_MAX; tries++)
 		r = try_once(agent, desired, slots);
 	return r;
 }
@@ -350,16 +355,16 @@ int peers_apply(struct agent *agent, const struct desired *desired)
 	if (r == 0)
 		r = try_repeatedly(agent, desired, slots);
 	/* Of slots or prefixes. Nothing of this state is in WireGuard then. */
-	if (r == -ENOSPC && upgrade_can_grow(agent)) {
+	if (r == METER_FULL && upgrade_can_grow(agent)) {
 		log_warning("the meter is full: starting over with a larger one");
 		upgrade_begin_anew(agent, true);
-		return r;
+		return -ENOSPC;
 	}
 	loop_cancel(agent->loop, agent->settling);
 	agent->settling = 0;
 	if (loop_at_boot(agent->loop, clock_boot_ns() + GRACE_NS, on_grace_over, agent, &agent->settling) < 0)
 		return -ENOMEM;
-	return r;
+	return r == METER_FULL ? -ENOSPC : r;
 }
 
 void peers_release_acknowledged(struct agent *agent, uint64_t seq)
