@@ -28,8 +28,8 @@ from simulated_agent import Gateway, World  # noqa: E402
 BIN = ROOT / "build/bin"  # plain: the sanitizers' start takes long in an emulated machine
 FOLDER = ROOT / "build/vm-gateway"
 LAST_INTERVAL = 1.0  # seconds between two samples
-SLACK = 1.5  # seconds that an emulated machine may be late with one
-WARM_UP = 120
+SLACK = 3.0  # seconds that an emulated machine may be late with one
+PATIENCE = 300  # such a machine takes long to start, too
 
 
 class Machine:
@@ -79,14 +79,14 @@ class Machine:
     def resume(self):
         """Of a machine whose memory has come in: it was stopped when it was saved."""
         wait_for("the machine's memory", lambda: os.path.exists(self.monitor_path) and "paused" in self.monitor("info status") and
-                 "inmigrate" not in self.monitor("info status"), 60)
+                 "inmigrate" not in self.monitor("info status"), PATIENCE)
         self.monitor("cont")
 
     def snapshot(self, state, disk):
         """The machine's memory and disk of one moment; it goes on afterwards."""
         self.monitor("stop")
         self.monitor(f'migrate "exec:cat > {state}"')
-        wait_for("the snapshot", lambda: "completed" in self.monitor("info migrate"), 60)
+        wait_for("the snapshot", lambda: "completed" in self.monitor("info migrate"), PATIENCE)
         shutil.copy(self.disk, disk)
         self.monitor("cont")
 
@@ -119,7 +119,7 @@ def image():
     kernels = FOLDER / "kernel"
     if not kernels.exists():
         kernels.symlink_to("../vm/kernel")
-    subprocess.run(["bash", ROOT / "tests/vm/image.sh", FOLDER, BIN / "wiretoll-agent"], check=True, timeout=300,
+    subprocess.run(["bash", ROOT / "tests/vm/image.sh", FOLDER, BIN / "wiretoll-agent"], check=True, timeout=900,
                    env={**os.environ, "VM_INIT": "gateway.sh", "VM_MODULES": "virtio_net virtio_blk virtio_pci"})
 
 
@@ -192,17 +192,17 @@ def watch(gateway):
 
 
 def wait_active(gateway, number):
-    wait_for(f"epoch {number} is told", lambda: len(epochs(gateway)) == number and gateway.row("status") == "active", WARM_UP)
+    wait_for(f"epoch {number} is told", lambda: len(epochs(gateway)) == number and gateway.row("status") == "active", PATIENCE)
 
 
 def wait_told(gateway, client):
     """At rest: what is billed is what the client's device counted."""
-    wait_for("all is told", lambda: billed(gateway) == client.counters(), 30)
+    wait_for("all is told", lambda: billed(gateway) == client.counters(), PATIENCE)
 
 
 def reconnect(client, key):
     client.set_peer(key)
-    wait_for("the client passes", lambda: client.ping(wait=1), 30)
+    wait_for("the client passes", lambda: client.ping(wait=1), PATIENCE)
 
 
 def test_power_lost_and_back_in_time(lab):
@@ -213,7 +213,7 @@ def test_power_lost_and_back_in_time(lab):
     key = gateway.row("encode(public_key, 'base64')")
     watch(gateway)
     client.connect(key)
-    wait_for("the client passes", lambda: client.ping(wait=1), 30)
+    wait_for("the client passes", lambda: client.ping(wait=1), PATIENCE)
     assert client.ping(count=20, interval=0.02, size=600) == 20
     wait_told(gateway, client)
 
@@ -224,7 +224,7 @@ def test_power_lost_and_back_in_time(lab):
         time.sleep(1)
         machine.run(f"busybox date -s @$(( $(busybox date +%s) + {step} ))")
         wait_for(f"a step of {step} s is noticed", lambda: any(
-            abs(float(said.split()[0]) - step) <= 1 for said in (folder / "agent.log").read_text().split("the clock was set by ")[1:]), 3)
+            abs(float(said.split()[0]) - step) <= 2 for said in (folder / "agent.log").read_text().split("the clock was set by ")[1:]), 30)
     pinger.join()
     wait_told(gateway, client)
 
@@ -232,7 +232,7 @@ def test_power_lost_and_back_in_time(lab):
     gateway.api.sql("UPDATE billing.reconciliation SET at = at - interval '1 hour', claimed = claimed - interval '1 hour' WHERE gateway = %s",
                     gateway.id)
     machine.run("busybox killall -9 wiretoll-agent")
-    counts, drift = wait_for("counts are compared", lambda: compared(gateway), 30)
+    counts, drift = wait_for("counts are compared", lambda: compared(gateway), PATIENCE)
     assert set(drift) == {"records_rollup", "overage_lines", "meter_records", "wireguard_meter", "interface_meter"}
     assert set(drift.values()) == {"0"}, (counts, drift)
     records = {field: int(value) for field, value in counts["records"].items()}
@@ -242,9 +242,9 @@ def test_power_lost_and_back_in_time(lab):
     # Power is lost under traffic.
     seen = Watch(client)
     seen.start()
-    pinger = threading.Thread(target=client.ping, kwargs={"count": 300, "interval": 0.02, "size": 800, "wait": 1})
+    pinger = threading.Thread(target=client.ping, kwargs={"count": 400, "interval": 0.02, "size": 800, "wait": 1})
     pinger.start()
-    time.sleep(3.4)
+    time.sleep(5.4)
     machine.kill()
     lost_at = time.monotonic()
     pinger.join()
@@ -252,7 +252,7 @@ def test_power_lost_and_back_in_time(lab):
     seen.over.set()
     machine = boot()
     wait_active(gateway, 2)
-    wait_for("the first epoch is sealed", lambda: epochs(gateway)[0][1], 30)
+    wait_for("the first epoch is sealed", lambda: epochs(gateway)[0][1], PATIENCE)
     told, sent = billed(gateway), client.counters()
     least = seen.at(lost_at - LAST_INTERVAL - SLACK)
     at_end = seen.at(lost_at)
@@ -265,14 +265,14 @@ def test_power_lost_and_back_in_time(lab):
     wait_for("a pause", lambda: not time.sleep(1.5))
     first, begun = billed(gateway), client.counters()
     assert client.ping(count=30, interval=0.02, size=700) == 30
-    wait_for("all is told", lambda: difference(billed(gateway), first) == difference(client.counters(), begun), 30)
+    wait_for("all is told", lambda: difference(billed(gateway), first) == difference(client.counters(), begun), PATIENCE)
 
     # A snapshot, traffic that is told, and back to the snapshot.
     machine.snapshot(folder / "state", folder / "disk.snapshot")
-    wait_for("the client passes", lambda: client.ping(wait=1), 30)
+    wait_for("the client passes", lambda: client.ping(wait=1), PATIENCE)
     assert client.ping(count=30, interval=0.02, size=500) == 30
     before_rollback = client.counters()
-    wait_for("all is told", lambda: difference(billed(gateway), first) == difference(before_rollback, begun), 30)
+    wait_for("all is told", lambda: difference(billed(gateway), first) == difference(before_rollback, begun), PATIENCE)
     machine.kill()
     shutil.copy(folder / "disk.snapshot", disk)
     boot(incoming=folder / "state").resume()
@@ -284,7 +284,7 @@ def test_power_lost_and_back_in_time(lab):
     wait_for("a pause", lambda: not time.sleep(1.5))
     third, begun = billed(gateway), client.counters()
     assert client.ping(count=30, interval=0.02, size=400) == 30
-    wait_for("all is told", lambda: difference(billed(gateway), third) == difference(client.counters(), begun), 30)
+    wait_for("all is told", lambda: difference(billed(gateway), third) == difference(client.counters(), begun), PATIENCE)
     assert all(a <= b for a, b in zip(billed(gateway), client.counters()))
     assert difference(billed(gateway), third)[0] > 0 and sent
     print(f"power lost: {lost[0]:,} and {lost[1]:,} bytes of the last interval; rolled back: epoch quarantined, nothing billed twice")
