@@ -89,6 +89,7 @@ def test_the_rules_stand_in_the_database(api):
 
 def test_every_function_has_its_search_path_pinned(api):
     loose = api.sql("""SELECT p.proname FROM pg_proc p WHERE p.prokind <> 'a' AND p.pronamespace IN ('gateway'::regnamespace, 'billing'::regnamespace)
+                       AND p.prosqlbody IS NULL -- whose names were resolved when it was made
                        AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%%')""")
     assert loose == []
 

@@ -7,10 +7,10 @@ CREATE INDEX rate_version_unannounced ON gateway.rate_version (from_hour) WHERE 
 
 -- ---- time -------------------------------------------------------------------------------------------------------
 
+-- Called for many rows of a statement, so a plain expression: what it names is resolved here, and it becomes part of the statement.
 CREATE FUNCTION billing.cycle_id(instant timestamptz) RETURNS integer
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT (extract(year FROM instant AT TIME ZONE 'UTC') * 100 + extract(month FROM instant AT TIME ZONE 'UTC'))::integer
-$$;
+LANGUAGE sql IMMUTABLE
+RETURN (extract(year FROM instant AT TIME ZONE 'UTC') * 100 + extract(month FROM instant AT TIME ZONE 'UTC'))::integer;
 
 -- The cycle that holds the instant, made when it is not there yet: the calendar month in UTC.
 CREATE FUNCTION billing.ensure_cycle(instant timestamptz) RETURNS integer

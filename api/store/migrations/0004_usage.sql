@@ -3,9 +3,8 @@
 -- often and in whatever order it comes. Locks: account, gateway, epoch, bucket, as in 0003.
 
 CREATE FUNCTION billing.rfc3339(instant timestamptz) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT to_char(instant AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-$$;
+LANGUAGE sql STABLE
+RETURN to_char(instant AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 
 -- ---- enrolment ----------------------------------------------------------------------------------------------------
 
