@@ -351,6 +351,9 @@ void attempts_failed(struct agent *agent, struct attempts *attempts, const char 
 /* Where the next one goes; the caller fills in the rest. */
 struct http_call attempts_call(const struct agent *agent, const struct attempts *attempts);
 
+/* epoch_file.c: BASE/NAME, a JSON object, if it is of the meter's epoch. -ENOENT: it is not, or not there. */
+WT_MUST_CHECK int epoch_file_read(const struct agent *agent, const char *name, json_t **ret_object);
+
 /*
  * bases.c: what reused slots began at, and what was found undelivered, in BASE/slots.json. Once it is saved,
  * batches say it.

@@ -9,8 +9,6 @@
 
 #include "base/file.h"
 
-#define FILE_MAX (16u << 20)
-
 static const struct meter_totals nothing;
 
 /* What the file holds of a slot; refused packets are not kept. */
@@ -82,24 +80,12 @@ static int take_base(struct agent *agent, const json_t *item)
 int bases_load(struct agent *agent)
 {
 	json_t *object _cleanup_json_ = NULL;
-	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], *text _cleanup_free_ = NULL;
-	const char *of;
 	const json_t *item;
-	size_t length, i;
-	int r;
+	size_t i;
+	int r = epoch_file_read(agent, "slots.json", &object);
 
-	snprintf(path, sizeof(path), "%s/slots.json", agent->base);
-	r = file_read(path, FILE_MAX, &text, &length);
-	if (r == -ENOENT)
-		return 0;
 	if (r < 0)
-		return r;
-	object = json_loadb(text, length, 0, NULL);
-	of = json_string_value(json_object_get(object, "epoch"));
-	if (!of)
-		return -EINVAL;
-	if (strcmp(of, uuid_format(meter_identity(agent->meter)->map_uuid, epoch)) != 0)
-		return 0;
+		return r == -ENOENT ? 0 : r;
 	json_array_foreach (json_object_get(object, "bases"), i, item) {
 		r = take_base(agent, item);
 		if (r < 0)

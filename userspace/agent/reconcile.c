@@ -16,7 +16,7 @@
 #include "base/file.h"
 #include "base/log.h"
 
-#define FILE_MAX 4096
+#define FILE_NAME "interface.json"
 /* Of a packet in a message of WireGuard's, padding left aside. Its device in the kernel counts messages. */
 #define MESSAGE_OVERHEAD 32
 
@@ -43,7 +43,7 @@ static int read_link(const char *interface, struct reconcile_link *ret_link)
 
 static void file_of(const struct agent *agent, char path[static PATH_MAX])
 {
-	snprintf(path, PATH_MAX, "%s/interface.json", agent->base);
+	snprintf(path, PATH_MAX, "%s/" FILE_NAME, agent->base);
 }
 
 void reconcile_before_epoch(struct agent *agent)
@@ -90,19 +90,10 @@ static int load_base(const struct agent *agent, struct reconcile_link *ret_low,
 		     struct reconcile_link *ret_high)
 {
 	json_t *object _cleanup_json_ = NULL;
-	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], *text _cleanup_free_ = NULL;
-	const char *of;
-	size_t length;
-	int r;
+	int r = epoch_file_read(agent, FILE_NAME, &object);
 
-	file_of(agent, path);
-	r = file_read(path, FILE_MAX, &text, &length);
 	if (r < 0)
 		return r;
-	object = json_loadb(text, length, 0, NULL);
-	of = json_string_value(json_object_get(object, "epoch"));
-	if (!of || strcmp(of, uuid_format(meter_identity(agent->meter)->map_uuid, epoch)) != 0)
-		return -ENOENT;
 	r = json_read_u64(object, "rx_bytes", &ret_low->rx_bytes, NULL);
 	if (r == 0)
 		r = json_read_u64(object, "tx_bytes", &ret_low->tx_bytes, NULL);

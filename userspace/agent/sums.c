@@ -18,11 +18,11 @@
 #include "base/file.h"
 #include "base/log.h"
 
-#define FILE_MAX 4096
+#define FILE_NAME "wireguard.json"
 
 static void file_of(const struct agent *agent, char path[static PATH_MAX])
 {
-	snprintf(path, PATH_MAX, "%s/wireguard.json", agent->base);
+	snprintf(path, PATH_MAX, "%s/" FILE_NAME, agent->base);
 }
 
 /* Public keys are as good as random: the sum of their first words tells sets of them apart. */
@@ -120,21 +120,12 @@ static int read_base(const json_t *object, const char *field, struct sums_base *
 int sums_load(struct agent *agent)
 {
 	json_t *object _cleanup_json_ = NULL;
-	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], *text _cleanup_free_ = NULL;
 	struct sums sums = {.known = true};
-	const char *of;
-	size_t length;
-	int r;
+	int r = epoch_file_read(agent, FILE_NAME, &object);
 
 	agent->sums.known = false;
-	file_of(agent, path);
-	r = file_read(path, FILE_MAX, &text, &length);
 	if (r < 0)
 		return r;
-	object = json_loadb(text, length, 0, NULL);
-	of = json_string_value(json_object_get(object, "epoch"));
-	if (!of || strcmp(of, uuid_format(meter_identity(agent->meter)->map_uuid, epoch)) != 0)
-		return -ENOENT;
 	r = json_read_u64(object, "told_rx_bytes", &sums.told.rx_bytes, NULL);
 	if (r == 0)
 		r = json_read_u64(object, "told_tx_bytes", &sums.told.tx_bytes, NULL);
