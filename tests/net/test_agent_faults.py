@@ -8,6 +8,7 @@ status 1, and its supervisor starts it again; what fails later it recovers from 
 import errno
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -29,14 +30,20 @@ def lab():
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    path = tmp_path_factory.mktemp("faults") / "faults.so"
-    path.parent.chmod(0o755)
-    path.parent.parent.chmod(0o755)
-    path.parent.parent.parent.chmod(0o755)
+def folder():
+    """Open to the agent's user; pytest's own are closed again by the next session that begins."""
+    with tempfile.TemporaryDirectory(prefix="faults-", dir="/run") as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def library(folder):
+    path = folder / "faults.so"
     source = Path(__file__).with_name("faults.c")
     subprocess.run(["gcc", "-std=gnu17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-O1", "-fPIC", "-shared", "-include", "stdbool.h",
                     "-o", path, source, "-ldl"], check=True)
+    path.chmod(0o755)
     return path
 
 
@@ -75,11 +82,8 @@ def live(api, gateway, library, kind, call, way, folder, is_sure):
 
 # Calls that every life comes to, however its reports are cut into sends; of the many sends, every fifth in the short form.
 @pytest.mark.parametrize("kind, least, step", [("write", 8, 1), ("sync", 6, 1), ("send", 5, 5)])
-def test_each_call_fails_in_turn(lab, library, tmp_path, kind, least, step):
+def test_each_call_fails_in_turn(lab, library, folder, kind, least, step):
     api, gateway, clients = lab
-    tmp_path.chmod(0o777)
-    for parent in list(tmp_path.parents)[:2]:
-        parent.chmod(0o755)
     deploy(lab)
     gateway.kill_agent()
     stop = threading.Event()
@@ -95,7 +99,7 @@ def test_each_call_fails_in_turn(lab, library, tmp_path, kind, least, step):
         while reached and call <= (200 if FULL else 16 * step):
             # In the short form one way a call, each in turn; the long form has them all.
             for way in WAYS if FULL else [WAYS[(call // step) % len(WAYS)]]:
-                reached = live(api, gateway, library, kind, call, way, tmp_path, is_sure=call <= 1 + (least - 1) * step)
+                reached = live(api, gateway, library, kind, call, way, folder, is_sure=call <= 1 + (least - 1) * step)
                 hits += [reached] if reached else []
             call += 1 if FULL else step
     finally:
