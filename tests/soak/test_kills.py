@@ -100,11 +100,11 @@ def test_every_byte_once_without_the_database(cloud):
 
 
 def flood(cloud, enough, let_through):
-    """Sends what is enough and more: a busy machine loses some on its way, before it is counted."""
-    udp(cloud.c1, "10.1.0.10", total=enough + 6_000_000, size=1200, rate=8_000_000)
-    for _ in range(20):
-        before = let_through()
-        udp(cloud.c1, "10.1.0.10", total=6_000_000, size=1200, rate=4_000_000)
+    """Sends until nothing passes any more: a busy machine loses some on its way, before it is counted."""
+    begun = let_through()
+    while (before := let_through()) < begun + 2 * enough:
+        rest = max(begun + enough - before, 0)
+        udp(cloud.c1, "10.1.0.10", total=min(rest, 200_000_000) + 6_000_000, size=1200, rate=8_000_000)
         if let_through() == before:
             break
 
