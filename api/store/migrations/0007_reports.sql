@@ -191,10 +191,14 @@ $$;
 CREATE FUNCTION billing.move_counters() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- All of the key from one side, or the planner may look for a slot among all of its epoch.
+    WITH moved AS MATERIALIZED (
+        SELECT w.owner, w.gateway, w.epoch, k.* FROM counter_in k JOIN report_work w ON w.n = k.n AND w.known
+    )
     UPDATE billing.counter c
     SET up = k.up, down = k.down, up_packets = k.up_packets, down_packets = k.down_packets, undelivered = k.undelivered, refused = k.refused
-    FROM counter_in k JOIN report_work w ON w.n = k.n AND w.known
-    WHERE c.owner = w.owner AND c.gateway = w.gateway AND c.epoch = w.epoch AND c.slot = k.slot AND c.incarnation = k.incarnation;
+    FROM moved k
+    WHERE c.owner = k.owner AND c.gateway = k.gateway AND c.epoch = k.epoch AND c.slot = k.slot AND c.incarnation = k.incarnation;
 
     INSERT INTO billing.counter (owner, gateway, epoch, slot, incarnation, peer, up, down, up_packets, down_packets, undelivered, refused)
     SELECT w.owner, w.gateway, w.epoch, k.slot, k.incarnation, k.peer, k.up, k.down, k.up_packets, k.down_packets, k.undelivered, k.refused
@@ -420,10 +424,13 @@ $$;
 CREATE FUNCTION billing.note_peers() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    WITH seen AS MATERIALIZED (
+        SELECT w.owner, w.gateway, s.peer, s.handshake, s.endpoint FROM seen_in s JOIN report_work w ON w.n = s.n WHERE w.verdict IS NULL
+    )
     UPDATE gateway.peer p
     SET last_handshake = greatest(p.last_handshake, s.handshake), current_endpoint = coalesce(s.endpoint, p.current_endpoint)
-    FROM seen_in s JOIN report_work w ON w.n = s.n
-    WHERE w.verdict IS NULL AND p.owner = w.owner AND p.gateway = w.gateway AND p.id = s.peer
+    FROM seen s
+    WHERE p.owner = s.owner AND p.gateway = s.gateway AND p.id = s.peer
       AND (greatest(p.last_handshake, s.handshake), coalesce(s.endpoint, p.current_endpoint))
           IS DISTINCT FROM (p.last_handshake, p.current_endpoint);
 
