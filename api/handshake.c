@@ -88,17 +88,22 @@ static void *watcher(void *argument)
 {
 	struct handshakes *all = argument;
 	struct epoll_event events[MAX_EVENTS];
+	int64_t round_ns = 0;
 	bool stopping = false;
 
 	while (!stopping) {
 		int n = epoll_wait(all->epoll, events, MAX_EVENTS, ROUND_MS);
+		int64_t now_ns = clock_boot_ns();
 
 		pthread_mutex_lock(&all->mutex);
 		for (int i = 0; i < n; i++) {
 			if (events[i].data.ptr)
 				resume(events[i].data.ptr);
 		}
-		expire(all, clock_boot_ns());
+		if (now_ns >= round_ns) {
+			expire(all, now_ns);
+			round_ns = now_ns + ROUND_MS * 1000000LL;
+		}
 		stopping = all->stopping;
 		pthread_mutex_unlock(&all->mutex);
 	}
