@@ -30,8 +30,10 @@ $$;
 
 -- B3: what is in force at an instant.
 CREATE FUNCTION billing.rate_at(place uuid, instant timestamptz) RETURNS gateway.rate_version
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT v.* FROM gateway.rate_version v WHERE v.location = place AND v.from_hour <= instant ORDER BY v.from_hour DESC LIMIT 1
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT v FROM gateway.rate_version v WHERE v.location = place AND v.from_hour <= instant ORDER BY v.from_hour DESC LIMIT 1);
+END
 $$;
 
 -- ---- telling ---------------------------------------------------------------------------------------------------------

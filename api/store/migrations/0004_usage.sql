@@ -44,34 +44,40 @@ $$;
 -- The ceiling is absolute, in counted bytes of the cycle in the gateway's newest epoch: what this epoch has counted is
 -- part of `used`, so both move together and the ceiling stands still under traffic. No live epoch is known: no ceiling.
 CREATE FUNCTION billing.grants(g gateway.gateway) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    WITH held AS (
-        SELECT b.* FROM billing.bucket b WHERE b.owner = g.owner AND b.holder = g.id ORDER BY b.cycle DESC LIMIT 1
-    ), newest AS (
-        SELECT e.* FROM billing.epoch e WHERE e.owner = g.owner AND e.gateway = g.id ORDER BY e.created DESC LIMIT 1
-    )
-    SELECT coalesce(jsonb_agg(jsonb_build_object(
-        'cycle', b.cycle, 'grant_seq', b.grant_seq, 'mask', r.accounting, 'epoch', e.id,
-        'ceiling', CASE WHEN l.limited THEN
-            least(greatest(b.allowance::numeric + b.extra - b.used + CASE WHEN e.cycle = b.cycle THEN e.cycle_counted ELSE 0 END, 0),
-                  9223372036854775807)::bigint::text END)), '[]')
-    FROM held b
-    CROSS JOIN billing.rate_at(g.location, now()) r
-    CROSS JOIN LATERAL (SELECT r.overage = 'revoke_access' AND b.allowance IS NOT NULL AS limited) l
-    LEFT JOIN newest e ON e.sealed IS NULL AND e.quarantined IS NULL
-    WHERE NOT l.limited OR e.id IS NOT NULL
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (
+        WITH held AS (
+            SELECT b.* FROM billing.bucket b WHERE b.owner = g.owner AND b.holder = g.id ORDER BY b.cycle DESC LIMIT 1
+        ), newest AS (
+            SELECT e.* FROM billing.epoch e WHERE e.owner = g.owner AND e.gateway = g.id ORDER BY e.created DESC LIMIT 1
+        )
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'cycle', b.cycle, 'grant_seq', b.grant_seq, 'mask', r.accounting, 'epoch', e.id,
+            'ceiling', CASE WHEN l.limited THEN
+                least(greatest(b.allowance::numeric + b.extra - b.used + CASE WHEN e.cycle = b.cycle THEN e.cycle_counted ELSE 0 END, 0),
+                      9223372036854775807)::bigint::text END)), '[]')
+        FROM held b
+        CROSS JOIN billing.rate_at(g.location, now()) r
+        CROSS JOIN LATERAL (SELECT r.overage = 'revoke_access' AND b.allowance IS NOT NULL AS limited) l
+        LEFT JOIN newest e ON e.sealed IS NULL AND e.quarantined IS NULL
+        WHERE NOT l.limited OR e.id IS NOT NULL);
+END
 $$;
 
 -- Preshared keys stay sealed here: each peer has "sealed", for the caller to open.
 CREATE FUNCTION gateway.agent_peers(g gateway.gateway) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(jsonb_agg(jsonb_build_object(
-        'id', p.id, 'public_key', encode(p.public_key, 'base64'), 'sealed', p.psk_sealed::text, 'endpoint', p.endpoint,
-        'keepalive', p.keepalive, 'enabled', p.enabled,
-        'allowed_ips', (SELECT coalesce(jsonb_agg(x.cidr::text ORDER BY x.cidr), '[]') FROM gateway.prefix x
-                        WHERE x.owner = p.owner AND x.gateway = p.gateway AND x.peer = p.id AND x.freed IS NULL))
-        ORDER BY p.created, p.id), '[]')
-    FROM gateway.peer p WHERE p.owner = g.owner AND p.gateway = g.id AND p.removed IS NULL
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'id', p.id, 'public_key', encode(p.public_key, 'base64'), 'sealed', p.psk_sealed::text, 'endpoint', p.endpoint,
+            'keepalive', p.keepalive, 'enabled', p.enabled,
+            'allowed_ips', (SELECT coalesce(jsonb_agg(x.cidr::text ORDER BY x.cidr), '[]') FROM gateway.prefix x
+                            WHERE x.owner = p.owner AND x.gateway = p.gateway AND x.peer = p.id AND x.freed IS NULL))
+            ORDER BY p.created, p.id), '[]')
+        FROM gateway.peer p WHERE p.owner = g.owner AND p.gateway = g.id AND p.removed IS NULL);
+END
 $$;
 
 CREATE FUNCTION gateway.agent_state(owner_id uuid, gateway_id uuid) RETURNS jsonb
