@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Reports of simulated agents through the real API into PostgreSQL, against a bare COPY of the same rows into the same
-table. Prints rows a second as lines of JSON. A byte that is missing, or there twice, ends it with an error.
+table: by one connection, and by as many as the API has collectors. Prints rows a second and CPU time as lines of JSON. A
+byte that is missing, or there twice, ends it with an error.
 """
 
 import argparse
 import io
 import json
+import os
 import random
 import threading
 import time
 from datetime import timedelta
 
 from store import Line, add_peers, request_of, whole_api  # first: it finds the modules of the tests
+from crowd import database_time
+from process import cpu_time
 from simulated_agent import HOUR, MICROSECOND, Agent, World, hour_of, now
 
 # Gateways, batches of each, peers of each, samples of a counter in a batch.
-SHAPES = {"catch-up": (8, 5, 50, 20), "single": (8, 5, 1000, 1), "small": (100, 10, 20, 1)}
+SHAPES = {"catch-up": (32, 5, 50, 20), "single": (16, 10, 1000, 1), "small": (100, 20, 20, 1)}
 LINES = 16
+COLLECTORS = 2  # of the API
 COLUMNS = ("upload_bytes", "download_bytes", "upload_packets", "download_packets")
 
 
@@ -46,24 +51,17 @@ def make_requests(api, shape):
     return world, queues, told
 
 
-def send_all(api, queues):
-    """Seconds until all are answered. A gateway's batches go one after another, gateways side by side."""
-    waiting, lock, faults = list(queues), threading.Lock(), []
+def side_by_side(tasks):
+    """Seconds that they took together. What one of them raises is raised here."""
+    faults = []
 
-    def work(line):
+    def run(task):
         try:
-            while True:
-                with lock:
-                    if not waiting:
-                        return
-                    queue = waiting.pop()
-                for request in queue:
-                    line.exchange(request)
-        except Exception as fault:  # it is raised again below, where the main thread sees it
+            task()
+        except Exception as fault:
             faults.append(fault)
 
-    lines = [Line(api) for _ in range(min(LINES, len(queues)))]
-    threads = [threading.Thread(target=work, args=(line,)) for line in lines]
+    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
     begun = time.monotonic()
     for thread in threads:
         thread.start()
@@ -74,16 +72,50 @@ def send_all(api, queues):
     return time.monotonic() - begun
 
 
-def copy_again(api):
-    """Takes all rows out of the table, and puts them in again by COPY; returns its seconds."""
+def send_all(api, queues):
+    """Seconds until all are answered. A gateway's batches go one after another, gateways side by side."""
+    waiting, lock = list(queues), threading.Lock()
+
+    def work(line):
+        while True:
+            with lock:
+                if not waiting:
+                    return
+                queue = waiting.pop()
+            for request in queue:
+                line.exchange(request)
+
+    lines = [Line(api) for _ in range(min(LINES, len(queues)))]
+    return side_by_side([lambda line=line: work(line) for line in lines])
+
+
+def copy_again(api, rows, connections):
+    """Takes all rows out of the table, and puts them in again by COPY, a share by each connection; returns its seconds, and the
+    CPU seconds of PostgreSQL."""
+    api.sql("TRUNCATE billing.usage_record")
+    checkpoint(api)
+    size = -(-len(rows) // connections)
+    shares = [io.StringIO("".join(rows[i:i + size])) for i in range(0, len(rows), size)]
+    opened = [api.postgres.connect() for _ in shares]
+
+    def put(connection, share):
+        with connection.cursor() as cursor:
+            cursor.copy_expert("COPY billing.usage_record FROM STDIN", share)
+        connection.commit()
+
+    before = database_time(api.postgres.process.pid)
+    taken = side_by_side([lambda pair=pair: put(*pair) for pair in zip(opened, shares)])
+    spent_here = database_time(api.postgres.process.pid) - before
+    for connection in opened:
+        connection.close()
+    return taken, spent_here
+
+
+def stored_rows(api):
     rows = io.StringIO()
     with api.db.cursor() as cursor:
         cursor.copy_expert("COPY (SELECT * FROM billing.usage_record) TO STDOUT", rows)
-        cursor.execute("TRUNCATE billing.usage_record")
-        rows.seek(0)
-        begun = time.monotonic()
-        cursor.copy_expert("COPY billing.usage_record FROM STDIN", rows)
-        return time.monotonic() - begun
+    return rows.getvalue().splitlines(keepends=True)
 
 
 def checkpoint(api):
@@ -94,20 +126,30 @@ def checkpoint(api):
     superuser.close()
 
 
+def spent(api):
+    """CPU seconds of all who take part."""
+    return {"api": cpu_time(api.process.pid), "database": database_time(api.postgres.process.pid), "senders": cpu_time(os.getpid())}
+
+
 def measure(api, shape):
-    """(rows a second of the API, of COPY)."""
+    """Name -> rows a second, or microseconds of CPU time for a row."""
     gateways, batches, peers, samples = SHAPES[shape]
     rows = gateways * batches * peers * samples
     world, queues, told = make_requests(api, shape)
     api.sql("TRUNCATE billing.usage_record")
     checkpoint(api)
+    before = spent(api)
     taken = send_all(api, queues)
+    after = spent(api)
     [[stored, billed, rolled]] = api.sql(
         "SELECT count(*), sum(d_up + d_down), (SELECT sum(up + down) FROM billing.usage_hour WHERE owner = %s)"
         " FROM billing.usage_record", world.user)
     assert (stored, billed, rolled) == (rows, told, told), f"{rows} rows and {told} bytes: {stored}, {billed}, {rolled}"
-    checkpoint(api)
-    return rows / taken, rows / copy_again(api)
+    lines = stored_rows(api)
+    alone, spent_alone = copy_again(api, lines, 1)
+    together, _ = copy_again(api, lines, COLLECTORS)
+    return {"api": rows / taken, "copy": rows / alone, "copies": rows / together, "cpu-copy": spent_alone / rows * 1e6,
+            **{f"cpu-{who}": (after[who] - before[who]) / rows * 1e6 for who in after}}
 
 
 def main():
@@ -115,15 +157,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES))
     arguments = parser.parse_args()
-    results = {shape: ([], []) for shape in arguments.shapes}
+    results = {}
     with whole_api() as api:
         for _ in range(arguments.rounds):
             for shape in arguments.shapes:
-                for values, value in zip(results[shape], measure(api, shape)):
-                    values.append(round(value, 1))
-    for shape, (ours, copy) in results.items():
-        print(json.dumps({"series": f"ingest/{shape}/api", "unit": "1/s", "values": ours}))
-        print(json.dumps({"series": f"ingest/{shape}/copy", "unit": "1/s", "values": copy}))
+                for name, value in measure(api, shape).items():
+                    results.setdefault((shape, name), []).append(round(value, 2))
+    for (shape, name), values in results.items():
+        print(json.dumps({"series": f"ingest/{shape}/{name}", "unit": "us" if name.startswith("cpu-") else "1/s", "values": values}))
 
 
 if __name__ == "__main__":

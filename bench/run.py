@@ -345,9 +345,13 @@ def whole(results):
 def ingestion(results):
     for shape, words, bound in (("catch-up", "50 peers, 20 samples of each", 0.5),
                                 ("single", "1,000 peers, one sample of each", 0.2)):
-        copy = results.of("ingest", shape, "copy")
-        results.add(f"ingestion, batches of {words}: rows a second ÷ a bare COPY's (baseline: COPY's)", "ratio",
-                    each(lambda ours, bare: ours / bare, results.of("ingest", shape, "api"), copy), copy, (">=", bound))
+        label = f"ingestion, batches of {words}: "
+        ours, copy, copies = (results.of("ingest", shape, what) for what in ("api", "copy", "copies"))
+        results.add(label + "rows a second ÷ a bare COPY's (baseline: COPY's)", "ratio", each(lambda a, b: a / b, ours, copy), copy, (">=", bound))
+        results.add(label + "rows a second ÷ those of two COPYs at once (baseline: theirs)", "ratio", each(lambda a, b: a / b, ours, copies), copies)
+        results.add(label + "CPU time of API and PostgreSQL for a row (baseline: PostgreSQL's for a COPY's)", "us",
+                    each(lambda a, b: a + b, results.of("ingest", shape, "cpu-api"), results.of("ingest", shape, "cpu-database")),
+                    results.of("ingest", shape, "cpu-copy"))
 
 
 def query(results):
