@@ -20,7 +20,7 @@ def routes():
     for source in sorted((REPOSITORY / "api").rglob("*.c")):
         for method, path, roles in re.findall(r'\{\s*"(GET|POST|PUT|PATCH|DELETE)",\s*"(/v1/[^"]*)",\s*([A-Z_ |]+),\s*\w+\s*\}',
                                               source.read_text()):
-            found.append((method, path, frozenset(role.strip() for role in roles.split("|"))))
+            found.append((method, path, frozenset(re.findall(r"ROLE_\w+", roles))))
     return found
 
 
