@@ -322,15 +322,18 @@ BEGIN
        AND NOT EXISTS (SELECT FROM billing.action a WHERE a.feed_id IS NULL) THEN
         RETURN;
     END IF;
-    INSERT INTO billing.feed (owner, type, line)
-    SELECT u.owner, u.type, u.id
-    FROM (SELECT l.owner, 'ledger' AS type, l.id, l.created, l.utc_hour AS hour FROM billing.ledger l WHERE l.feed_id IS NULL
-          UNION ALL SELECT a.owner, 'action', a.id, a.created, a.created FROM billing.action a WHERE a.feed_id IS NULL) u
-    ORDER BY u.created, u.hour, u.id;
-    UPDATE billing.ledger l SET feed_id = f.id FROM billing.feed f
-    WHERE l.feed_id IS NULL AND f.owner = l.owner AND f.type = 'ledger' AND f.line = l.id;
-    UPDATE billing.action a SET feed_id = f.id FROM billing.feed f
-    WHERE a.feed_id IS NULL AND f.owner = a.owner AND f.type = 'action' AND f.line = a.id;
+    WITH sealed AS (
+        INSERT INTO billing.feed (owner, type, line)
+        SELECT u.owner, u.type, u.id
+        FROM (SELECT l.owner, 'ledger' AS type, l.id, l.created, l.utc_hour AS hour FROM billing.ledger l WHERE l.feed_id IS NULL
+              UNION ALL SELECT a.owner, 'action', a.id, a.created, a.created FROM billing.action a WHERE a.feed_id IS NULL) u
+        ORDER BY u.created, u.hour, u.id
+        RETURNING id, owner, type, line),
+    ledger AS (
+        UPDATE billing.ledger l SET feed_id = s.id FROM sealed s
+        WHERE l.feed_id IS NULL AND s.type = 'ledger' AND l.owner = s.owner AND l.id = s.line)
+    UPDATE billing.action a SET feed_id = s.id FROM sealed s
+    WHERE a.feed_id IS NULL AND s.type = 'action' AND a.owner = s.owner AND a.id = s.line;
 END
 $$;
 
