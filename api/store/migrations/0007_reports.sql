@@ -3,11 +3,6 @@
 -- sample_in, counter_in, state_in, seen_in) with the layouts of 0006. A batch that is refused changes nothing but its epoch's mark, and its
 -- neighbours are taken. Locks: account, gateway (which is its cursors' lock) in order, bucket.
 
-DROP FUNCTION billing.apply_report, billing.take_batch, billing.move_cursor, billing.report_taken, billing.report_conflict,
-    billing.cursor_verdict, billing.note_peers, billing.note_gateway, billing.merge_states, billing.settle, billing.settle_part,
-    billing.hourly_growth, billing.store_deltas, billing.batch_regressed, billing.batch_deltas, billing.clock_refusal, billing.first_active;
-DROP TYPE billing.usage_delta;
-
 -- What the kernel gave back after it was charged: free when it is used again, else returned at the cycle's end.
 ALTER TABLE billing.bucket ADD COLUMN refundable bigint NOT NULL DEFAULT 0 CHECK (refundable >= 0);
 

@@ -3,7 +3,7 @@
 -- charged and not delivered, and what comes later is an adjustment.
 
 -- Bills what is left and frees everything, in one transaction and once. What was billed and counted stays.
-CREATE OR REPLACE FUNCTION gateway.complete_delete(gateway_id uuid) RETURNS void
+CREATE FUNCTION gateway.complete_delete(gateway_id uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     g gateway.gateway;
@@ -35,7 +35,7 @@ END
 $$;
 
 -- What is due now, by one replica at a time; false when another one is at it.
-CREATE OR REPLACE FUNCTION billing.tick() RETURNS boolean
+CREATE FUNCTION billing.tick() RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('wiretoll billing clock')) THEN

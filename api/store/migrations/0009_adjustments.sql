@@ -64,7 +64,7 @@ $$;
 
 -- Posts the hours whose beginning has been reported active: the first at the first active instant, each further one at
 -- the first active instant at or behind the end of the one before. The caller holds the gateway's row.
-CREATE OR REPLACE FUNCTION billing.post_base(owner_id uuid, gateway_id uuid) RETURNS integer
+CREATE FUNCTION billing.post_base(owner_id uuid, gateway_id uuid) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     free_from timestamptz;
@@ -96,11 +96,9 @@ BEGIN
 END
 $$;
 
-DROP FUNCTION billing.post_hour;
-
 -- Posts the overage of hours that are reported completely, or of all when nothing more can come. Bytes that an hour
 -- gained since its last line are a further part. The caller holds the gateway's row.
-CREATE OR REPLACE FUNCTION billing.post_bandwidth(owner_id uuid, gateway_id uuid, everything boolean DEFAULT false) RETURNS integer
+CREATE FUNCTION billing.post_bandwidth(owner_id uuid, gateway_id uuid, everything boolean DEFAULT false) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     due billing.overage_hour;
@@ -157,7 +155,7 @@ $$;
 
 -- B9: a cycle that has ended is final when every gateway has reported past its end, or after 72 hours; after a restore the agents have as
 -- long to fill it again. What it has to give back is the last that is written into it; what is found later goes to the next.
-CREATE OR REPLACE FUNCTION billing.finish_cycles(instant timestamptz) RETURNS void
+CREATE FUNCTION billing.finish_cycles(instant timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     finished integer[];
@@ -185,7 +183,7 @@ END
 $$;
 
 -- B6: a pure sum of ledger lines, per gateway that has lines in the cycle or lived in it, and in total. Adjustments are of older hours.
-CREATE OR REPLACE FUNCTION billing.report(owner_id uuid, cycle_number integer) RETURNS jsonb
+CREATE FUNCTION billing.report(owner_id uuid, cycle_number integer) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH month AS (
         SELECT m.starts, (m.starts AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC' AS ends,
@@ -225,7 +223,8 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA gateway, billing FROM PUBLIC;
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'wiretoll_api') THEN
-        GRANT EXECUTE ON FUNCTION billing.posting_cycle, billing.next_part, billing.post_hours, billing.refund TO wiretoll_api;
+        GRANT EXECUTE ON FUNCTION billing.posting_cycle, billing.next_part, billing.post_hours, billing.post_base, billing.post_bandwidth,
+            billing.finish_cycles, billing.report, billing.refund TO wiretoll_api;
     END IF;
 END
 $$;

@@ -32,7 +32,7 @@ END
 $$;
 
 -- B7: the feed behind an id, as {"items", "next"}.
-CREATE OR REPLACE FUNCTION billing.feed_page(after bigint, page_size integer) RETURNS jsonb
+CREATE FUNCTION billing.feed_page(after bigint, page_size integer) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH page AS (
         SELECT f.* FROM billing.feed f WHERE f.id > after ORDER BY f.id LIMIT page_size
@@ -55,11 +55,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     LEFT JOIN billing.restoration r ON p.type = 'restored' AND r.number = p.id / 100000000
 $$;
 
-REVOKE EXECUTE ON FUNCTION billing.restored, billing.note_restored FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION billing.restored, billing.note_restored, billing.feed_page FROM PUBLIC;
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'wiretoll_api') THEN
-        GRANT EXECUTE ON FUNCTION billing.restored TO wiretoll_api;
+        GRANT EXECUTE ON FUNCTION billing.restored, billing.feed_page TO wiretoll_api;
     END IF;
 END
 $$;
