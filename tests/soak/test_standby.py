@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A synchronous standby is promoted while the primary is killed: nothing that was acknowledged is lost."""
 
+import contextlib
 import json
 import os
 import random
@@ -66,7 +67,8 @@ class Pair(Postgres):
         """As when its machine loses power: every process of it at once."""
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and self.is_primary(entry)]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # one that has just ended
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(60)
         return len(pids)
 
