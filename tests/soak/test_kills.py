@@ -146,7 +146,8 @@ def test_a_limit_is_told_once_and_what_it_refuses_costs_nothing(cloud):
     # Once told, it is told no more: neither by the next process nor by later batches.
     cloud.kill_one()
     cloud.wait_alive()
-    cloud.admin.post(f"/v1/gateways/{cloud.ids['gw1']}/extra", {"gb": "0.05"})
+    extra = cloud.limit // 2  # of the new allowance less than 80 % are used: it has no warning of its own
+    cloud.admin.post(f"/v1/gateways/{cloud.ids['gw1']}/extra", {"gb": f"{extra // GB}.{extra % GB:09d}"})
     wait_for("active again", lambda: status() == "active", PATIENCE, 0.1)
     wait_for("the client passes again", lambda: "1 received" in cloud.c1.run(
         "ping", "-n", "-c", "1", "-W", "1", "10.1.0.10", check=False), PATIENCE)
