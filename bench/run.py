@@ -45,8 +45,8 @@ def cost_steps(quick):
 
 
 def forward_steps(quick):
-    for peers in (1000, 10000) if quick else SIZES:
-        yield ["forward", "--peers", peers, "--rounds", 4 if quick or peers not in (1000, 10000) else 12]
+    for peers, rounds in {1000: 4, 10000: 3}.items() if quick else {size: 12 if size in (1000, 10000) else 4 for size in SIZES}.items():
+        yield ["forward", "--peers", peers, "--rounds", rounds]
 
 
 def scrape_steps(quick):
