@@ -220,7 +220,7 @@ mutation: deps ## put five known bugs back, one after the other: the suite must 
 FUZZ_OUT     := build/fuzz
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(FUZZ_OUT)/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SOURCES := $(wildcard $(addsuffix /*.c,userspace/base userspace/journal)) $(addprefix userspace/,wg/device.c wg/netlink_write.c \
-                agent/uuid.c cli/options.c cli/values.c) $(addprefix userspace/standalone/,amount.c history.c history_file.c names.c) \
+                cli/options.c cli/values.c) $(addprefix userspace/standalone/,amount.c history.c history_file.c names.c) \
                 $(addprefix api/billing/,report.c records.c samples.c fields.c) api/resources/form.c
 FUZZ_OBJ     := $(patsubst %.c,$(FUZZ_OUT)/obj/%.o,$(FUZZ_SOURCES))
 FUZZ_SAN     := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

@@ -8,9 +8,8 @@
 
 #include "base/base.h"
 #include "base/json.h"
+#include "base/uuid.h"
 #include "store/db.h"
-
-#define UUID_TEXT_SIZE 37
 
 /* Roles as bits, so that a route can admit several. */
 enum role {

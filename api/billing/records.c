@@ -46,7 +46,7 @@ static bool take_peer(struct cursor *cursor, struct sample *sample)
 	if (sample->slot == 0)
 		return take(cursor, "null");
 	if (cursor->end - cursor->at < UUID_TEXT_LENGTH + 2 || *cursor->at != '"' ||
-	    !uuid_bytes(cursor->at + 1, UUID_TEXT_LENGTH, sample->peer))
+	    uuid_parse_front(cursor->at + 1, sample->peer) < 0)
 		return false;
 	cursor->at += 1 + UUID_TEXT_LENGTH;
 	return take(cursor, "\"");

@@ -137,8 +137,8 @@ static void put_report(FILE *out, const json_t *body, const struct principal *ag
 
 /* ---- the binary form: fields in the order of the bytes on the network, each behind its length ---- */
 
-#define SAMPLE_SIZE   (2 + 13 * 4 + 8 + 4 + 8 + UUID_BYTES + 8 + N_TOTALS * 8 + 1 + 1)
-#define COUNTER_SIZE  (2 + 16 * 4 + 8 + 4 + 8 + UUID_BYTES + 2 * N_TOTALS * 8)
+#define SAMPLE_SIZE   (2 + 13 * 4 + 8 + 4 + 8 + UUID_SIZE + 8 + N_TOTALS * 8 + 1 + 1)
+#define COUNTER_SIZE  (2 + 16 * 4 + 8 + 4 + 8 + UUID_SIZE + 2 * N_TOTALS * 8)
 #define POSTGRES_ZERO (946684800 * NSEC_PER_SEC) /* 2000 */
 
 static char *put_bytes(char *at, const void *bytes, uint32_t length)

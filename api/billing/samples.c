@@ -7,36 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int digit_of(char character)
-{
-	if (character >= '0' && character <= '9')
-		return character - '0';
-	character |= 0x20;
-	return character >= 'a' && character <= 'f' ? character - 'a' + 10 : -1;
-}
-
-bool uuid_bytes(const char *text, size_t length, uint8_t ret_bytes[static UUID_BYTES])
-{
-	size_t n = 0;
-
-	if (length != UUID_TEXT_LENGTH)
-		return false;
-	for (size_t i = 0; i < length; i += 2) {
-		int high, low;
-
-		if (i == 8 || i == 13 || i == 18 || i == 23) {
-			if (text[i++] != '-')
-				return false;
-		}
-		high = digit_of(text[i]);
-		low = digit_of(text[i + 1]);
-		if (high < 0 || low < 0)
-			return false;
-		ret_bytes[n++] = (uint8_t)(high << 4 | low);
-	}
-	return true;
-}
-
 static void read_sample(const json_t *record, size_t index, struct sample *ret)
 {
 	static const char *const totals[N_TOTALS] = {
@@ -52,7 +22,7 @@ static void read_sample(const json_t *record, size_t index, struct sample *ret)
 		.index = index,
 		.split = json_is_true(json_object_get(record, "split")),
 	};
-	if (peer && !uuid_bytes(peer, strlen(peer), ret->peer))
+	if (peer && uuid_parse(peer, ret->peer) < 0)
 		memset(ret->peer, 0, sizeof(ret->peer));
 	if (clock_parse(json_string_value(json_object_get(record, "hour")), &ret->hour_ns) < 0)
 		ret->hour_ns = 0;

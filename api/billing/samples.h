@@ -4,16 +4,15 @@
 #define WIRETOLL_BILLING_SAMPLES_H
 
 #include "base/base.h"
+#include "base/uuid.h"
 
 #include <jansson.h>
 
-#define N_TOTALS         6 /* bytes up and down, packets up and down, bytes undelivered and refused */
-#define UUID_BYTES       16
-#define UUID_TEXT_LENGTH 36
+#define N_TOTALS 6 /* bytes up and down, packets up and down, bytes undelivered and refused */
 
 struct sample {
 	int64_t slot, incarnation;
-	uint8_t peer[UUID_BYTES]; /* zeros in slot 0 */
+	uint8_t peer[UUID_SIZE]; /* zeros in slot 0 */
 	int64_t hour_ns;
 	uint64_t totals[N_TOTALS];
 	size_t index; /* in the report */
@@ -32,8 +31,6 @@ struct sample_list {
 WT_MUST_CHECK int samples_read(const json_t *records, struct sample_list *ret_list);
 /* Puts what has been read, with its indices, into order, and finds what there is to say of it. -ENOMEM. */
 WT_MUST_CHECK int samples_order(struct sample_list *list);
-/* False: it is no UUID. */
-bool uuid_bytes(const char *text, size_t length, uint8_t ret_bytes[static UUID_BYTES]);
 bool sample_same_slot(const struct sample *a, const struct sample *b);
 
 void cleanup_samples(struct sample_list *list);

@@ -7,7 +7,7 @@
 #define WIRETOLL_AGENT_BATCH_H
 
 #include "agent/slots.h"
-#include "agent/uuid.h"
+#include "base/uuid.h"
 #include "base/json.h"
 #include "base/key.h"
 #include "journal/journal.h"

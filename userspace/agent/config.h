@@ -5,7 +5,7 @@
 
 #include <net/if.h>
 
-#include "agent/uuid.h"
+#include "base/uuid.h"
 #include "base/json.h"
 #include "base/key.h"
 

@@ -3,7 +3,7 @@
 #ifndef WIRETOLL_AGENT_DESIRED_H
 #define WIRETOLL_AGENT_DESIRED_H
 
-#include "agent/uuid.h"
+#include "base/uuid.h"
 #include "base/cidr.h"
 #include "base/json.h"
 #include "base/key.h"

@@ -8,7 +8,7 @@
 
 #include <sys/socket.h>
 
-#include "agent/uuid.h"
+#include "base/uuid.h"
 
 struct endpoint {
 	uint8_t peer_id[UUID_SIZE];

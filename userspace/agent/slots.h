@@ -8,7 +8,7 @@
 #ifndef WIRETOLL_AGENT_SLOTS_H
 #define WIRETOLL_AGENT_SLOTS_H
 
-#include "agent/uuid.h"
+#include "base/uuid.h"
 #include "meter/audit.h"
 #include "meter/meter.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-#include "agent/uuid.h"
+#include "base/uuid.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -21,25 +21,29 @@ static bool is_dash_place(size_t i)
 	return i == 8 || i == 13 || i == 18 || i == 23;
 }
 
-int uuid_parse(const char *text, uint8_t ret_uuid[static UUID_SIZE])
+int uuid_parse_front(const char text[static UUID_TEXT_LENGTH], uint8_t ret_uuid[static UUID_SIZE])
 {
-	uint8_t uuid[UUID_SIZE] = {0};
-	size_t nibbles = 0;
+	uint8_t uuid[UUID_SIZE];
+	size_t n = 0;
 
-	if (strlen(text) != UUID_TEXT_SIZE - 1)
-		return -EINVAL;
-	for (size_t i = 0; i < UUID_TEXT_SIZE - 1; i++) {
-		int value = digit_value(text[i]);
+	for (size_t i = 0; i < UUID_TEXT_LENGTH; i += 2) {
+		int high, low;
 
-		if (is_dash_place(i) ? text[i] != '-' : value < 0)
+		if (is_dash_place(i) && text[i++] != '-')
 			return -EINVAL;
-		if (is_dash_place(i))
-			continue;
-		uuid[nibbles / 2] = (uint8_t)(uuid[nibbles / 2] << 4 | value);
-		nibbles++;
+		high = digit_value(text[i]);
+		low = digit_value(text[i + 1]);
+		if (high < 0 || low < 0)
+			return -EINVAL;
+		uuid[n++] = (uint8_t)(high << 4 | low);
 	}
 	memcpy(ret_uuid, uuid, UUID_SIZE);
 	return 0;
+}
+
+int uuid_parse(const char *text, uint8_t ret_uuid[static UUID_SIZE])
+{
+	return strlen(text) == UUID_TEXT_LENGTH ? uuid_parse_front(text, ret_uuid) : -EINVAL;
 }
 
 const char *uuid_format(const uint8_t uuid[static UUID_SIZE], char *buffer)
