@@ -72,7 +72,7 @@ LIBS_AGENT  := $(foreach l,journal meter wg net base,$(call lib,$l))
 LIBS_API    := $(foreach l,store base,$(call lib,$l))
 LIBS_CLI    := $(foreach l,standalone journal meter wg net store base,$(call lib,$l))
 # How the agent writes its journal, for the command that shows one.
-CLI_RECORDS := $(patsubst %,$(OUT)/obj/userspace/agent/%.o,batch_read sample_record uuid)
+CLI_RECORDS := $(patsubst %,$(OUT)/obj/userspace/agent/%.o,batch_read sample_record)
 
 PROGRAMS    := $(foreach p,wiretoll wiretoll-agent wiretoll-api wiretoll-deployd,$(OUT)/bin/$p)
 SKELETONS   := $(patsubst bpf/%.bpf.c,$(OUT)/gen/%.skel.h,$(wildcard bpf/*.bpf.c))
