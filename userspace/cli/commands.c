@@ -100,11 +100,10 @@ static const struct cli_option METER_OPTIONS[] = {
 	{0},
 };
 #define METER_NOTE                                                                                           \
-	"AMOUNT is bytes or has a unit (MB, GB, TB, MiB, GiB, TiB), PERIOD is day or month in UTC, none "    \
-	"is\n"                                                                                               \
-	"for ever. Each run sets exactly the limits that it names. Counting and limits go on when it "       \
-	"ends;\n"                                                                                            \
-	"`wiretoll meter stop IFACE` ends them.\n"
+	"AMOUNT is bytes or has a unit (kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB, PiB). PERIOD is day or\n"    \
+	"month in UTC; none is for ever. Each run sets exactly the limits that it names. Counting and "      \
+	"limits\n"                                                                                           \
+	"go on when it ends; `wiretoll meter stop IFACE` ends them.\n"
 
 #define PLAIN_VERB(NOUN, VERB, ARGUMENTS, SUMMARY, FUNCTION, FLAGS, RESOURCE)                                \
 	{                                                                                                    \

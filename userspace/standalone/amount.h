@@ -13,7 +13,9 @@ struct amount {
 };
 
 /* What amount_parse() accepts, for messages. */
-#define AMOUNT_ACCEPTED "bytes, or a number with MB, GB, TB, MiB, GiB or TiB, and then maybe /day or /month"
+#define AMOUNT_ACCEPTED                                                                                      \
+	"bytes, or a number with kB, MB, GB, TB, PB, KiB, MiB, GiB, TiB or PiB, and then maybe /day or "     \
+	"/month"
 
 /*
  * "1000000", "1.5GB", "50GiB/month". Units are decimal (kB, MB, GB, TB, PB) or binary (KiB, MiB, GiB, TiB,
