@@ -100,8 +100,8 @@ def test_I8_crashes_under_traffic_bill_nothing_twice(lab):
             wait_for("it passes again", lambda each=each: each.ping(wait=1))
 
 
-def test_a_restore_fills_every_epoch_again(lab):
-    """The database goes back to before the current epoch: the rest of the old one and all of the new one come again."""
+def begin_second_epoch(lab):
+    """Some batches of an epoch that a crash of the host ends, then of the next. Returns the two epochs."""
     api, gateway, clients = lab
     deploy(lab)
     assert clients[0].ping(count=20) == 20
@@ -118,15 +118,27 @@ def test_a_restore_fills_every_epoch_again(lab):
     assert clients[1].ping(count=30) == 30
     wait_for("it is told", lambda: api.last()["seq"] > 4)
     with api.lock:
-        second = api.last_epoch()
+        return first, api.last_epoch()
+
+
+def restore(api, first, second):
+    """The database goes back to before the second epoch, and of the first it holds two batches. With the lock held."""
+    api.forget(first, behind=2)
+    api.batches = [b for b in api.batches if b["epoch"]["id"] == first]
+    api.totals = {key: value for key, value in api.totals.items() if key[0] == first}
+    api.checksums = {key: crc for key, crc in api.checksums.items() if key[0] == first}
+    del api.held[second]
+    api.restored += 1
+
+
+def test_a_restore_fills_every_epoch_again(lab):
+    """The database goes back to before the current epoch: the rest of the old one and all of the new one come again."""
+    api, gateway, clients = lab
+    first, second = begin_second_epoch(lab)
+    with api.lock:
         before, checksums = dict(api.totals), dict(api.checksums)
         held = dict(api.held)
-        api.forget(first, behind=2)
-        api.batches = [b for b in api.batches if b["epoch"]["id"] == first]
-        api.totals = {key: value for key, value in api.totals.items() if key[0] == first}
-        api.checksums = {key: crc for key, crc in api.checksums.items() if key[0] == first}
-        del api.held[second]
-        api.restored += 1
+        restore(api, first, second)
         api.headers.clear()
         mark = len(api.batches)
     wait_for("all is held again", lambda: api.held.get(second, (0,))[0] > held[second][0] and api.held[first] == held[first])
@@ -145,6 +157,30 @@ def test_a_restore_fills_every_epoch_again(lab):
     gateway.start_agent()
     wait_for("it reports on", lambda: len(api.arrivals) > arrivals + 3)
     assert not api.conflicts
+
+
+def test_I8_killed_while_a_restored_database_is_filled(lab):
+    """It has asked what is held, and dies before it has sent any of it: the next process knows that it is still to be sent."""
+    api, gateway, _ = lab
+    first, second = begin_second_epoch(lab)
+    answer, asked = api.what_is_held, threading.Event()
+
+    def answer_and_go_away():
+        api.away = True
+        asked.set()
+        return answer()
+
+    with api.lock:
+        held = dict(api.held)
+        restore(api, first, second)
+        api.what_is_held = answer_and_go_away
+    assert asked.wait(60)
+    wait_for("the agent has the answer", lambda: "was restored" in gateway.log.read_text())
+    gateway.kill_agent()
+    api.what_is_held, api.away = answer, False
+    gateway.start_agent()
+    wait_for("all is held again", lambda: api.held[first] == held[first] and api.held.get(second, (0,))[0] > held[second][0])
+    api.conflicts.clear()
 
 
 def test_a_journal_that_kept_less_says_so(lab):

@@ -51,6 +51,7 @@ struct uplink {
 	int64_t renewed_boot_ns; /* when a refused batch was last renewed */
 	/* The API's database was put back to an earlier point each time that this number rises. */
 	int64_t restored; /* -1: not known yet */
+	bool refilling;   /* what it took away is still being sent */
 	struct http_request *held_request;
 };
 
@@ -294,6 +295,7 @@ WT_MUST_CHECK int refill_epoch(struct agent *agent, const struct held_epoch *hel
 /* Takes the answer's `restored`; when it has risen, asks what is held and queues the rest of all epochs. */
 void refill_notice(struct agent *agent, const json_t *answer);
 void refill_load(struct agent *agent);
+void refill_through(struct agent *agent); /* from the uplink: nothing is pending */
 
 /* follow.c: the long poll. */
 void follow_begin(struct agent *agent);

@@ -132,14 +132,21 @@ void refill_load(struct agent *agent)
 		agent->uplink.restored = -1;
 }
 
-static void note_restored(struct agent *agent, int64_t restored)
+static void note_restored(const struct agent *agent)
 {
-	int r = save(agent, restored);
+	int r = save(agent, agent->uplink.restored);
 
 	/* In memory at least: after a restart the same is asked for once more. */
 	if (r < 0)
 		log_warning("could not write the file 'restored': %s", strerror(-r));
-	agent->uplink.restored = restored;
+}
+
+void refill_through(struct agent *agent)
+{
+	if (!agent->uplink.refilling)
+		return;
+	agent->uplink.refilling = false;
+	note_restored(agent);
 }
 
 static int parse_held(const json_t *answer, struct refill *ret_refill, int64_t *ret_restored)
@@ -184,7 +191,10 @@ static void on_held(const struct http_answer *answer, void *data)
 	if (r == 0)
 		r = requeue(&refill);
 	if (r == 0) {
-		note_restored(agent, restored);
+		/* Not on disk yet: the queue is in memory only, and a process that dies now begins it anew.
+		 */
+		agent->uplink.restored = restored;
+		agent->uplink.refilling = true;
 		log_warning("the API's database was restored: %zu batches are sent again or still to be sent",
 			    agent->uplink.n_pending);
 	}
@@ -203,8 +213,10 @@ void refill_notice(struct agent *agent, const json_t *answer)
 	call.timeout_seconds = TIMEOUT_SECONDS;
 	if (!json_is_integer(restored) || uplink->held_request)
 		return;
-	if (uplink->restored < 0)
-		note_restored(agent, json_integer_value(restored));
+	if (uplink->restored < 0) {
+		uplink->restored = json_integer_value(restored);
+		note_restored(agent);
+	}
 	if (json_integer_value(restored) != uplink->restored &&
 	    http_begin(agent->http, &call, on_held, agent, &uplink->held_request) < 0)
 		log_warning("could not ask what the API holds; it is asked again");

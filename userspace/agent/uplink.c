@@ -123,8 +123,10 @@ static void accepted(struct agent *agent, size_t n)
 		if (!was_known)
 			follow_again(agent);
 	}
-	if (agent->uplink.n_pending == 0)
+	if (agent->uplink.n_pending == 0) {
+		refill_through(agent);
 		leave_sent(agent);
+	}
 	uplink_send(agent);
 }
 
