@@ -301,7 +301,7 @@ def test_a_change_wakes_the_poll_that_waits_for_it(api, world, gateway):
         begin = time.monotonic()
         world.call("PATCH", f"/v1/gateways/{gateway['id']}", {"name": world.name("gw")})
         answer, _ = waiting.result(60)
-        assert time.monotonic() - begin < 5 and json.loads(answer.body)["revision"] == have + 1
+        assert time.monotonic() - begin < 10 and json.loads(answer.body)["revision"] == have + 1
 
 
 def test_a_change_at_another_replica_wakes_it_too(api, world, gateway):
@@ -346,7 +346,7 @@ def test_many_parked_polls_hold_no_worker(api, world, gateway):
         time.sleep(2)
         begin = time.monotonic()
         assert api.exchange("GET", "/v1/me", token=api.admin_token).status == 200
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 10
         world.call("PATCH", f"/v1/gateways/{gateway['id']}", {"name": world.name("gw")})
         assert {json.loads(w.result(60)[0].body)["revision"] for w in waiting} == {have + 1}
 

@@ -245,7 +245,7 @@ class Uapi:
 
     def peers(self):
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(5)
+            connection.settimeout(60)
             connection.connect(self.path)
             connection.sendall(b"get=1\n\n")
             text = b""

@@ -53,7 +53,7 @@ while True:
 """
 ECHO_CLIENT = """
 import socket, threading, time
-u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.connect(('10.1.0.10', 6000)); u.settimeout(2)
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.connect(('10.1.0.10', 6000)); u.settimeout(20)
 t = socket.create_connection(('10.1.0.10', 5000)); t.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 for i in range(250):
     u.send(bytes(1 + i * 7 % 1390))

@@ -327,7 +327,7 @@ def test_nothing_is_reaped_without_the_database(host):
     finally:
         inventory.db.start()
     wait_for("it is adopted when the database is back",
-             lambda: "adopted agent" in (worker.folder / "deployd.log").read_text(), timeout=8)
+             lambda: "adopted agent" in (worker.folder / "deployd.log").read_text())
 
 
 def test_routes_follow_the_sites(host):
