@@ -382,6 +382,34 @@ def test_a_killed_process_loses_nothing(network):
     assert compared.check()[0] > 4_000_000
 
 
+def written_bytes(state, client):
+    records = json.loads((state / "wg0.json").read_text())["records"]
+    return sum(int(record["total"]["upload_bytes"]) for record in records if record["public_key"] == client.public_key)
+
+
+def test_the_history_of_very_many_peers(network, tmp_path):
+    """It is written less often, so the file lags behind: a kill loses nothing all the same, and an end in peace writes it."""
+    state = tmp_path / "state"
+    others = [base64.b64encode(os.urandom(32)).decode() for _ in range(2000)]
+    lab.run("wg", "addconf", "wg0", "/dev/stdin", stdin="".join(f"[Peer]\nPublicKey = {key}\n" for key in others))
+    try:
+        meter = Meter("--state", state, "--interval", 1)
+        compared = Compared(None, network.a)
+
+        def lags():
+            network.a.run("ping", "-q", "-c", 1, "10.99.0.1")
+            return written_bytes(state, network.a) < show_peer(network.a)["upload_bytes"]
+        lab.wait_for("a file that lags behind", lags)
+        assert meter.end(signal.SIGKILL) == -signal.SIGKILL
+        with metering("--state", state, "--interval", 1):
+            compared.check()
+            network.a.run("ping", "-q", "-c", 3, "-i", 0.1, "10.99.0.1")
+            quiet(network.a)
+        assert written_bytes(state, network.a) == show_peer(network.a)["upload_bytes"]
+    finally:
+        lab.run("wg", "set", "wg0", *(word for key in others for word in ("peer", key, "remove")))
+
+
 def test_a_second_process_is_refused(network):
     with metering():
         done = wiretoll("meter", "wg0", "--count", "1", check=False)
@@ -471,10 +499,9 @@ def test_the_history_survives_a_reboot(network, tmp_path):
     state = tmp_path / "state"
     options = ("--state", state, "--limit", f"{network.a.public_key}=6MB/month")
     with metering(*options) as meter:
+        compared = Compared(meter, network.a)
         use(network.a, upload=3_000_000, download=0)
-        quiet(network.a)
-        lab.wait_for("the count", lambda: meter.peer(network.a.public_key)["upload_bytes"] > 3_000_000)
-        time.sleep(0.5)
+        assert compared.check()[0] > 3_000_000
         before, epoch = meter.peer(network.a.public_key), meter.last["epoch"]
     assert {path.name for path in state.iterdir()} == {"wg0.json", "wg0.json.lock"}
     assert (state / "wg0.json").stat().st_mode & 0o777 == 0o600

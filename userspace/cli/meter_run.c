@@ -233,7 +233,10 @@ static int begin(struct runner *runner, struct session *session)
 	tell_limits_without_peer(runner->station);
 	runner->next_sample = clock_boot_ns();
 	runner->next_follow = runner->next_sample + station_follow_after_ns(runner->station);
-	return run(runner, session);
+	r = run(runner, session);
+	if (r == 0 && station_finish(runner->station, &problem) < 0)
+		r = session_fail(session, -EIO, "%s", problem.message);
+	return r;
 }
 
 int run_meter(struct session *session, const struct command *command, const struct arguments *arguments)

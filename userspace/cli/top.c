@@ -385,6 +385,8 @@ int run_top(struct session *session, const struct command *command, const struct
 		take_terminal(&top);
 		r = watch(&top, &problem);
 		give_terminal_back(&top);
+		if (r == 0)
+			r = station_finish(top.station, &problem);
 	} else {
 		json_problem_set(&problem, "", "could not watch for signals: %s", strerror(-r));
 	}

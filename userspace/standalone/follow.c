@@ -120,7 +120,7 @@ static void compare_deliveries(struct station *station, const struct wg_device *
 		if (!record->slot)
 			continue;
 		station_read(station, record);
-		station->dirty |= delivery_follow(record, peer->tx_bytes, now);
+		station->counted |= delivery_follow(record, peer->tx_bytes, now);
 		station->dirty |= alarm_follow(record, peer, now);
 	}
 }
@@ -203,10 +203,17 @@ int64_t station_follow_after_ns(const struct station *station)
 	return rest > FOLLOW_NS ? rest : FOLLOW_NS;
 }
 
+static bool is_to_be_saved(const struct station *station, int64_t now)
+{
+	if (station->dirty)
+		return true;
+	return station->counted && (now >= station->save_after_ns || slots_are_due(station, now));
+}
+
 static int keep_house(struct station *station, struct json_problem *problem)
 {
+	int64_t now = clock_utc_ns(), boot_now = clock_boot_ns();
 	int r = meter_drain_events(station->meter);
-	int64_t now = clock_utc_ns();
 
 	if (r < 0)
 		return fail(problem, r, "read the meter's events");
@@ -217,12 +224,12 @@ static int keep_house(struct station *station, struct json_problem *problem)
 	r = grants_apply(station);
 	if (r < 0)
 		return fail(problem, r, "tell the kernel a limit");
-	if (station->dirty) {
+	if (is_to_be_saved(station, boot_now)) {
 		r = station_save(station, problem);
 		if (r < 0)
 			return r;
 	}
-	r = slots_release(station);
+	r = slots_release(station, boot_now);
 	return r < 0 ? fail(problem, r, "free a slot") : 0;
 }
 

@@ -125,15 +125,28 @@ static int release(struct station *station, uint32_t slot, uint32_t incarnation)
 	return r < 0 ? r : meter_set_owner(station->meter, slot, &owner);
 }
 
-int slots_release(struct station *station)
+static bool is_due(const struct record *record, int64_t now)
 {
-	int64_t now = clock_boot_ns();
+	return !record->present && record->slot && now - record->retired_boot_ns >= GRACE_NS;
+}
+
+bool slots_are_due(const struct station *station, int64_t now)
+{
+	bool due = false;
+
+	for (size_t i = 1; !due && i < station->history.n_records; i++)
+		due = is_due(station->history.records[i], now);
+	return due;
+}
+
+int slots_release(struct station *station, int64_t now)
+{
 	int r = 0;
 
 	for (size_t i = 1; r == 0 && i < station->history.n_records; i++) {
 		struct record *record = station->history.records[i];
 
-		if (record->present || !record->slot || now - record->retired_boot_ns < GRACE_NS)
+		if (!is_due(record, now))
 			continue;
 		r = release(station, record->slot, record->incarnation);
 		record->slot = record->incarnation = 0;

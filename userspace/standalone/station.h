@@ -45,6 +45,9 @@ WT_MUST_CHECK int station_open(const struct station_options *options, struct sta
 WT_MUST_CHECK int station_view(const char *interface, struct station **ret_station,
 			       struct json_problem *problem);
 
+/* Writes down what is not written yet, for the end of a process that had time for it. */
+WT_MUST_CHECK int station_finish(struct station *station, struct json_problem *problem);
+
 /* Ends this process's part; counting goes on. NULL is accepted. */
 void station_close(struct station *station);
 
@@ -62,7 +65,10 @@ WT_MUST_CHECK int station_stop(const char *interface, struct json_problem *probl
 WT_MUST_CHECK int station_follow(struct station *station, struct json_problem *problem);
 int64_t station_follow_after_ns(const struct station *station);
 
-/* Reads all counts; writes the history if they changed; begins periods and their grants. */
+/*
+ * Reads all counts; writes the history if they changed (that of very many peers less often, but within a
+ * minute: what is not written is in the kernel); begins periods and their grants.
+ */
 WT_MUST_CHECK int station_sample(struct station *station, struct json_problem *problem);
 
 /* Nanoseconds since 1970 UTC at which station_sample() has to begin a new period. */

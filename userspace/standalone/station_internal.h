@@ -28,13 +28,15 @@ struct station {
 	const struct names *names; /* NULL: those that the records have */
 	struct history history;
 	bool view;
-	bool dirty;    /* the history is not saved */
+	bool dirty;    /* the history is to be saved at once */
+	bool counted;  /* or later: only counts have grown, which the kernel has, too */
 	bool attached; /* by us */
 	bool moved;    /* allowed IPs have changed */
 	bool regrant;  /* limits are to be told to the kernel, whatever it has */
 	bool limited;
 	int shadowed;
-	int64_t dump_ns; /* what the last dump took */
+	int64_t save_after_ns; /* when only counts have grown, in boot time */
+	int64_t dump_ns;       /* what the last dump took */
 	size_t unplaced;
 	int64_t grow_after_ns;          /* after one that failed, in boot time */
 	uint32_t last_slot;             /* assigned */
@@ -87,8 +89,12 @@ WT_MUST_CHECK int slots_restore(struct station *station);
  * says so. */
 WT_MUST_CHECK int slots_assign(struct station *station, struct record *record);
 WT_MUST_CHECK int slots_own(struct station *station, const struct record *record);
-/* Frees the slots of peers that are gone, whose last counts the saved history has. */
-WT_MUST_CHECK int slots_release(struct station *station);
+/*
+ * Frees the slots of peers that are gone for long enough at this boot time, once the saved history has their
+ * last counts: whether there are such, and to do it.
+ */
+bool slots_are_due(const struct station *station, int64_t now);
+WT_MUST_CHECK int slots_release(struct station *station, int64_t now);
 
 /* prefixes.c. Brings the table to what the device says, for all peers that have a slot. */
 WT_MUST_CHECK int prefixes_restore(struct station *station);
