@@ -624,6 +624,68 @@ static void test_full_is_refused_and_reuse_begins_at_zero(void **state)
 	slots_free(&slots);
 }
 
+/* The disk took its base for no answer: the peer has no slot, and the next one to ask gets this one. */
+static void test_a_slot_given_back_is_found_by_nobody(void **state)
+{
+	struct slots slots = make_slots();
+
+	(void)state;
+	slots_release(&slots, assign(&slots, peer_a));
+	assert_int_equal(slots_find(&slots, peer_a), 0);
+	assign(&slots, peer_b);
+	assert_int_equal(slots_find(&slots, peer_a), 0);
+	assert_int_not_equal(assign(&slots, peer_a), slots_find(&slots, peer_b));
+	slots_free(&slots);
+}
+
+/* Fills all slots, lets the peer of slot 3 go once its count is told, and gives the slot to another. */
+static void reuse_slot_3(struct slots *slots, uint64_t cell, uint8_t name)
+{
+	uint8_t peer[UUID_SIZE] = {name};
+
+	sample(slots, 3, cell, 0);
+	slots_retire(slots, 3);
+	batch_settled(slots, cell);
+	slots_release(slots, 3);
+	assert_int_equal(assign(slots, peer), 3);
+}
+
+/* Killed when a reused slot's base is on disk, and its new owner is not in the meter yet. */
+static void test_I8_killed_while_a_slot_is_reused(void **state)
+{
+	struct slots slots = make_slots(), again = make_slots();
+	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
+	uint8_t peer[UUID_SIZE] = {0};
+	struct wt_owner owner;
+	json_t *batch;
+
+	(void)state;
+	for (uint8_t i = 1; i < CAPACITY; i++) {
+		peer[0] = i;
+		assign(&slots, peer);
+	}
+	reuse_slot_3(&slots, 1000, 101);
+	owner = slots_owner(&slots, 3);
+	owner.flags = 0;
+	reuse_slot_3(&slots, 1500, 102);
+	slots_restore(&again, 3, &owner);
+	slots_restore_base(&again, 3, slots.slots[3].incarnation, &slots.slots[3].base, 0);
+	sample(&again, 3, 1500, 0);
+	/* All that the cell holds was told, as 1,000 bytes and 500. */
+	batch = build(&head, &again);
+	assert_int_equal(json_array_size(json_object_get(batch, "records")), 0);
+	json_decref(batch);
+	for (uint8_t i = 1; i < CAPACITY; i++) {
+		peer[0] = 50 + i;
+		assign(&again, peer);
+	}
+	assert_int_equal(slots_owner(&again, 3).incarnation, 4);
+	assert_true(sample(&again, 3, 1507, 0));
+	assert_int_equal(again.slots[3].sampled.upload_bytes, 7);
+	slots_free(&slots);
+	slots_free(&again);
+}
+
 static void test_owners_survive_a_restart(void **state)
 {
 	struct slots slots = make_slots(), again = make_slots();
@@ -662,6 +724,8 @@ int main(void)
 		cmocka_unit_test(test_renewed_batch_keeps_its_counts),
 		cmocka_unit_test(test_record_gives_back_what_was_built),
 		cmocka_unit_test(test_full_is_refused_and_reuse_begins_at_zero),
+		cmocka_unit_test(test_a_slot_given_back_is_found_by_nobody),
+		cmocka_unit_test(test_I8_killed_while_a_slot_is_reused),
 		cmocka_unit_test(test_owners_survive_a_restart),
 	};
 

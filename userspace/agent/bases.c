@@ -62,19 +62,12 @@ int bases_save(struct agent *agent)
 static int take_base(struct agent *agent, const json_t *item)
 {
 	struct batch_record record;
-	struct slot *slot;
 	int r = batch_parse_record(item, &record);
 
-	if (r < 0)
-		return r;
-	if (record.slot >= agent->slots.end)
-		return 0;
-	slot = &agent->slots.slots[record.slot];
-	if (slot->incarnation != record.incarnation)
-		return 0;
-	slot->base = record.totals;
-	slot->undelivered = slot->audit.undelivered = slot->audit.kept = record.undelivered;
-	return 0;
+	if (r == 0)
+		slots_restore_base(&agent->slots, record.slot, record.incarnation, &record.totals,
+				   record.undelivered);
+	return r;
 }
 
 int bases_load(struct agent *agent)

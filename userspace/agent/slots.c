@@ -85,6 +85,21 @@ void slots_restore(struct slots *slots, uint32_t slot, const struct wt_owner *ow
 		*bucket_of(slots, at->peer_id) = slot;
 }
 
+void slots_restore_base(struct slots *slots, uint32_t slot, uint32_t incarnation,
+			const struct meter_totals *base, uint64_t undelivered)
+{
+	struct slot *at = &slots->slots[slot];
+
+	if (slot >= slots->end)
+		return;
+	if (at->flags == 0 && at->incarnation < incarnation)
+		at->incarnation = incarnation;
+	if (at->incarnation != incarnation)
+		return;
+	at->base = *base;
+	at->undelivered = at->audit.undelivered = at->audit.kept = undelivered;
+}
+
 uint32_t slots_find(const struct slots *slots, const uint8_t peer_id[static UUID_SIZE])
 {
 	return *bucket_of(slots, peer_id);
@@ -135,7 +150,11 @@ void slots_retire(struct slots *slots, uint32_t slot)
 
 void slots_release(struct slots *slots, uint32_t slot)
 {
+	bool was_in_use = slots->slots[slot].flags == WT_OWNER_IN_USE;
+
 	slots->slots[slot].flags = 0;
+	if (was_in_use)
+		rebuild_buckets(slots);
 }
 
 struct wt_owner slots_owner(const struct slots *slots, uint32_t slot)

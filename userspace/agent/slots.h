@@ -45,6 +45,14 @@ void slots_free(struct slots *slots);
 /* Takes over an owner as the meter has it. */
 void slots_restore(struct slots *slots, uint32_t slot, const struct wt_owner *owner);
 
+/*
+ * Takes over what its file says an incarnation began at, and what was found undelivered of it, behind
+ * slots_restore(). That is written before the owner: an incarnation that the meter does not know is one whose
+ * beginning was interrupted, of a slot that is free.
+ */
+void slots_restore_base(struct slots *slots, uint32_t slot, uint32_t incarnation,
+			const struct meter_totals *base, uint64_t undelivered);
+
 /* The slot in use by the peer; 0: none. */
 uint32_t slots_find(const struct slots *slots, const uint8_t peer_id[static UUID_SIZE]);
 
@@ -57,6 +65,7 @@ WT_MUST_CHECK int slots_assign(struct slots *slots, const uint8_t peer_id[static
 
 /* The peer is gone: the slot counts nothing more and is free once `acknowledged` reaches its last batch. */
 void slots_retire(struct slots *slots, uint32_t slot);
+/* Of a peer that is gone, or of one that could not be given it. */
 void slots_release(struct slots *slots, uint32_t slot);
 
 /* The owner record to store in the meter. */
