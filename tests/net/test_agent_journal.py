@@ -211,21 +211,82 @@ def test_a_journal_that_kept_less_says_so(lab):
     wait_truth(api, clients)
 
 
-def drop_oldest_records(folder, keep):
-    """What a bound does: the journal begins with a later segment. Written as the format says, by this test itself."""
+def test_a_journal_that_kept_a_final_batch_only(lab):
+    """Of an epoch that is over the journal has the end: who was idle by then is in it, too."""
+    api, gateway, clients = lab
+    first, second = begin_second_epoch(lab)
+    truth = counts(api, clients)
+    gateway.kill_agent()
+    folder = gateway.base / "journal"
+    _, records = records_of(folder)
+    batches = [report_in(payload)["epoch"] for _, _, kind, payload in records if kind == 3]
+    end = next(number for number, (_, _, kind, payload) in enumerate(records)
+               if kind == 3 and report_in(payload)["epoch"] == {**batches[0], "final": True})
+    drop_oldest_records(folder, keep=len(records) - end)
+    with api.lock:
+        restore(api, first, second)
+        api.forget(first, behind=1)
+        assert counts(api, clients) != truth
+        held = len(api.batches)
+    gateway.start_agent()
+    wait_for("both are held", lambda: second in api.held and len(api.batches) > held + 3)
+    api.conflicts.clear()
+    wait_for("all is counted", lambda: all(now >= then for now, then in zip(counts(api, clients), truth)))
+
+
+def test_a_batch_that_is_damaged_while_it_waits(lab):
+    """It cannot be read back: those behind it are sent, and what only it said is said again."""
+    api, gateway, clients = lab
+    deploy(lab)
+    api.away = True
+    known = api.last()["seq"]
+    assert clients[0].ping(count=20) == 20
+    folder = gateway.base / "journal"
+
+    def carriers():
+        return [(at, payload) for at, _, kind, payload in records_of(folder)[1] if kind == 3 and report_in(payload)["seq"] > known
+                and any(record["peer"] == clients[0].id for record in report_in(payload)["records"])]
+
+    wait_for("its bytes are in the journal", carriers)
+    time.sleep(2.5)
+    assert clients[1].ping(count=20) == 20
+    wait_for("batches behind it", lambda: report_in(records_of(folder)[1][-1][3])["seq"] > known + 3)
+    segment = records_of(folder)[0]
+    with open(segment, "r+b") as file:
+        for at, payload in carriers():
+            file.seek(at + 24 + len(payload) // 2)
+            file.write(bytes([payload[len(payload) // 2] ^ 1]))
+    api.away = False
+    wait_truth(api, clients)
+    assert "is left out" in gateway.log.read_text() and gateway.agent.poll() is None
+
+
+def records_of(folder):
+    """The only segment of a journal and (offset, sequence, kind, payload) of its records, as the format says."""
     (segment,) = [path for path in folder.iterdir() if path.suffix == ".wtj"]
     data = segment.read_bytes()
     records, at = [], 0
     while at + 24 <= len(data) and data[at:at + 4] == b"WTJ2":
         _, length, sequence, kind, _ = struct.unpack_from("<IIQII", data, at)
-        records.append((sequence, kind, data[at + 24:at + 24 + length]))
+        records.append((at, sequence, kind, data[at + 24:at + 24 + length]))
         at += 24 + length
+    return segment, records
+
+
+def report_in(payload):
+    """The report of a batch's record: behind the summary."""
+    return json.loads(payload[120:])
+
+
+def drop_oldest_records(folder, keep):
+    """What a bound does: the journal begins with a later segment. Written as the format says, by this test itself."""
+    segment, records = records_of(folder)
     kept, previous, out = records[-keep:], 0, b""
-    for sequence, kind, payload in kept:
+    for _, sequence, kind, payload in kept:
         header = struct.pack("<IIQI", 0x324a5457, len(payload), sequence, kind)
         previous = chained(previous, header + b"\0\0\0\0" + payload)
         out += header + struct.pack("<I", previous) + payload
-    replacement = folder / f"{kept[0][0]:016x}.wtj"
+    replacement = folder / f"{kept[0][1]:016x}.wtj"
     replacement.write_bytes(out)
     os.chown(replacement, UID, UID)
     segment.unlink()

@@ -144,6 +144,31 @@ static void test_only_changed_slots(void **state)
 	slots_free(&slots);
 }
 
+/* What an API that leaves a batch out does not know of slots that are idle since. */
+static void test_a_whole_batch_says_idle_slots(void **state)
+{
+	struct batch_head head = make_head("2026-11-22T13:59:50Z", "2026-11-22T14:00:10Z");
+	struct slots slots = make_slots();
+	json_t *batch;
+
+	(void)state;
+	assign(&slots, peer_a);
+	assign(&slots, peer_b);
+	sample(&slots, 1, 1000, 500);
+	batch_settled(&slots, 4);
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 0);
+	json_decref(batch);
+	head.whole = true;
+	batch = build(&head, &slots);
+	assert_int_equal(n_records(batch), 1);
+	assert_int_equal(json_integer_value(json_object_get(record_at(batch, 0), "slot")), 1);
+	assert_int_equal(count_of(record_at(batch, 0), "upload_bytes"), 1000);
+	assert_string_equal(text_of(record_at(batch, 0), "hour"), "2026-11-22T14:00:00.000000Z");
+	json_decref(batch);
+	slots_free(&slots);
+}
+
 static void test_I11_hours_are_split_by_time(void **state)
 {
 	struct batch_head head = make_head("2026-11-22T13:30:00Z", "2026-11-22T16:15:00Z");
@@ -673,7 +698,7 @@ static void test_I8_killed_while_a_slot_is_reused(void **state)
 	sample(&again, 3, 1500, 0);
 	/* All that the cell holds was told, as 1,000 bytes and 500. */
 	batch = build(&head, &again);
-	assert_int_equal(json_array_size(json_object_get(batch, "records")), 0);
+	assert_int_equal(n_records(batch), 0);
 	json_decref(batch);
 	for (uint8_t i = 1; i < CAPACITY; i++) {
 		peer[0] = 50 + i;
@@ -711,6 +736,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_only_changed_slots),
+		cmocka_unit_test(test_a_whole_batch_says_idle_slots),
 		cmocka_unit_test(test_I11_hours_are_split_by_time),
 		cmocka_unit_test(test_I11_parts_add_up),
 		cmocka_unit_test(test_I5_totals_never_fall),

@@ -70,6 +70,7 @@ struct report {
 	int64_t next_boot_ns;      /* when the next one is due */
 	int64_t watch_until_ns;    /* UTC: every second until then */
 	bool due;                  /* wanted while another was being written */
+	bool whole_due;            /* the next one says all slots: the API leaves a batch out */
 	struct batch_list writing; /* built, and not in the journal yet */
 	uint64_t sequence;         /* in the journal, of its first part */
 	bool final;

@@ -279,14 +279,23 @@ static int put_hours(struct builder *builder, uint32_t slot)
 	return r;
 }
 
+static bool has_counted(const struct slot *slot)
+{
+	static const struct meter_totals nothing;
+
+	return !totals_equal(&slot->sampled, &nothing) || slot->undelivered > 0;
+}
+
 static int put_slot(struct builder *builder, uint32_t slot)
 {
 	const struct slot *at = &builder->slots->slots[slot];
+	bool changed =
+		!totals_equal(&at->batched, &at->sampled) || at->undelivered != at->undelivered_batched;
 
-	if (totals_equal(&at->batched, &at->sampled) && at->undelivered == at->undelivered_batched)
+	if (!changed && !(builder->head->whole && has_counted(at)))
 		return 0;
 	/* Without the total at its beginning, the growth cannot be shared out: it goes to the last hour. */
-	if (at->known && builder->split.n > 1)
+	if (changed && at->known && builder->split.n > 1)
 		return put_hours(builder, slot);
 	return put_record(builder, slot, builder->split.n - 1,
 			  &(struct reached){at->sampled, at->undelivered}, false);

@@ -55,6 +55,7 @@ struct batch_head {
 	uint8_t epoch[UUID_SIZE];
 	uint8_t boot_id[UUID_SIZE];
 	bool final;
+	bool whole;                             /* slots that have not changed are said, too */
 	uint64_t seq;                           /* of the first part */
 	int64_t covered_from_ns, covered_to_ns; /* UTC, never turned round */
 	int64_t boot_from_ns, boot_to_ns;       /* the same interval's true length; 0: it is not known */
@@ -104,7 +105,8 @@ struct batch_list {
 };
 
 /*
- * Builds the batch, with a record for each slot whose sample differs from what batches have said; several
+ * Builds the batch, with a record for each slot whose sample differs from what batches have said, or for each
+ * that has counted if it is to be whole; several
  * when hours ended in between (see split.h), then marked as split. More than fits into one body becomes
  * several parts, each of which stands alone. `status` and `cannot_apply` are arrays, or NULL for empty ones;
  * references stay the caller's. Returns -ENOMEM.

@@ -74,8 +74,10 @@ static void mark_kept(const struct refill *refill, struct uplink *uplink)
 
 		if (i > 0 && uuid_equal(uplink->pending[i - 1].epoch, pending->epoch))
 			continue;
-		if ((held || !refill->listed_only) && pending->seq > (held ? held->seq : 0) + 1)
+		if ((held || !refill->listed_only) && pending->seq > (held ? held->seq : 0) + 1) {
 			pending->kept_from = pending->seq;
+			refill->agent->report.whole_due = true;
+		}
 	}
 }
 

@@ -67,6 +67,7 @@ static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct
 
 	*head = (struct batch_head){.generation = agent->config.generation,
 				    .final = final,
+				    .whole = final || report->whole_due,
 				    .seq = report->next_seq,
 				    .covered_from_ns = report->covered_to_ns,
 				    .covered_to_ns = not_before_covered(report, utc_to_ns),
@@ -115,6 +116,7 @@ static int build(struct agent *agent, int64_t utc_to_ns, bool final, json_t *sta
 	batch_settled(&agent->slots, report->next_seq - 1);
 	samples_cover(agent);
 	report->final = final;
+	report->whole_due = false;
 	report->covered_to_ns = head.covered_to_ns;
 	report->boot_to_ns = head.boot_to_ns;
 	return 0;

@@ -165,6 +165,7 @@ static struct batch_head final_head(const struct memory *memory)
 	struct batch_head head = {
 		.generation = memory->agent->config.generation,
 		.final = true,
+		.whole = true,
 		.seq = last->seq + 1,
 		.covered_from_ns = last->flags & BATCH_MORE ? last->covered_from_ns : last->covered_to_ns,
 		.boot_from_ns = last->boot_ns,

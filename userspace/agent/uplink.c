@@ -320,13 +320,23 @@ static int read_first(struct agent *agent)
 					 &uplink->length);
 }
 
-/* Acknowledged before a restore, and given up for space since: what is kept follows, and says so. */
+/*
+ * Acknowledged before a restore and given up for space since, or damaged on the disk. What is kept follows
+ * and says so; of the epoch that goes on there is always something to follow.
+ */
 static void skip_lost(struct agent *agent)
 {
 	struct uplink *uplink = &agent->uplink;
+	bool is_followed =
+		uplink->n_pending > 1 && uuid_equal(uplink->pending[0].epoch, uplink->pending[1].epoch);
 
-	if (uplink->n_pending > 1 && uuid_equal(uplink->pending[0].epoch, uplink->pending[1].epoch))
+	if (!is_followed && is_current_epoch(agent, &uplink->pending[0]) && !agent->report.final)
+		return;
+	log_warning("batch %" PRIu64 " cannot be read back from the journal: it is left out",
+		    uplink->pending[0].seq);
+	if (is_followed)
 		uplink->pending[1].kept_from = uplink->pending[1].seq;
+	agent->report.whole_due = true;
 	drop_first(agent, 1);
 }
 
@@ -335,7 +345,7 @@ static int load_first(struct agent *agent)
 	struct uplink *uplink = &agent->uplink;
 	int r = read_first(agent);
 
-	if (r == -ENOENT)
+	if (r == -ENOENT || r == -EIO || r == -EINVAL)
 		skip_lost(agent);
 	if (r < 0 || uplink->pending[0].generation == agent->config.generation)
 		return r;
