@@ -348,6 +348,23 @@ def test_activity_needs_a_right_clock(api):  # B1
     agent.report(now=text_of(now() - HOUR))  # later batches may be late
 
 
+def test_an_epoch_that_is_over_says_nothing_of_now(api):
+    """However late its batches come, what is in force now stays as the current one has told it."""
+    agent = active_agent(World(api))
+    api.sql("UPDATE gateway.gateway SET revision = 9 WHERE id = %s", agent.gateway.id)
+    old_key, agent.public_key = agent.public_key, key()
+    agent.report(applied_revision=9)
+    before = agent.gateway.row("public_key, applied_revision")
+    late = Agent.__new__(Agent)
+    late.__dict__.update(agent.__dict__)
+    late.new_epoch()
+    late.public_key = old_key
+    status, answer = late.send(late.batch([late.grow(1, agent.gateway.peer(), now(), upload_bytes=7)]), over=True)
+    assert (status, answer["held_seq"]) == (200, 1)
+    assert agent.gateway.bucket_row("used") == 7
+    assert agent.gateway.row("public_key, applied_revision") == before
+
+
 def test_watching_asks_for_a_report_every_second(api):
     world = World(api)
     agent = active_agent(world)

@@ -380,7 +380,8 @@ END
 $$;
 
 -- The gateways' rows after their reports: first activity, freshness, key, revision, and the intervals of their states.
--- A part of a sample makes nothing complete. An interval that a clock stepping back has turned round is empty.
+-- A part of a sample makes nothing complete, and an epoch that is over says nothing of what is in force. An interval that a clock stepping
+-- back has turned round is empty.
 CREATE FUNCTION billing.note_gateways() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -390,8 +391,8 @@ BEGIN
     SET status = CASE WHEN w.first AND g.status IN ('deploying', 'error') THEN 'active' ELSE g.status END,
         error = CASE WHEN w.first THEN NULL ELSE g.error END,
         active_since = CASE WHEN w.first THEN r.active_since ELSE g.active_since END,
-        public_key = r.public_key,
-        applied_revision = least(r.applied_revision, g.revision),
+        public_key = CASE WHEN r.over THEN g.public_key ELSE r.public_key END,
+        applied_revision = CASE WHEN r.over THEN g.applied_revision ELSE least(r.applied_revision, g.revision) END,
         complete_through = CASE WHEN r.more THEN g.complete_through ELSE greatest(g.complete_through, least(r.covered_to, now())) END,
         last_report = now()
     FROM report_work w JOIN report_in r ON r.n = w.n
@@ -433,7 +434,7 @@ BEGIN
     SELECT w.gateway, w.attempt, 'apply', format('cannot apply %s: %s', c.what, c.reason)
     FROM report_work w JOIN report_in r ON r.n = w.n
     CROSS JOIN LATERAL jsonb_to_recordset(r.cannot_apply) c (what text, reason text)
-    WHERE w.verdict IS NULL AND r.applied_revision > w.applied_revision;
+    WHERE w.verdict IS NULL AND NOT r.over AND r.applied_revision > w.applied_revision;
 END
 $$;
 
