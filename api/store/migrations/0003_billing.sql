@@ -83,6 +83,7 @@ $$;
 -- The bucket of a cycle that the gateway holds; when it holds none, the most used free one of its owner and location,
 -- else a new one. The account row keeps two gateways from taking the same.
 -- Whoever comes first at the turn of a cycle, the clock or a report, takes the gateway into it. NULL for a deleted gateway.
+-- After a restore grants have to be newer than any that were given of a cycle that the backup does not know.
 CREATE FUNCTION billing.hold_bucket(owner_id uuid, gateway_id uuid, cycle_number integer) RETURNS billing.bucket
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -107,15 +108,15 @@ BEGIN
         RETURN NULL;
     END IF;
     UPDATE billing.bucket
-    SET holder = gateway_id, allowance = included, credit_value = price, grant_seq = grant_seq + 1
+    SET holder = gateway_id, allowance = included, credit_value = price, grant_seq = greatest(grant_seq + 1, billing.restored())
     WHERE owner = owner_id AND id = (
         SELECT b.id FROM billing.bucket b
         WHERE b.owner = owner_id AND b.location = place AND b.cycle = cycle_number AND b.holder IS NULL
         ORDER BY b.used DESC, b.number LIMIT 1)
     RETURNING * INTO held;
     IF NOT FOUND THEN
-        INSERT INTO billing.bucket (owner, location, cycle, number, holder, allowance, credit_value)
-        SELECT owner_id, place, cycle_number, coalesce(max(b.number), 0) + 1, gateway_id, included, price
+        INSERT INTO billing.bucket (owner, location, cycle, number, holder, allowance, credit_value, grant_seq)
+        SELECT owner_id, place, cycle_number, coalesce(max(b.number), 0) + 1, gateway_id, included, price, greatest(1, billing.restored())
         FROM billing.bucket b WHERE b.owner = owner_id AND b.location = place AND b.cycle = cycle_number
         RETURNING * INTO held;
     END IF;

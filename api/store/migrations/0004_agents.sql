@@ -40,27 +40,48 @@ $$;
 
 -- ---- desired state --------------------------------------------------------------------------------------------------
 
+-- The epoch that grants are for: the gateway's newest, while it lives. NULL: none.
+CREATE FUNCTION billing.granted_epoch(g gateway.gateway) RETURNS billing.epoch
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    newest billing.epoch;
+BEGIN
+    SELECT e.* INTO newest FROM billing.epoch e WHERE e.owner = g.owner AND e.gateway = g.id ORDER BY e.created DESC LIMIT 1;
+    RETURN CASE WHEN newest.sealed IS NULL AND newest.quarantined IS NULL THEN newest END;
+END
+$$;
+
+-- A grant under the rates of an instant; without a limit it has no ceiling. With one, NULL when no epoch is known that it would count in.
+CREATE FUNCTION billing.grant_told(g gateway.gateway, epoch_id uuid, cycle integer, grant_seq bigint, limit_bytes numeric, instant timestamptz)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rates gateway.rate_version := billing.rate_at(g.location, instant);
+    limited boolean := rates.overage = 'revoke_access' AND limit_bytes IS NOT NULL;
+BEGIN
+    IF limited AND epoch_id IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN jsonb_build_object('cycle', cycle, 'grant_seq', grant_seq, 'mask', rates.accounting, 'epoch', epoch_id,
+        'ceiling', CASE WHEN limited THEN least(greatest(limit_bytes, 0), 9223372036854775807)::bigint::text END);
+END
+$$;
+
 -- The ceiling is absolute, in counted bytes of the cycle in the gateway's newest epoch: what this epoch has counted is
 -- part of `used`, so both move together and the ceiling stands still under traffic. No live epoch is known: no ceiling.
 CREATE FUNCTION billing.grants(g gateway.gateway) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    held billing.bucket;
+    e billing.epoch := billing.granted_epoch(g);
+    told jsonb;
 BEGIN
-    RETURN (
-        WITH held AS (
-            SELECT b.* FROM billing.bucket b WHERE b.owner = g.owner AND b.holder = g.id ORDER BY b.cycle DESC LIMIT 1
-        ), newest AS (
-            SELECT e.* FROM billing.epoch e WHERE e.owner = g.owner AND e.gateway = g.id ORDER BY e.created DESC LIMIT 1
-        )
-        SELECT coalesce(jsonb_agg(jsonb_build_object(
-            'cycle', b.cycle, 'grant_seq', b.grant_seq, 'mask', r.accounting, 'epoch', e.id,
-            'ceiling', CASE WHEN l.limited THEN
-                least(greatest(b.allowance::numeric + b.extra - b.used + CASE WHEN e.cycle = b.cycle THEN e.cycle_counted ELSE 0 END, 0),
-                      9223372036854775807)::bigint::text END)), '[]')
-        FROM held b
-        CROSS JOIN billing.rate_at(g.location, now()) r
-        CROSS JOIN LATERAL (SELECT r.overage = 'revoke_access' AND b.allowance IS NOT NULL AS limited) l
-        LEFT JOIN newest e ON e.sealed IS NULL AND e.quarantined IS NULL
-        WHERE NOT l.limited OR e.id IS NOT NULL);
+    SELECT b.* INTO held FROM billing.bucket b WHERE b.owner = g.owner AND b.holder = g.id ORDER BY b.cycle DESC LIMIT 1;
+    IF FOUND THEN
+        told := billing.grant_told(g, e.id, held.cycle, held.grant_seq,
+            held.allowance::numeric + held.extra - held.used + CASE WHEN e.cycle = held.cycle THEN e.cycle_counted ELSE 0 END, now());
+    END IF;
+    RETURN CASE WHEN told IS NULL THEN '[]' ELSE jsonb_build_array(told) END;
 END
 $$;
 
@@ -69,23 +90,13 @@ $$;
 -- that a deleted gateway left for one, is a newer grant of that cycle.
 CREATE FUNCTION billing.next_grant(g gateway.gateway) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    turn timestamptz := (date_trunc('month', now() AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC';
+    e billing.epoch := billing.granted_epoch(g);
 BEGIN
-    RETURN (
-        WITH turn AS (
-            SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC' AS at
-        ), newest AS (
-            SELECT e.* FROM billing.epoch e WHERE e.owner = g.owner AND e.gateway = g.id ORDER BY e.created DESC LIMIT 1
-        )
-        SELECT jsonb_build_object(
-            'cycle', billing.cycle_id(t.at), 'grant_seq', 1, 'mask', r.accounting, 'epoch', e.id,
-            'ceiling', CASE WHEN l.limited THEN least(p.included_gb * 1000000000, 9223372036854775807)::bigint::text END,
-            'not_before', to_char(t.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-        FROM turn t
-        JOIN gateway.plan p ON p.id = g.plan
-        CROSS JOIN billing.rate_at(g.location, t.at) r
-        CROSS JOIN LATERAL (SELECT r.overage = 'revoke_access' AND p.included_gb IS NOT NULL AS limited) l
-        LEFT JOIN newest e ON e.sealed IS NULL AND e.quarantined IS NULL
-        WHERE NOT l.limited OR e.id IS NOT NULL);
+    RETURN billing.grant_told(g, e.id, billing.cycle_id(turn), greatest(1, billing.restored()),
+                              (SELECT p.included_gb * 1000000000 FROM gateway.plan p WHERE p.id = g.plan), turn)
+           || jsonb_build_object('not_before', billing.rfc3339(turn));
 END
 $$;
 
