@@ -106,3 +106,10 @@ def test_the_apis_role_owns_nothing(api):
     assert api.sql("""SELECT c.relname FROM pg_class c WHERE pg_get_userbyid(c.relowner) IN ('wiretoll_api', 'wiretoll_deploy')
                       AND c.relnamespace IN ('gateway'::regnamespace, 'billing'::regnamespace)""") == []
     assert api.sql("SELECT has_schema_privilege('wiretoll_api', 'gateway', 'CREATE')") == [(False,)]
+
+
+def test_the_apis_role_deletes_only_what_it_keeps_for_a_while(api):
+    """What was counted, settled and billed stays, whoever has broken into the API."""
+    rights = api.sql("""SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'billing'::regnamespace AND c.relkind IN ('r', 'p')
+                        AND has_table_privilege('wiretoll_api', c.oid, 'DELETE, TRUNCATE')""")
+    assert {table for table, in rights} == {"active_interval", "epoch_batch", "part_hour"}

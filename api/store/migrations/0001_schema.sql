@@ -480,7 +480,9 @@ BEGIN
         GRANT USAGE ON SCHEMA gateway, billing TO wiretoll_api;
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA gateway, billing TO wiretoll_api;
         REVOKE UPDATE, DELETE ON gateway.audit, billing.usage_record, billing.feed FROM wiretoll_api;
-        REVOKE DELETE ON billing.ledger, billing.action, billing.counter, billing.epoch, billing.bucket FROM wiretoll_api;
+        REVOKE DELETE ON billing.ledger, billing.action, billing.counter, billing.epoch, billing.bucket, billing.usage_hour,
+            billing.overage_hour, billing.cycle FROM wiretoll_api;
+        REVOKE ALL ON billing.usage_record_default FROM wiretoll_api; -- reached through its parent
         REVOKE UPDATE ON billing.ledger, billing.action FROM wiretoll_api;
         GRANT UPDATE (feed_id) ON billing.ledger, billing.action TO wiretoll_api;
     END IF;
