@@ -142,14 +142,14 @@ int backup_run(const char *database_file, const char *file)
 	struct stat status;
 	int r;
 
-	if (snprintf(part, sizeof(part), "%s.part", file) >= (int)sizeof(part))
+	if (snprintf(part, sizeof(part), "%s.XXXXXX", file) >= (int)sizeof(part))
 		return -ENAMETOOLONG;
 	if (lstat(file, &status) == 0) {
 		log_error("%s is there already: accepted is the name of a new file", file);
 		return -EEXIST;
 	}
-	fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0 || fchmod(fd, 0600) != 0) {
+	fd = mkostemp(part, O_CLOEXEC); /* 0600, and nobody else's */
+	if (fd < 0) {
 		r = -errno;
 		log_error("could not create %s: %s", part, strerror(-r));
 		return r;

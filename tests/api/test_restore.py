@@ -14,7 +14,7 @@ import pytest
 
 from billing_model import past_hours, stored_usage
 from conftest import BIN, Server
-from simulated_agent import HOUR, Agent, World, active_agent, now
+from simulated_agent import HOUR, Agent, World, active_agent, cycle_of, now
 
 
 class Copy(Server):
@@ -208,3 +208,25 @@ def test_the_commands_refuse_what_would_lose_something(api):
     half.write_bytes(dump.read_bytes()[:len(dump.read_bytes()) // 2])
     with pytest.raises(AssertionError):
         Copy(api, half)
+
+
+def test_a_cycle_that_began_after_the_backup_has_newer_grants(api):
+    """The kernel may hold a later grant of it than its first."""
+    agent = active_agent(World(api, overage="revoke_access"), included_gb="0.001")
+    server = Copy(api, backup(api, "turn.dump"))
+    server.sql("SELECT billing.ensure_cycle(now() - interval '40 days')")
+    server.sql("UPDATE billing.bucket SET cycle = billing.cycle_id(now() - interval '40 days')")  # the month has changed since
+    there = copy.copy(agent)
+    there.api = server
+    there.report([agent.grow(1, agent.gateway.peer(), now(), upload_bytes=1)])
+    status, state = there.state()
+    assert status == 200 and state["grants"][0]["cycle"] == cycle_of(now())
+    assert state["grants"][0]["grant_seq"] > 10**9 and state["next_grant"]["grant_seq"] > 10**9
+
+
+def test_a_backup_touches_no_file_but_its_own(api):
+    other = api.folder / "mine.dump.part"
+    other.write_text("another backup on its way")
+    backup(api, "mine.dump")
+    assert other.read_text() == "another backup on its way"
+    assert {path.name for path in api.folder.glob("mine.dump*")} == {"mine.dump", "mine.dump.part"}
