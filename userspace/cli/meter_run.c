@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cli/signals.h"
 #include "standalone/prometheus.h"
 
 #include <errno.h>
@@ -11,7 +12,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 struct runner {
@@ -97,25 +97,6 @@ static int print(const struct runner *runner, struct session *session)
 		return session_no_memory(session);
 	if (fflush(stdout) != 0)
 		return session_fail(session, -EIO, "could not write the output");
-	return 0;
-}
-
-/* A terminal's Ctrl-C and a service manager's stop, through one descriptor. */
-static int open_signals(int *ret_fd)
-{
-	sigset_t signals;
-	int fd;
-
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0)
-		return -errno;
-	*ret_fd = fd;
 	return 0;
 }
 
@@ -226,7 +207,8 @@ static int begin(struct runner *runner, struct session *session)
 				    &runner->server, &problem);
 	if (r < 0)
 		return session_fail(session, r, "%s", problem.message);
-	r = open_signals(&runner->signal_fd);
+	signal(SIGPIPE, SIG_IGN);
+	r = signals_open(false, &runner->signal_fd);
 	if (r < 0)
 		return session_fail(session, r, "could not watch for signals: %s", strerror(-r));
 	tell_state(runner);

@@ -7,14 +7,13 @@
 
 #include "base/clock.h"
 #include "cli/output.h"
+#include "cli/signals.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -284,23 +283,6 @@ static int next_look(struct top *top, struct json_problem *problem)
 /* ---- the terminal ---------------------------------------------------------------------------------------
  */
 
-static int open_signals(int *ret_fd)
-{
-	sigset_t signals;
-	int fd;
-
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0)
-		return -errno;
-	*ret_fd = fd;
-	return 0;
-}
-
 /* Keys come one by one and are not shown, on a screen of their own. */
 static void take_terminal(struct top *top)
 {
@@ -380,7 +362,7 @@ int run_top(struct session *session, const struct command *command, const struct
 	if (r < 0)
 		return session_fail(session, r, "%s", problem.message);
 	attached = station_was_attached(top.station);
-	r = open_signals(&top.signal_fd);
+	r = signals_open(false, &top.signal_fd);
 	if (r == 0) {
 		take_terminal(&top);
 		r = watch(&top, &problem);

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "cli/commands.h"
 #include "cli/http_client.h"
+#include "cli/signals.h"
 #include "cli/up_control.h"
 #include "cli/up_options.h"
 #include "cli/up_postgres.h"
@@ -240,26 +241,6 @@ static int bring_up(struct up_processes *processes, int signal_fd)
 	return up->sample ? up_services_start(processes, UP_SAMPLE) : 0;
 }
 
-/* A terminal's Ctrl-C, a service manager's stop, and the end of a child, through one descriptor. */
-static int open_signals(int *ret_fd)
-{
-	sigset_t signals;
-	int fd;
-
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	sigaddset(&signals, SIGCHLD);
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-	if (fd < 0)
-		return up_fail(-errno, "signalfd: %s", strerror(errno));
-	*ret_fd = fd;
-	return 0;
-}
-
 /* Until a signal asks to stop, or the sample gives up. */
 static int serve(struct up_processes *processes, int signal_fd)
 {
@@ -336,8 +317,12 @@ static int run_up(struct up *up)
 
 	if (r == -EBUSY)
 		return up_fail(r, "another `wiretoll up` (pid %d) runs on %s", (int)owner, up->state);
-	if (r == 0)
-		r = open_signals(&signal_fd);
+	signal(SIGPIPE, SIG_IGN);
+	if (r == 0) {
+		r = signals_open(true, &signal_fd);
+		if (r < 0)
+			up_fail(r, "could not watch for signals: %s", strerror(-r));
+	}
 	if (r == 0)
 		r = bring_up(&processes, signal_fd);
 	if (r == 0)
