@@ -354,8 +354,14 @@ void attempts_failed(struct agent *agent, struct attempts *attempts, const char 
 /* Where the next one goes; the caller fills in the rest. */
 struct http_call attempts_call(const struct agent *agent, const struct attempts *attempts);
 
-/* epoch_file.c: BASE/NAME, a JSON object, if it is of the meter's epoch. -ENOENT: it is not, or not there. */
+/*
+ * epoch_file.c: BASE/NAME, a JSON object of the meter's epoch. -ENOENT: it is of another, or not there.
+ * Writing replaces it by the fields of `content`, which it takes over, and the epoch; NULL is a lack of
+ * memory.
+ */
 WT_MUST_CHECK int epoch_file_read(const struct agent *agent, const char *name, json_t **ret_object);
+WT_MUST_CHECK int epoch_file_write(const struct agent *agent, const char *name, json_t *content);
+WT_MUST_CHECK int epoch_file_remove(const struct agent *agent, const char *name);
 
 /*
  * bases.c: what reused slots began at, and what was found undelivered, in BASE/slots.json. Once it is saved,

@@ -2,12 +2,8 @@
 #include "agent/agent.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "base/file.h"
+#define FILE_NAME "slots.json"
 
 static const struct meter_totals nothing;
 
@@ -25,7 +21,6 @@ static json_t *base_json(uint32_t number, const struct slot *slot)
 
 static json_t *bases_json(const struct agent *agent)
 {
-	char epoch[UUID_TEXT_SIZE];
 	json_t *bases = json_array();
 
 	for (uint32_t number = 1; bases && number < agent->slots.end; number++) {
@@ -38,20 +33,13 @@ static json_t *bases_json(const struct agent *agent)
 			return NULL;
 		}
 	}
-	return json_pack("{s:s, s:o}", "epoch", uuid_format(meter_identity(agent->meter)->map_uuid, epoch),
-			 "bases", bases);
+	return json_pack("{s:o}", "bases", bases);
 }
 
 int bases_save(struct agent *agent)
 {
-	json_t *object _cleanup_json_ = bases_json(agent);
-	char path[PATH_MAX], *text _cleanup_free_ = object ? json_dumps(object, JSON_COMPACT) : NULL;
-	int r;
+	int r = epoch_file_write(agent, FILE_NAME, bases_json(agent));
 
-	if (!text)
-		return -ENOMEM;
-	snprintf(path, sizeof(path), "%s/slots.json", agent->base);
-	r = file_replace(path, text, strlen(text), 0600);
 	if (r < 0)
 		return r;
 	for (uint32_t number = 1; number < agent->slots.end; number++)
@@ -75,7 +63,7 @@ int bases_load(struct agent *agent)
 	json_t *object _cleanup_json_ = NULL;
 	const json_t *item;
 	size_t i;
-	int r = epoch_file_read(agent, "slots.json", &object);
+	int r = epoch_file_read(agent, FILE_NAME, &object);
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;

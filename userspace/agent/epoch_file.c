@@ -3,11 +3,17 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/agent.h"
 #include "base/file.h"
 
 #define FILE_MAX (16u << 20)
+
+static void path_of(const struct agent *agent, const char *name, char path[static PATH_MAX])
+{
+	snprintf(path, PATH_MAX, "%s/%s", agent->base, name);
+}
 
 int epoch_file_read(const struct agent *agent, const char *name, json_t **ret_object)
 {
@@ -17,7 +23,7 @@ int epoch_file_read(const struct agent *agent, const char *name, json_t **ret_ob
 	size_t length;
 	int r;
 
-	snprintf(path, sizeof(path), "%s/%s", agent->base, name);
+	path_of(agent, name, path);
 	r = file_read(path, FILE_MAX, &text, &length);
 	if (r < 0)
 		return r;
@@ -29,4 +35,28 @@ int epoch_file_read(const struct agent *agent, const char *name, json_t **ret_ob
 		return -ENOENT;
 	*ret_object = TAKE_PTR(object);
 	return 0;
+}
+
+int epoch_file_write(const struct agent *agent, const char *name, json_t *content)
+{
+	json_t *rest _cleanup_json_ = content;
+	char epoch[UUID_TEXT_SIZE], path[PATH_MAX], *text _cleanup_free_ = NULL;
+	json_t *object _cleanup_json_ =
+		json_pack("{s:s}", "epoch", uuid_format(meter_identity(agent->meter)->map_uuid, epoch));
+
+	if (json_object_update(object, rest) < 0)
+		return -ENOMEM;
+	text = json_dumps(object, JSON_COMPACT);
+	if (!text)
+		return -ENOMEM;
+	path_of(agent, name, path);
+	return file_replace(path, text, strlen(text), 0600);
+}
+
+int epoch_file_remove(const struct agent *agent, const char *name)
+{
+	char path[PATH_MAX];
+
+	path_of(agent, name, path);
+	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }

@@ -6,14 +6,11 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "agent/agent.h"
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 
 #define FILE_NAME "interface.json"
@@ -41,11 +38,6 @@ static int read_link(const char *interface, struct reconcile_link *ret_link)
 	return r;
 }
 
-static void file_of(const struct agent *agent, char path[static PATH_MAX])
-{
-	snprintf(path, PATH_MAX, "%s/" FILE_NAME, agent->base);
-}
-
 void reconcile_before_epoch(struct agent *agent)
 {
 	struct reconcile *state = &agent->reconcile;
@@ -59,19 +51,16 @@ void reconcile_before_epoch(struct agent *agent)
 static int save_interface(const struct agent *agent)
 {
 	const struct reconcile_link *low = &agent->reconcile.begin;
-	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], text[256];
 	struct reconcile_link high;
 	int r = read_link(agent->config.interface, &high);
 
 	if (r < 0)
 		return r;
-	file_of(agent, path);
-	snprintf(text, sizeof(text),
-		 "{\"epoch\":\"%s\",\"rx_bytes\":\"%" PRIu64 "\",\"tx_bytes\":\"%" PRIu64
-		 "\",\"rx_bytes_after\":\"%" PRIu64 "\",\"tx_bytes_after\":\"%" PRIu64 "\"}\n",
-		 uuid_format(meter_identity(agent->meter)->map_uuid, epoch), low->rx_bytes, low->tx_bytes,
-		 high.rx_bytes, high.tx_bytes);
-	return file_replace(path, text, strlen(text), 0600);
+	return epoch_file_write(agent, FILE_NAME,
+				json_pack("{s:o, s:o, s:o, s:o}", "rx_bytes", json_u64(low->rx_bytes),
+					  "tx_bytes", json_u64(low->tx_bytes), "rx_bytes_after",
+					  json_u64(high.rx_bytes), "tx_bytes_after",
+					  json_u64(high.tx_bytes)));
 }
 
 void reconcile_begin_epoch(struct agent *agent)

@@ -42,6 +42,7 @@ int seal_stale(struct agent *agent, const struct batch_summary *last)
 	if (r == 0)
 		r = report_append_final(agent);
 	slots_free(&agent->slots);
+	batch_list_free(&agent->report.writing);
 	agent->report = (struct report){0};
 	if (r < 0)
 		return r;

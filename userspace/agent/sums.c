@@ -6,24 +6,12 @@
  * the last change of the peers and as it is after: whoever is killed in between finds one of the two. Where
  * the device has other peers than either, somebody else has changed them, and the sum is told no more.
  */
-#include <errno.h>
-#include <inttypes.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "agent/agent.h"
-#include "base/file.h"
 #include "base/log.h"
 
 #define FILE_NAME "wireguard.json"
-
-static void file_of(const struct agent *agent, char path[static PATH_MAX])
-{
-	snprintf(path, PATH_MAX, "%s/" FILE_NAME, agent->base);
-}
 
 /* Public keys are as good as random: the sum of their first words tells sets of them apart. */
 static uint64_t word_of(const struct key *key)
@@ -61,38 +49,32 @@ static json_t *base_json(const struct sums_base *base)
 static int save(const struct agent *agent)
 {
 	const struct sums *sums = &agent->sums;
-	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], *text _cleanup_free_ = NULL;
-	json_t *object _cleanup_json_ =
-		json_pack("{s:s, s:o, s:o, s:o, s:o}", "epoch",
-			  uuid_format(meter_identity(agent->meter)->map_uuid, epoch), "told_rx_bytes",
-			  json_u64(sums->told.rx_bytes), "told_tx_bytes", json_u64(sums->told.tx_bytes),
-			  "now", base_json(&sums->now), "next", base_json(&sums->next));
 
-	text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-	if (!text)
-		return -ENOMEM;
-	file_of(agent, path);
-	return file_replace(path, text, strlen(text), 0600);
+	return epoch_file_write(agent, FILE_NAME,
+				json_pack("{s:o, s:o, s:o, s:o}", "told_rx_bytes",
+					  json_u64(sums->told.rx_bytes), "told_tx_bytes",
+					  json_u64(sums->told.tx_bytes), "now", base_json(&sums->now), "next",
+					  base_json(&sums->next)));
 }
 
 /* For good: a later process must not believe what is in the file. */
 static void give_up(struct agent *agent, const char *reason)
 {
-	char path[PATH_MAX];
+	int r;
 
 	if (!agent->sums.known)
 		return;
 	agent->sums.known = false;
 	log_warning("WireGuard's own counts are not told in this epoch any more: %s", reason);
-	file_of(agent, path);
-	if (unlink(path) < 0 && errno != ENOENT)
-		log_warning("could not remove %s: %s", path, strerror(errno));
+	r = epoch_file_remove(agent, FILE_NAME);
+	if (r < 0)
+		log_warning("could not remove " FILE_NAME ": %s", strerror(-r));
 }
 
 static void save_or_give_up(struct agent *agent)
 {
 	if (agent->sums.known && save(agent) < 0)
-		give_up(agent, "wireguard.json cannot be written");
+		give_up(agent, FILE_NAME " cannot be written");
 }
 
 void sums_begin_epoch(struct agent *agent, const struct wg_device *before)
