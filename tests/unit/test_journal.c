@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -26,6 +27,31 @@
 #define ONE_SEGMENT 512
 
 static char folder[64];
+
+/* Folders that were synced since n_synced was last set to 0. */
+static struct stat synced[8];
+static size_t n_synced;
+
+/* In the place of the C library's. */
+int fsync(int fd)
+{
+	struct stat status;
+
+	if (fstat(fd, &status) == 0 && S_ISDIR(status.st_mode) && n_synced < ARRAY_SIZE(synced))
+		synced[n_synced++] = status;
+	return (int)syscall(SYS_fsync, fd);
+}
+
+static bool was_synced(const char *path)
+{
+	struct stat status;
+	bool was = false;
+
+	assert_int_equal(stat(path, &status), 0);
+	for (size_t i = 0; i < n_synced; i++)
+		was |= synced[i].st_ino == status.st_ino && synced[i].st_dev == status.st_dev;
+	return was;
+}
 
 static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *ftw)
 {
@@ -206,7 +232,10 @@ static void test_damage_in_an_early_segment(void **state)
 	assert_true(fd >= 0);
 	assert_int_equal(pwrite(fd, "x", 1, 30), 1);
 	close(fd);
+	n_synced = 0;
 	journal = open_journal(96);
+	/* A segment that came back by its name would go on with the numbers that are given anew. */
+	assert_true(was_synced(folder));
 	assert_int_equal(walk_journal(journal).count, 3);
 	append_numbered(journal, 4);
 	journal_close(journal);
@@ -214,6 +243,21 @@ static void test_damage_in_an_early_segment(void **state)
 	assert_int_equal(stat(path, &status), 0);
 	journal = open_journal(96);
 	assert_int_equal(walk_journal(journal).count, 4);
+	journal_close(journal);
+}
+
+static void test_a_new_folder_is_on_the_disk(void **state)
+{
+	struct journal *journal;
+	char path[128];
+
+	(void)state;
+	path_in_folder(path, sizeof(path), "new");
+	n_synced = 0;
+	assert_int_equal(journal_open(&(struct journal_options){.folder = path}, &journal), 0);
+	assert_true(was_synced(folder));
+	assert_int_equal(append_data(journal, "a", 1, NULL), 0);
+	assert_true(was_synced(path));
 	journal_close(journal);
 }
 
@@ -380,6 +424,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_truncation_at_every_byte, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_every_flipped_bit, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_damage_in_an_early_segment, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_a_new_folder_is_on_the_disk, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_single_writer, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_acknowledgement_is_kept, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_failed_append_leaves_no_trace, make_folder, drop_folder),

@@ -75,7 +75,7 @@ int file_write_all(int fd, const void *data, size_t length)
 	return 0;
 }
 
-static int sync_folder_of(const char *path)
+int file_sync_folder_of(const char *path)
 {
 	char copy[PATH_MAX];
 
@@ -112,7 +112,7 @@ int file_replace(const char *path, const void *data, size_t length, mode_t mode)
 		unlink(temporary);
 		return r;
 	}
-	return sync_folder_of(path);
+	return file_sync_folder_of(path);
 }
 
 int file_make_folder(const char *path, mode_t mode)

@@ -19,6 +19,9 @@ WT_MUST_CHECK int file_read(const char *path, size_t max, char **ret_text, size_
  */
 WT_MUST_CHECK int file_replace(const char *path, const void *data, size_t length, mode_t mode);
 
+/* Makes it durable that the file or folder is there by that name. */
+WT_MUST_CHECK int file_sync_folder_of(const char *path);
+
 /* Creates a folder and its missing parents (these 0755). An existing folder is left as it is. */
 WT_MUST_CHECK int file_make_folder(const char *path, mode_t mode);
 

@@ -58,8 +58,11 @@ static int set_aside(struct journal *journal, size_t from)
 		if (renameat(journal->folder_fd, name, journal->folder_fd, aside) < 0)
 			return -errno;
 	}
+	if (from == journal->list.n)
+		return 0;
 	journal->list.n = from;
-	return 0;
+	/* One that came back would go on with the numbers that are given anew. */
+	return fsync(journal->folder_fd) < 0 ? -errno : 0;
 }
 
 static int open_last_segment(struct journal *journal)
@@ -122,6 +125,8 @@ int journal_open(const struct journal_options *options, struct journal **ret_jou
 	journal->next_sequence = 1;
 	set_sizes(journal, options);
 	r = file_make_folder(options->folder, 0700);
+	if (r == 0)
+		r = file_sync_folder_of(options->folder);
 	journal->folder_fd = r < 0 ? -1 : open(options->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (r == 0 && journal->folder_fd < 0)
 		r = -errno;
