@@ -8,7 +8,7 @@
 WT_MUST_CHECK static inline int append_data(struct journal *journal, const void *payload, size_t length,
 					    uint64_t *ret_sequence)
 {
-	struct journal_entry entry = {.kind = JOURNAL_DATA, .payload = payload, .length = length};
+	struct journal_entry entry = {.kind = JOURNAL_SAMPLE, .payload = payload, .length = length};
 
 	return journal_append_entries(journal, &entry, 1, ret_sequence);
 }

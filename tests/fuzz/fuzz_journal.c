@@ -200,7 +200,7 @@ static void claim_usable(bool invents_nothing)
 	CLAIM(append_data(journal, "again", 5, &sequence) == 0);
 	CLAIM(sequence > before.last);
 	CLAIM(journal_read(journal, sequence, &kind, &payload, &length) == 0);
-	CLAIM(kind == JOURNAL_DATA && length == 5 && memcmp(payload, "again", 5) == 0);
+	CLAIM(kind == JOURNAL_SAMPLE && length == 5 && memcmp(payload, "again", 5) == 0);
 	free(payload);
 	journal_close(journal);
 	journal = open_journal();

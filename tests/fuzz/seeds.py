@@ -135,7 +135,7 @@ def options():
 # The first byte chooses: odd is damage to known records, even is a segment as it is.
 SEEDS = {
     "parse": packets, "attribution": lambda: iter([bytes(range(200)), bytes([1, 2, 3] * 60)]), "uapi": uapi, "netlink": device_messages,
-    "journal": lambda: iter([b"\x01\x02\x10\x00\x08\x01", b"\x01\x00\x30\x00\x20\x03abc", b"\x00" + b"WTJ1" + bytes(40)]),
+    "journal": lambda: iter([b"\x01\x02\x10\x00\x08\x01", b"\x01\x00\x30\x00\x20\x03abc", b"\x00" + b"WTJ2" + bytes(40)]),
     "desired": desired, "report": report, "history": history, "names": names, "values": values, "options": options,
 }
 

@@ -297,7 +297,7 @@ static void test_acknowledgement_is_kept(void **state)
 
 static void test_failed_append_leaves_no_trace(void **state)
 {
-	struct journal_entry torn = {.kind = JOURNAL_DATA, .payload = "torn", .length = 4};
+	struct journal_entry torn = {.kind = JOURNAL_SAMPLE, .payload = "torn", .length = 4};
 	struct journal *journal = open_journal(0);
 	struct journal_write write;
 
@@ -318,7 +318,7 @@ static void test_failed_append_leaves_no_trace(void **state)
 static void test_one_append_at_a_time(void **state)
 {
 	struct journal *journal = open_journal(0);
-	struct journal_entry entry = {.kind = JOURNAL_DATA, .payload = "a", .length = 1};
+	struct journal_entry entry = {.kind = JOURNAL_SAMPLE, .payload = "a", .length = 1};
 	struct journal_write write, second;
 
 	(void)state;
@@ -342,43 +342,13 @@ static void test_read_by_sequence(void **state)
 		append_numbered(journal, i);
 	for (unsigned i = 1; i <= N_RECORDS; i++) {
 		assert_int_equal(journal_read(journal, i, &kind, &payload, &length), 0);
-		assert_int_equal(kind, JOURNAL_DATA);
+		assert_int_equal(kind, JOURNAL_SAMPLE);
 		assert_int_equal(length, i);
 		assert_int_equal(payload[0], i);
 		free(payload);
 	}
 	assert_int_equal(journal_read(journal, N_RECORDS + 1, &kind, &payload, &length), -ENOENT);
 	assert_int_equal(journal_read(journal, 0, &kind, &payload, &length), -ENOENT);
-	journal_close(journal);
-}
-
-/* A journal of the version before: its records are not chained, and what follows them is. */
-static void test_version_1_is_read(void **state)
-{
-	struct journal *journal;
-	char image[1024];
-	size_t length = 0;
-
-	(void)state;
-	for (unsigned i = 1; i <= 5; i++) {
-		struct journal_header header = {
-			.magic = JOURNAL_MAGIC_UNCHAINED, .length = i, .sequence = i, .kind = JOURNAL_DATA};
-		char payload[8];
-
-		memset(payload, (int)i, sizeof(payload));
-		header.crc = journal_crc(0, &header, payload);
-		memcpy(image + length, &header, sizeof(header));
-		memcpy(image + length + sizeof(header), payload, i);
-		length += sizeof(header) + i;
-	}
-	write_file(first_segment, image, length);
-	journal = open_journal(0);
-	assert_int_equal(walk_journal(journal).count, 5);
-	append_numbered(journal, 6);
-	append_numbered(journal, 7);
-	journal_close(journal);
-	journal = open_journal(0);
-	assert_int_equal(walk_journal(journal).count, 7);
 	journal_close(journal);
 }
 
@@ -430,7 +400,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_failed_append_leaves_no_trace, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_one_append_at_a_time, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_read_by_sequence, make_folder, drop_folder),
-		cmocka_unit_test_setup_teardown(test_version_1_is_read, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_expiry_spares_what_is_unacknowledged, make_folder,
 						drop_folder),
 	};

@@ -66,7 +66,7 @@ struct follow {
 struct report {
 	uint64_t next_seq;
 	int64_t covered_to_ns;     /* UTC: where the next batch begins */
-	int64_t boot_to_ns;        /* the same on the boot clock; 0: not known */
+	int64_t boot_to_ns;        /* the same on the boot clock */
 	int64_t next_boot_ns;      /* when the next one is due */
 	int64_t watch_until_ns;    /* UTC: every second until then */
 	bool due;                  /* wanted while another was being written */

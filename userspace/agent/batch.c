@@ -322,8 +322,7 @@ int batch_build(const struct batch_head *head, const struct slots *slots, const 
 		return -ENOMEM;
 	*builder = (struct builder){
 		.head = head, .slots = slots, .status = status, .cannot_apply = cannot_apply};
-	split_interval(head->boot_from_ns ? head->boot_from_ns : head->boot_to_ns, head->boot_to_ns,
-		       head->utc_to_ns, &builder->split);
+	split_interval(head->boot_from_ns, head->boot_to_ns, head->utc_to_ns, &builder->split);
 	r = put_all(builder);
 	if (builder->out)
 		fclose(builder->out);

@@ -58,7 +58,7 @@ struct batch_head {
 	bool whole;                             /* slots that have not changed are said, too */
 	uint64_t seq;                           /* of the first part */
 	int64_t covered_from_ns, covered_to_ns; /* UTC, never turned round */
-	int64_t boot_from_ns, boot_to_ns;       /* the same interval's true length; 0: it is not known */
+	int64_t boot_from_ns, boot_to_ns;       /* the same interval's true length */
 	int64_t utc_to_ns;                      /* what the wall clock shows at its end */
 	struct batch_state states[BATCH_STATES_MAX];
 	size_t n_states;
@@ -82,7 +82,7 @@ struct batch_summary {
 	uint64_t seq;
 	int64_t generation;
 	int64_t covered_from_ns, covered_to_ns;
-	int64_t boot_ns; /* when it was sampled; 0: not known */
+	int64_t boot_ns; /* when it was sampled */
 	uint64_t applied_revision;
 	uint64_t counted;
 	uint64_t cycle, grant_seq, cycle_counted; /* cycle 0: no grant */
@@ -125,8 +125,7 @@ void batch_settled(struct slots *slots, uint64_t seq);
 struct journal_entry batch_entry(const struct batch *batch);
 
 /*
- * Takes a payload of JOURNAL_BATCH, or a body of JOURNAL_DATA, as it was written before there were summaries.
- * The body points into the payload. Returns -EINVAL for what no batch_build() made.
+ * Takes a payload of JOURNAL_BATCH; the body points into it. Returns -EINVAL for what no batch_entry() made.
  */
 WT_MUST_CHECK int batch_from_record(enum journal_kind kind, const void *payload, size_t length,
 				    struct batch_summary *ret_summary, const char **ret_body,

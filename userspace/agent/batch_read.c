@@ -8,55 +8,14 @@
 #include "base/clock.h"
 #include "base/crc32c.h"
 
-static int read_uuid(const json_t *object, const char *field, uint8_t *ret_uuid)
-{
-	const char *text = json_string_value(json_object_get(object, field));
-
-	return text ? uuid_parse(text, ret_uuid) : -EINVAL;
-}
-
-static int read_instant(const json_t *object, const char *field, int64_t *ret_ns)
-{
-	const char *text = json_string_value(json_object_get(object, field));
-
-	return text ? clock_parse(text, ret_ns) : -EINVAL;
-}
-
-static int parse_body(const char *body, size_t length, struct batch_summary *ret_summary)
-{
-	json_t *batch _cleanup_json_ = json_loadb(body, length, 0, NULL);
-	const json_t *epoch = json_object_get(batch, "epoch");
-	struct batch_summary summary = {
-		.seq = (uint64_t)json_integer_value(json_object_get(batch, "seq")),
-		.generation = json_integer_value(json_object_get(batch, "generation")),
-		.applied_revision = (uint64_t)json_integer_value(json_object_get(batch, "applied_revision")),
-		.checksum = crc32c(0, body, length),
-		.flags = json_is_true(json_object_get(epoch, "final")) ? BATCH_FINAL : 0,
-	};
-
-	if (read_uuid(epoch, "id", summary.epoch) < 0 || read_uuid(epoch, "boot_id", summary.boot_id) < 0 ||
-	    json_read_u64(batch, "counted", &summary.counted, NULL) < 0 ||
-	    read_instant(batch, "covered_from", &summary.covered_from_ns) < 0 ||
-	    read_instant(batch, "covered_to", &summary.covered_to_ns) < 0 || summary.seq == 0)
-		return -EINVAL;
-	*ret_summary = summary;
-	return 0;
-}
-
 int batch_from_record(enum journal_kind kind, const void *payload, size_t length,
 		      struct batch_summary *ret_summary, const char **ret_body, size_t *ret_length)
 {
-	size_t head = kind == JOURNAL_BATCH ? sizeof(*ret_summary) : 0;
-	int r = 0;
+	size_t head = sizeof(*ret_summary);
 
-	if ((kind != JOURNAL_BATCH && kind != JOURNAL_DATA) || length < head)
+	if (kind != JOURNAL_BATCH || length < head)
 		return -EINVAL;
-	if (kind == JOURNAL_BATCH)
-		memcpy(ret_summary, payload, head);
-	else
-		r = parse_body(payload, length, ret_summary);
-	if (r < 0)
-		return r;
+	memcpy(ret_summary, payload, head);
 	*ret_body = (const char *)payload + head;
 	*ret_length = length - head;
 	return 0;

@@ -63,7 +63,6 @@ static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct
 	struct report *report = &agent->report;
 	struct meter_interface_totals totals;
 	struct meter_limit_state heir;
-	int64_t utc = clock_utc_ns(), boot = clock_boot_ns();
 
 	*head = (struct batch_head){.generation = agent->config.generation,
 				    .final = final,
@@ -71,16 +70,13 @@ static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct
 				    .seq = report->next_seq,
 				    .covered_from_ns = report->covered_to_ns,
 				    .covered_to_ns = not_before_covered(report, utc_to_ns),
-				    .boot_to_ns = boot,
+				    .boot_from_ns = report->boot_to_ns,
+				    .boot_to_ns = clock_boot_ns(),
 				    .utc_to_ns = utc_to_ns,
 				    .active_since_ns = agent->config.active_since_ns,
 				    .public_key = agent->public_key,
 				    .applied_revision = agent->applied_revision,
-				    .now_ns = utc};
-	/* Of an interval whose beginning is not known on the boot clock, the wall clock's word is taken. */
-	head->boot_from_ns = report->boot_to_ns            ? report->boot_to_ns
-			     : utc > report->covered_to_ns ? boot - (utc - report->covered_to_ns)
-							   : boot;
+				    .now_ns = clock_utc_ns()};
 	memcpy(head->epoch, identity->map_uuid, UUID_SIZE);
 	memcpy(head->boot_id, identity->boot_id, UUID_SIZE);
 	meter_read_interface(agent->meter, &totals);

@@ -13,8 +13,6 @@
 const char *journal_kind_name(enum journal_kind kind)
 {
 	switch (kind) {
-	case JOURNAL_DATA:
-		return "data";
 	case JOURNAL_ACK:
 		return "acknowledgement";
 	case JOURNAL_BATCH:
@@ -96,7 +94,6 @@ static json_t *acknowledgement_json(const struct reader_record *record)
 static json_t *content_json(const struct reader_record *record)
 {
 	switch (record->kind) {
-	case JOURNAL_DATA:
 	case JOURNAL_BATCH:
 		return batch_json(record);
 	case JOURNAL_SAMPLE:

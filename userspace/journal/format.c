@@ -21,15 +21,11 @@ size_t journal_record_at(const void *data, size_t available, uint64_t sequence, 
 	if (available < sizeof(header))
 		return 0;
 	memcpy(&header, data, sizeof(header));
-	if (header.magic != JOURNAL_MAGIC && header.magic != JOURNAL_MAGIC_UNCHAINED)
-		return 0;
-	if (header.sequence != sequence || header.length > JOURNAL_RECORD_MAX ||
-	    header.length > available - sizeof(header))
+	if (header.magic != JOURNAL_MAGIC || header.sequence != sequence ||
+	    header.length > JOURNAL_RECORD_MAX || header.length > available - sizeof(header))
 		return 0;
 	if (header.kind == JOURNAL_ACK && header.length != sizeof(uint64_t))
 		return 0;
-	if (header.magic == JOURNAL_MAGIC_UNCHAINED)
-		before = 0;
 	if (journal_crc(before, &header, (const char *)data + sizeof(header)) != header.crc)
 		return 0;
 	*ret_header = header;

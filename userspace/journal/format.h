@@ -11,8 +11,6 @@
 #include "journal/journal.h"
 
 #define JOURNAL_MAGIC 0x324a5457u /* "WTJ2" */
-/* "WTJ1": still read, no longer written. Its records were not chained, and its DATA are batches. */
-#define JOURNAL_MAGIC_UNCHAINED 0x314a5457u
 
 struct journal_header {
 	uint32_t magic;

@@ -20,10 +20,9 @@
 #define JOURNAL_MAX_BYTES     (256u << 20)
 
 enum journal_kind {
-	JOURNAL_DATA = 1,   /* anything; of version 1: a report's body */
 	JOURNAL_ACK = 2,    /* the journal's own: the acknowledged sequence, 8 bytes */
-	JOURNAL_BATCH = 3,  /* a report as it is sent; see agent/record.h */
-	JOURNAL_SAMPLE = 4, /* what changed within a second; see agent/record.h */
+	JOURNAL_BATCH = 3,  /* a report as it is sent; see agent/batch.h */
+	JOURNAL_SAMPLE = 4, /* what changed within a second; see agent/sample_record.h */
 };
 
 struct journal;
