@@ -104,8 +104,7 @@ static int print(const struct runner *runner, struct session *session)
 static int timeout_ms(const struct runner *runner)
 {
 	int64_t now = clock_boot_ns();
-	int64_t wait = runner->next_follow - now,
-		turn = station_turns_at_ns(runner->station) - clock_utc_ns();
+	int64_t wait = runner->next_follow - now, turn = station_turns_at_ns() - clock_utc_ns();
 	int server = runner->server ? prometheus_timeout_ms(runner->server) : -1, ms;
 
 	if (runner->next_sample - now < wait)
@@ -163,7 +162,7 @@ static int print_sample(struct runner *runner, struct session *session)
 
 static int run(struct runner *runner, struct session *session)
 {
-	int64_t turn = station_turns_at_ns(runner->station);
+	int64_t turn = station_turns_at_ns();
 	int r = 0;
 
 	while (r == 0 && runner->samples_left != 0) {
@@ -173,7 +172,7 @@ static int run(struct runner *runner, struct session *session)
 			r = follow(runner, session);
 		if (r == 0 && clock_utc_ns() >= turn) {
 			sample(runner);
-			turn = station_turns_at_ns(runner->station);
+			turn = station_turns_at_ns();
 		}
 		if (r == 0 && now >= runner->next_sample)
 			r = print_sample(runner, session);

@@ -246,9 +246,8 @@ int station_sample(struct station *station, struct json_problem *problem)
 	return r;
 }
 
-int64_t station_turns_at_ns(const struct station *station)
+int64_t station_turns_at_ns(void)
 {
-	(void)station;
 	return period_end(PERIOD_DAY, clock_utc_ns());
 }
 

@@ -71,8 +71,8 @@ int64_t station_follow_after_ns(const struct station *station);
  */
 WT_MUST_CHECK int station_sample(struct station *station, struct json_problem *problem);
 
-/* Nanoseconds since 1970 UTC at which station_sample() has to begin a new period. */
-int64_t station_turns_at_ns(const struct station *station);
+/* Nanoseconds since 1970 UTC at which a station_sample() is due to begin a period: the end of the day. */
+int64_t station_turns_at_ns(void);
 
 /* What the last sample found. */
 const struct history *station_history(const struct station *station);
