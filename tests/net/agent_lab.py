@@ -47,6 +47,12 @@ def wait_for(what, condition, timeout=60.0):
         time.sleep(0.01)
 
 
+def listens(path):
+    """Whether somebody listens there. `wg` removes a WireGuard's socket on which nobody does yet."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def inside(namespace, *command):
     return ["nsenter", f"--net=/run/netns/{namespace}", *[str(c) for c in command]]
 
@@ -312,7 +318,7 @@ class Client:
             os.unlink(f"/run/wireguard/{self.device}.sock")
         self.process = subprocess.Popen(inside(self.namespace, "wireguard-go", "--foreground", self.device),
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for("the client's device", lambda: os.path.exists(f"/run/wireguard/{self.device}.sock"))
+        wait_for("the client's device", lambda: listens(f"/run/wireguard/{self.device}.sock"))
         with tempfile.NamedTemporaryFile("w") as key:
             key.write(self.private_key)
             key.flush()

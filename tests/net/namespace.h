@@ -11,7 +11,9 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -77,6 +79,27 @@ static inline pid_t start(char *const arguments[])
 		_exit(127);
 	}
 	return pid;
+}
+
+/*
+ * Waits until wireguard-go listens for commands: `wg` removes a socket on which nobody listens yet. Returns
+ * 0, or -1 after a minute.
+ */
+static inline int wait_until_it_listens(const char *interface)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "/run/wireguard/%s.sock", interface);
+	for (int i = 0; i < 3000; i++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		int r = connect(fd, (const struct sockaddr *)&address, sizeof(address));
+
+		close(fd);
+		if (r == 0)
+			return 0;
+		usleep(20000);
+	}
+	return -1;
 }
 
 /* Ends what start() began. Anything but a process's own id is refused: kill() would take it for many. */

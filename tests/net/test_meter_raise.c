@@ -383,7 +383,7 @@ static void raise_until_nothing_is_dropped(const uint64_t left[LIMITED + 1])
 	int tries = 0;
 
 	while (!raise_under_traffic(left))
-		assert_true(++tries < 3);
+		assert_true(++tries < 8);
 }
 
 static void raises_of_both_limits_admit_no_byte_too_many(void **state)

@@ -234,9 +234,7 @@ int main(void)
 
 	if (namespace_enter() || mount("sysfs", "/sys", "sysfs", 0, NULL) || mkdir("/run/bpf", 0700) ||
 	    mount("bpf", "/run/bpf", "bpf", 0, "mode=0700") ||
-	    start((char *[]){"wireguard-go", "-f", "wgs", NULL}) < 0 ||
-	    run("for i in $(seq 1200); do [ -S /run/wireguard/wgs.sock ] && exit; sleep 0.05; done; exit "
-		"1")) {
+	    start((char *[]){"wireguard-go", "-f", "wgs", NULL}) < 0 || wait_until_it_listens("wgs")) {
 		fprintf(stderr, "could not make the test's network: %s\n", strerror(errno));
 		return 1;
 	}

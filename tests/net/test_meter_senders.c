@@ -447,7 +447,7 @@ static void eight_senders_on_two_cpus_lose_nothing(void **state)
 
 	(void)state;
 	while (!send_and_compare())
-		assert_true(++tries < 5);
+		assert_true(++tries < 12);
 }
 
 /* ---- offloads (I3) ---- */
@@ -540,7 +540,7 @@ static void offloads_change_no_bill(void **state)
 			int tries = 0;
 
 			while (!bursts_cost_the_same(meter, number, &offloads))
-				assert_true(++tries < 5);
+				assert_true(++tries < 12);
 		}
 	}
 	raise_network(false);

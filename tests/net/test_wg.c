@@ -38,7 +38,7 @@ static struct wg *open_started(const char *interface)
 {
 	struct wg *started = NULL;
 
-	for (int i = 0; i < 500 && wg_open(interface, &started) < 0; i++)
+	for (int i = 0; i < 6000 && wg_open(interface, &started) < 0; i++)
 		pause_ms(10);
 	return started;
 }

@@ -16,6 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define PLACEHOLDER      "[YOUR_PRIVATE_KEY]"
@@ -54,6 +56,16 @@ static void remove_device(struct session *session)
 	(void)run_in_laptop(session, &batch);
 }
 
+/* The file alone says too little: `wg` takes a socket on which nobody listens yet for one left behind, and
+ * removes it. */
+static bool device_listens(void)
+{
+	static const struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = CONTROL_SOCKET};
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0;
+}
+
 static int start_wireguard(struct session *session, int netns, pid_t *ret_pid)
 {
 	static const char *const argv[] = {"wireguard-go", "--foreground", SAMPLE_WIREGUARD, NULL};
@@ -74,7 +86,7 @@ static int start_wireguard(struct session *session, int netns, pid_t *ret_pid)
 	if (r < 0)
 		return session_fail(session, r, "could not start wireguard-go: %s", strerror(-r));
 	for (int waited = 0; waited < PATIENCE_MS; waited += POLL_MS) {
-		if (access(CONTROL_SOCKET, F_OK) == 0)
+		if (device_listens())
 			return 0;
 		r = sample_wait(POLL_MS);
 		if (r < 0)
