@@ -261,6 +261,60 @@ static void test_a_new_folder_is_on_the_disk(void **state)
 	journal_close(journal);
 }
 
+struct sequences {
+	unsigned count;
+	uint64_t sequences[N_RECORDS];
+};
+
+static int note_sequence(const struct journal_record *record, void *data)
+{
+	struct sequences *found = data;
+
+	found->sequences[found->count++] = record->sequence;
+	return 0;
+}
+
+/* A byte of a record goes bad while the journal is open, in turn: no other record is missing for it. */
+static void test_I9_damage_under_an_open_journal(void **state)
+{
+	struct journal *journal = open_journal(ONE_SEGMENT);
+	enum journal_kind kind;
+	char path[128], *payload;
+	size_t at = 0, length;
+	uint8_t byte;
+	int fd;
+
+	(void)state;
+	for (unsigned i = 1; i <= N_RECORDS; i++)
+		append_numbered(journal, i);
+	path_in_folder(path, sizeof(path), first_segment);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	for (unsigned i = 1; i <= N_RECORDS; i++) {
+		struct sequences found = {0};
+		off_t damaged = (off_t)(at + sizeof(struct journal_header));
+
+		assert_int_equal(pread(fd, &byte, 1, damaged), 1);
+		byte ^= 1;
+		assert_int_equal(pwrite(fd, &byte, 1, damaged), 1);
+		assert_int_equal(journal_for_each(journal, note_sequence, &found), 0);
+		assert_int_equal(found.count, N_RECORDS - 1);
+		for (unsigned n = 0; n < found.count; n++)
+			assert_int_equal(found.sequences[n], n + 1 + (n + 1 >= i));
+		assert_int_equal(journal_read(journal, i, &kind, &payload, &length), -EIO);
+		byte ^= 1;
+		assert_int_equal(pwrite(fd, &byte, 1, damaged), 1);
+		at += sizeof(struct journal_header) + i;
+	}
+	/* Where its length cannot be believed, nothing behind it is found in that segment. */
+	at = 3 * sizeof(struct journal_header) + 1 + 2 + 3 + offsetof(struct journal_header, length) + 3;
+	assert_int_equal(pwrite(fd, "\xff", 1, (off_t)at), 1);
+	assert_int_equal(walk_journal(journal).count, 3);
+	assert_int_equal(journal_read(journal, 6, &kind, &payload, &length), -EIO);
+	close(fd);
+	journal_close(journal);
+}
+
 static void test_single_writer(void **state)
 {
 	struct journal *journal = open_journal(0), *second = NULL;
@@ -395,6 +449,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_every_flipped_bit, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_damage_in_an_early_segment, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_a_new_folder_is_on_the_disk, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_I9_damage_under_an_open_journal, make_folder,
+						drop_folder),
 		cmocka_unit_test_setup_teardown(test_single_writer, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_acknowledgement_is_kept, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_failed_append_leaves_no_trace, make_folder, drop_folder),

@@ -155,6 +155,24 @@ void journal_close(struct journal *journal)
 	free(journal);
 }
 
+/*
+ * Steps over a record that has gone bad on the disk since it was written: its checksum is what the next one
+ * was written behind. Returns its size, or 0 when its length cannot be believed.
+ */
+static size_t step_over(const void *data, size_t available, uint64_t sequence,
+			struct journal_header *ret_header)
+{
+	struct journal_header header;
+
+	if (available < sizeof(header))
+		return 0;
+	memcpy(&header, data, sizeof(header));
+	if (header.sequence != sequence || header.length > available - sizeof(header))
+		return 0;
+	*ret_header = header;
+	return sizeof(header) + header.length;
+}
+
 static int each_of_segment(struct journal *journal, const struct segment *segment, journal_fn fn, void *data)
 {
 	struct mapping WT_CLEANUP(mapping_close) mapping = {0};
@@ -164,11 +182,16 @@ static int each_of_segment(struct journal *journal, const struct segment *segmen
 	int r = map_segment(journal, segment, &mapping);
 
 	for (size_t at = 0; r == 0 && at < segment->bytes; at += size, sequence++) {
+		bool is_whole;
+
 		size = journal_record_at(mapping.data + at, segment->bytes - at, sequence, header.crc,
 					 &header);
+		is_whole = size > 0;
+		if (!is_whole)
+			size = step_over(mapping.data + at, segment->bytes - at, sequence, &header);
 		if (size == 0)
-			return -EIO;
-		if (header.kind == JOURNAL_ACK)
+			break;
+		if (!is_whole || header.kind == JOURNAL_ACK)
 			continue;
 		r = fn(&(struct journal_record){sequence, header.kind, mapping.data + at + sizeof(header),
 						header.length, sequence <= journal->acknowledged},

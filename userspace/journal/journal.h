@@ -51,11 +51,17 @@ struct journal_record {
 	bool acknowledged;
 };
 
-/* Calls fn for each record kept, oldest first; stops at the first non-zero result and returns it. */
+/*
+ * Calls fn for each record kept, oldest first; stops at the first non-zero result and returns it. What has
+ * been damaged since journal_open() is left out.
+ */
 typedef int (*journal_fn)(const struct journal_record *record, void *data);
 WT_MUST_CHECK int journal_for_each(struct journal *journal, journal_fn fn, void *data);
 
-/* Reads one record back; the caller frees the payload, which has a NUL behind it. -ENOENT: not kept. */
+/*
+ * Reads one record back; the caller frees the payload, which has a NUL behind it. -ENOENT: not kept; -EIO:
+ * damaged since journal_open().
+ */
 WT_MUST_CHECK int journal_read(struct journal *journal, uint64_t sequence, enum journal_kind *ret_kind,
 			       char **ret_payload, size_t *ret_length);
 
