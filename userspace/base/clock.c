@@ -26,6 +26,11 @@ int64_t clock_utc_ns(void)
 	return read_clock(CLOCK_REALTIME);
 }
 
+int64_t clock_cpu_ns(void)
+{
+	return read_clock(CLOCK_THREAD_CPUTIME_ID);
+}
+
 const char *clock_format(int64_t utc_ns, char *buffer)
 {
 	time_t seconds = (time_t)(utc_ns / NSEC_PER_SEC);

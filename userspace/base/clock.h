@@ -14,6 +14,9 @@
 int64_t clock_boot_ns(void);
 int64_t clock_utc_ns(void);
 
+/* Nanoseconds of CPU time that this thread has used: what its work costs, however busy the machine is. */
+int64_t clock_cpu_ns(void);
+
 /* RFC 3339 in UTC with microseconds; the buffer has CLOCK_TEXT_SIZE bytes; returns it. */
 const char *clock_format(int64_t utc_ns, char *buffer);
 

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define FOLLOW_NS (1 * NSEC_PER_SEC)
-/* A dump of very many peers is to cost no more than a hundredth of the time. */
+/* A dump of very many peers is to cost no more than a hundredth of the CPU time. */
 #define DUMP_SHARE 100
 
 static int take_allowed_ips(struct record *record, const struct wg_peer *peer, bool *changed)
@@ -184,13 +184,13 @@ int station_follow(struct station *station, struct json_problem *problem)
 	if (if_nametoindex(station->history.interface) != station->place.ifindex)
 		return end(station, problem);
 	alarm_prepare(station);
-	begun = clock_boot_ns();
+	begun = clock_cpu_ns();
 	r = wg_dump(station->wg, &device);
 	if (r == -ENODEV && if_nametoindex(station->history.interface) != station->place.ifindex)
 		return end(station, problem);
 	if (r < 0)
 		return fail(problem, r == -ENODEV ? -EIO : r, "ask WireGuard for its peers");
-	station->dump_ns = clock_boot_ns() - begun;
+	station->dump_ns = clock_cpu_ns() - begun;
 	r = take_device(station, device, problem);
 	wg_device_free(device);
 	return r;

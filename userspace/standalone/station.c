@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <time.h>
 #include <unistd.h>
 
 /* How often, and how soon, a view looks again while the meter is handed over. */
@@ -67,17 +66,9 @@ static int station_new(const char *interface, struct station **ret_station, stru
 	return 0;
 }
 
-static int64_t cpu_ns(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-	return time.tv_sec * NSEC_PER_SEC + time.tv_nsec;
-}
-
 int station_save(struct station *station, struct json_problem *problem)
 {
-	int64_t begun = cpu_ns(), pause;
+	int64_t begun = clock_cpu_ns(), pause;
 	int r = history_save(&station->history, station->history_path);
 
 	if (r < 0) {
@@ -86,7 +77,7 @@ int station_save(struct station *station, struct json_problem *problem)
 		return r;
 	}
 	station->dirty = station->counted = false;
-	pause = (cpu_ns() - begun) * SAVE_SHARE;
+	pause = (clock_cpu_ns() - begun) * SAVE_SHARE;
 	station->save_after_ns = clock_boot_ns() + (pause < SAVE_WITHIN_NS ? pause : SAVE_WITHIN_NS);
 	return 0;
 }

@@ -36,7 +36,7 @@ struct station {
 	bool limited;
 	int shadowed;
 	int64_t save_after_ns; /* when only counts have grown, in boot time */
-	int64_t dump_ns;       /* what the last dump took */
+	int64_t dump_ns;       /* what the last dump took, of CPU time */
 	size_t unplaced;
 	int64_t grow_after_ns;          /* after one that failed, in boot time */
 	uint32_t last_slot;             /* assigned */
