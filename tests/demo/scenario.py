@@ -381,10 +381,10 @@ class Scenario:
             if self.gateway("gw1")["status"] == "suspended":
                 return True
             # What a busy machine has lost on the way to the meter is sent again.
-            udp(self.c1, "10.1.0.10", total=500_000, size=1200, rate=4_000_000)
+            udp(self.c1, "10.1.0.10", total=2_000_000, size=1200, rate=4_000_000)
             return False
 
-        wait_for("suspended", suspended, step=0.05)
+        wait_for("suspended", suspended, timeout=180, step=0.05)
         admitted = self.arrivals_and_receipts()
         wait_for("the meter counted what was admitted",
                  lambda: self.used("gw1") - used == admitted - admitted_before, step=0.2)
