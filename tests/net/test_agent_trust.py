@@ -147,6 +147,34 @@ def secrets_of(up, gateway, api):
     return found
 
 
+def words_in_memory(pid, word):
+    """What stands before each copy of a word in what a process can write to."""
+    found = []
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            begin, end = (int(number, 16) for number in line.split()[0].split("-"))
+            if "rw" not in line.split()[1] or end - begin > 1 << 30:
+                continue
+            with contextlib.suppress(OSError):
+                memory.seek(begin)
+                data = memory.read(end - begin)
+                found += [data[max(0, match.start() - 18):match.start()] for match in re.finditer(word, data)]
+    return found
+
+
+def test_a_traded_token_is_forgotten(lab):
+    """Its file is gone, and no variable, no parser's copy of it stays in memory; libcurl keeps the request that told it."""
+    api, gateway, _ = lab
+    token, enroll = "one-time-" + os.urandom(16).hex(), api.enroll
+    bootstrap = gateway.base / "bootstrap.json"
+    bootstrap.write_text(json.dumps({**json.loads(bootstrap.read_text()), "one_time_token": token}))
+    api.enroll = lambda body: enroll({**body, "one_time_token": {token: "once"}.get(body["one_time_token"])})
+    deploy(lab)
+    assert not bootstrap.exists() and token not in (gateway.base / "agent.json").read_text()
+    assert words_in_memory(gateway.agent.pid, b"Bearer"), "it is looked for in the right place"
+    assert not [before for before in words_in_memory(gateway.agent.pid, token.encode()) if before != b'"one_time_token":"']
+
+
 def files(up):
     """What is kept, but for the database's; pins are no files."""
     return [path for path in up.folder.rglob("*") if path.is_file() and path != up.out and path.name != "mnt"

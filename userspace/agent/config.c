@@ -234,6 +234,8 @@ int config_take_token(struct config *config, const json_t *answer, struct json_p
 		return -EINVAL;
 	}
 	config->report_every = report_every;
+	/* It is traded. */
+	wipe_text(&config->one_time_token);
 	return 0;
 }
 

@@ -44,13 +44,9 @@ static void enrolled(struct enrolment *enrolment, const struct http_answer *answ
 	struct agent *agent = enrolment->agent;
 	json_t *body _cleanup_json_ = json_loadb(answer->body, answer->length, 0, NULL);
 	struct json_problem problem = {.message = "the answer is not JSON"};
-	json_t *token = json_object_get(body, "token");
 	void (*done)(struct agent *) = enrolment->done;
 	int r = body ? config_take_token(&agent->config, body, &problem) : -EINVAL;
 
-	/* jansson frees its strings as they are. */
-	if (json_is_string(token))
-		sodium_memzero((char *)json_string_value(token), json_string_length(token));
 	if (r < 0) {
 		retry_later(enrolment, r == -EINVAL ? problem.message : strerror(-r));
 		return;

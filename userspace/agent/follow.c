@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,20 +27,6 @@ static void retry_later(struct agent *agent, const char *reason)
 			agent);
 }
 
-/* jansson frees its strings as they are. */
-static void wipe_keys(json_t *body)
-{
-	json_t *peer;
-	size_t i;
-
-	json_array_foreach (json_object_get(body, "peers"), i, peer) {
-		json_t *key = json_object_get(peer, "preshared_key");
-
-		if (json_is_string(key))
-			sodium_memzero((char *)json_string_value(key), json_string_length(key));
-	}
-}
-
 static void take_state(struct agent *agent, const struct http_answer *answer)
 {
 	json_t *body _cleanup_json_ = json_loadb(answer->body, answer->length, 0, NULL);
@@ -50,7 +35,6 @@ static void take_state(struct agent *agent, const struct http_answer *answer)
 	bool grants_are_ours = agent->follow.request_knows_epoch;
 	int r = body ? desired_parse(body, &desired, &problem) : -EINVAL;
 
-	wipe_keys(body);
 	if (r < 0) {
 		cannot_clear(agent);
 		cannot_add(agent, "state", "%s", r == -EINVAL ? problem.message : strerror(-r));

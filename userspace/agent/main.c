@@ -13,6 +13,7 @@
 #include "agent/privileges.h"
 #include "agent/run.h"
 #include "base/guard.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "journal/journal.h"
 #include "meter/audit.h"
@@ -147,6 +148,7 @@ int main(int argc, char **argv)
 		log_error("could not initialise the cryptographic library");
 		return 1;
 	}
+	json_wipe_what_is_freed();
 	return run_agent(&(struct run_options){.base = options.base,
 					       .bpf_folder = options.bpf,
 					       .settle_seconds = options.settle_seconds,

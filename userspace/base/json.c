@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
+#include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -143,6 +145,18 @@ json_t *json_u64(uint64_t value)
 
 	snprintf(text, sizeof(text), "%" PRIu64, value);
 	return json_string(text);
+}
+
+static void wipe_and_free(void *memory)
+{
+	if (memory)
+		sodium_memzero(memory, malloc_usable_size(memory));
+	free(memory);
+}
+
+void json_wipe_what_is_freed(void)
+{
+	json_set_alloc_funcs(malloc, wipe_and_free);
 }
 
 void cleanup_json(json_t **object)

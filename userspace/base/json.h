@@ -37,6 +37,12 @@ WT_MUST_CHECK int json_require(int result, const char *field, struct json_proble
 /* A new JSON string of an unsigned 64-bit count. */
 json_t *json_u64(uint64_t value);
 
+/*
+ * From here on all memory of jansson's is wiped when it is freed, and so are its parser's copies: for a
+ * program that is told secrets in JSON. To be called before the first use.
+ */
+void json_wipe_what_is_freed(void);
+
 void json_problem_set(struct json_problem *problem, const char *field, const char *format, ...)
 	WT_PRINTF(3, 4);
 
