@@ -38,6 +38,7 @@ struct exchange {
 	char park_key[UUID_TEXT_SIZE];
 	int64_t park_until_ns;
 	uint64_t wakes_seen; /* the pool's count of wake-ups when the handler began */
+	int64_t due_ns;      /* collected: it waits for others no longer than until then */
 };
 
 /* Answers the exchange with a worker's connection (NULL: the database is away). HANDLER_PARK, HANDLER_COLLECT

@@ -15,6 +15,16 @@
 #define COLLECTORS   2     /* one waits for the disk while the other works */
 #define MAX_WEIGHT   20000 /* rows in one transaction, unless one request alone has more */
 
+/*
+ * A transaction costs several times what one small report in it does, so a report waits a moment for others.
+ * Not when these would make no difference, and not that of a gateway that was answered just now: it has more
+ * to tell.
+ */
+#define GATHER_NS     (NSEC_PER_SEC / 50)
+#define ENOUGH        16  /* requests */
+#define ENOUGH_WEIGHT 400 /* rows */
+#define JUST_NOW_NS   (NSEC_PER_SEC / 5)
+
 struct list {
 	struct exchange *head, *tail;
 };
@@ -35,6 +45,7 @@ struct work {
 	 */
 	uint64_t wakes, last_wake[PARK_BUCKETS];
 	struct list collected;
+	int64_t answered_ns[PARK_BUCKETS]; /* the last report of a bucket's gateways */
 	bool stopping, workers_ended;
 	unsigned n_threads, n_collectors;
 	bool has_timer;
@@ -170,9 +181,17 @@ int request_collect(struct request *request, void *prepared, void (*free_prepare
 	return HANDLER_COLLECT;
 }
 
+static int64_t *last_answer(struct work *work, const struct exchange *exchange)
+{
+	return &work->answered_ns[bucket_of(exchange->request.principal.gateway)];
+}
+
 static void collect(struct work *work, struct exchange *exchange)
 {
+	int64_t now_ns = clock_boot_ns();
+
 	pthread_mutex_lock(&work->mutex);
+	exchange->due_ns = now_ns - *last_answer(work, exchange) < JUST_NOW_NS ? now_ns : now_ns + GATHER_NS;
 	append(&work->collected, exchange);
 	pthread_cond_signal(&work->gathered);
 	pthread_mutex_unlock(&work->mutex);
@@ -217,6 +236,42 @@ static bool is_among(struct exchange *const *group, size_t n, const char *gatewa
 	return false;
 }
 
+/* Under the mutex: when a transaction is to begin with what is collected. */
+static int64_t due_at(const struct work *work)
+{
+	size_t n = 0, weight = 0;
+	int64_t due_ns = INT64_MAX;
+
+	for (const struct exchange *exchange = work->collected.head; exchange; exchange = exchange->next) {
+		weight += intake_weight(&exchange->request);
+		if (++n == ENOUGH || weight >= ENOUGH_WEIGHT)
+			return 0;
+		if (exchange->due_ns < due_ns)
+			due_ns = exchange->due_ns;
+	}
+	return due_ns;
+}
+
+/* Under the mutex. */
+static void wait_for_collected(struct work *work)
+{
+	int64_t left_ns;
+
+	while (!work->workers_ended && (left_ns = due_at(work) - clock_boot_ns()) > 0) {
+		struct timespec until;
+
+		if (!work->collected.head) {
+			pthread_cond_wait(&work->gathered, &work->mutex);
+			continue;
+		}
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += left_ns;
+		until.tv_sec += until.tv_nsec / NSEC_PER_SEC;
+		until.tv_nsec %= NSEC_PER_SEC;
+		pthread_cond_timedwait(&work->gathered, &work->mutex, &until);
+	}
+}
+
 /* The next requests to commit together, of a gateway one at most; 0 when the workers have ended and nothing
  * is left. */
 static size_t gather(struct work *work, struct exchange *group[static MAX_COLLECTED])
@@ -224,8 +279,7 @@ static size_t gather(struct work *work, struct exchange *group[static MAX_COLLEC
 	size_t n = 0, weight = 0;
 
 	pthread_mutex_lock(&work->mutex);
-	while (!work->collected.head && !work->workers_ended)
-		pthread_cond_wait(&work->gathered, &work->mutex);
+	wait_for_collected(work);
 	for (struct exchange *exchange = work->collected.head, *next; exchange && n < MAX_COLLECTED;
 	     exchange = next) {
 		next = exchange->next;
@@ -241,6 +295,17 @@ static size_t gather(struct work *work, struct exchange *group[static MAX_COLLEC
 	return n;
 }
 
+/* Before they are answered: their agents may be back at once. */
+static void note_answers(struct work *work, struct exchange *const *group, size_t n)
+{
+	int64_t now_ns = clock_boot_ns();
+
+	pthread_mutex_lock(&work->mutex);
+	for (size_t i = 0; i < n; i++)
+		*last_answer(work, group[i]) = now_ns;
+	pthread_mutex_unlock(&work->mutex);
+}
+
 static void *collector(void *argument)
 {
 	struct exchange *group[MAX_COLLECTED];
@@ -250,6 +315,7 @@ static void *collector(void *argument)
 
 	while ((n = gather(work, group)) > 0) {
 		dispatch_collected(group, n, connection_of(&db, work->database_file));
+		note_answers(work, group, n);
 		for (size_t i = 0; i < n; i++)
 			answered(group[i]);
 	}
@@ -306,10 +372,10 @@ int work_start(unsigned workers, unsigned queue, const char *database_file, stru
 	work->wakes = 1; /* 0 marks an exchange that no worker has seen */
 	pthread_mutex_init(&work->mutex, NULL);
 	pthread_cond_init(&work->ready, NULL);
-	pthread_cond_init(&work->gathered, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&work->deadline, &monotonic);
+	pthread_cond_init(&work->gathered, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	for (r = 0; work->n_threads < workers && r == 0;) {
 		r = -pthread_create(&work->threads[work->n_threads], NULL, worker, work);

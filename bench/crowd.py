@@ -184,6 +184,11 @@ async def send_reports(server, agents, period, seconds, samples):
     return late
 
 
+def transactions(api):
+    _, text = api.request("GET", "/metrics", token=api.admin_token)
+    return int(text.partition("\nwiretoll_report_transactions_total ")[2].split()[0])
+
+
 def run_reports(api, arguments):
     _, agents = make_agents(api, arguments.gateways, PEERS)
     log(f"{len(agents)} gateways are made")
@@ -191,7 +196,8 @@ def run_reports(api, arguments):
 
     async def samples(at):
         await asyncio.sleep(max(at - time.monotonic(), 0))
-        start.update(clock=time.monotonic(), api=cpu_time(api.process.pid), database=database_time(postmaster), own=cpu_time(os.getpid()))
+        start.update(clock=time.monotonic(), api=cpu_time(api.process.pid), database=database_time(postmaster),
+                     own=cpu_time(os.getpid()), transactions=transactions(api))
         while True:
             memories.append((memory(api.process.pid), database_memory(postmaster)))
             await asyncio.sleep(2)
@@ -203,6 +209,7 @@ def run_reports(api, arguments):
     put("reports/database", "%", [(database_time(postmaster) - start["database"]) * share])
     put("reports/own", "%", [(cpu_time(os.getpid()) - start["own"]) * share])
     put("reports/late", "s", [statistics.quantiles(late, n=100, method="inclusive")[98]])
+    put("reports/together", "reports", [len(late) / (transactions(api) - start["transactions"])])
     put("reports/seconds", "s", [elapsed])
     put("reports/count", "1/s", [len(late) / elapsed])
     quarter = max(len(memories) // 4, 1)

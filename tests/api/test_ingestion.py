@@ -271,3 +271,29 @@ def test_detaching_old_months_changes_no_usage_and_no_bill(api):
     with api.postgres.connect("wiretoll_api") as connection, connection.cursor() as cursor, pytest.raises(psycopg2.errors.InsufficientPrivilege):
         cursor.execute("SELECT billing.detach_usage(202306)")
     api.sql("DROP TABLE billing.usage_record_202305")
+
+
+def test_reports_of_a_moment_are_one_transaction(api):
+    """A report waits for others, unless its gateway was answered just now."""
+    world = World(api)
+    agents = [active_agent(world) for _ in range(8)]
+    lines = [api.connect() for _ in agents]
+    for line in lines:
+        line.connect()
+    fewest = len(agents)
+    for _ in range(10):
+        time.sleep(0.25)
+        requests = [(wire_form(agent.batch()), agent.token) for agent in agents]
+        begun = metric(api, "wiretoll_report_transactions_total")
+        for line, (body, token) in zip(lines, requests):
+            line.request("POST", "/v1/agent/report", body, {"Authorization": f"Bearer {token}", "Wiretoll-Batch-CRC32C": str(crc32c(body))})
+        for line in lines:
+            answer = line.getresponse()
+            assert answer.status == 200, answer.read()
+            answer.read()
+        fewest = min(fewest, metric(api, "wiretoll_report_transactions_total") - begun)
+        if fewest == 1:
+            break
+    for line in lines:
+        line.close()
+    assert fewest == 1
