@@ -16,21 +16,25 @@ CREATE TABLE billing.reconciliation (
 );
 
 -- Sums that must be the same whatever the agent says: records and hourly sums of the hour before this one, and what was posted
--- and the lines of the last 40 days. The caller holds the gateway's row.
+-- and the lines of the last 40 days. The caller holds the gateway's row. (Once an hour for each gateway: its plans are worth keeping.)
 CREATE FUNCTION billing.ledger_drift(owner_id uuid, gateway_id uuid) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT jsonb_build_object('records_rollup', (
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before timestamptz := date_trunc('hour', now(), 'UTC') - interval '1 hour';
+    since timestamptz := before - interval '40 days';
+BEGIN
+    RETURN jsonb_build_object('records_rollup', (
                (SELECT coalesce(sum(u.d_up + u.d_down), 0) FROM billing.usage_record u
-                WHERE u.owner = owner_id AND u.gateway = gateway_id AND u.hour = h.hour)
+                WHERE u.owner = owner_id AND u.gateway = gateway_id AND u.hour = before)
                - (SELECT coalesce(sum(s.up + s.down), 0) FROM billing.usage_hour s
-                  WHERE s.owner = owner_id AND s.gateway = gateway_id AND s.hour = h.hour))::text,
+                  WHERE s.owner = owner_id AND s.gateway = gateway_id AND s.hour = before))::text,
            'overage_lines', (
                (SELECT coalesce(sum(o.posted_bytes - o.refunded_bytes), 0) FROM billing.overage_hour o
-                WHERE o.owner = owner_id AND o.gateway = gateway_id AND o.hour >= h.hour - interval '40 days')
+                WHERE o.owner = owner_id AND o.gateway = gateway_id AND o.hour >= since)
                - (SELECT coalesce(sum(CASE WHEN l.adjusts = 'undelivered' THEN -l.bytes ELSE l.bytes END), 0) FROM billing.ledger l
                   WHERE l.owner = owner_id AND l.gateway = gateway_id AND (l.kind = 'bandwidth' OR l.adjusts IN ('bandwidth', 'undelivered'))
-                    AND l.utc_hour >= h.hour - interval '40 days'))::text)
-    FROM (SELECT date_trunc('hour', now(), 'UTC') - interval '1 hour' AS hour) h
+                    AND l.utc_hour >= since))::text);
+END
 $$;
 
 -- A shortfall, or what is beyond the explained; NULL: not said.
