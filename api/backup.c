@@ -167,6 +167,23 @@ int backup_run(const char *database_file, const char *file)
 	return r;
 }
 
+/* Who is connected would go on in the middle of it, give out numbers of the past, and lose its temporary
+ * tables. */
+static int check_nobody_is_there(struct db *db)
+{
+	_cleanup_result_ PGresult *found = NULL;
+	int r = DB_QUERY(db, &found,
+			 "SELECT FROM pg_stat_activity WHERE datname = current_database() "
+			 "AND usename IN ('wiretoll_api', 'wiretoll_deploy')");
+
+	if (r < 0 || PQntuples(found) == 0)
+		return r;
+	log_error("%d sessions of wiretoll_api and wiretoll_deploy are connected to the database: stop the "
+		  "API and the deployment workers first",
+		  PQntuples(found));
+	return -EBUSY;
+}
+
 /* Whether there is nothing that a restore would meet; or makes it so. */
 static int make_room(struct db *db, bool replace)
 {
@@ -180,6 +197,9 @@ static int make_room(struct db *db, bool replace)
 			  "is in it");
 		return -ENOTEMPTY;
 	}
+	r = check_nobody_is_there(db);
+	if (r < 0)
+		return r;
 	r = DB_EXECUTE(db, "DROP SCHEMA IF EXISTS gateway, billing CASCADE");
 	if (r >= 0)
 		r = DB_EXECUTE(db, "CREATE EXTENSION IF NOT EXISTS btree_gist WITH SCHEMA public");

@@ -230,3 +230,18 @@ def test_a_backup_touches_no_file_but_its_own(api):
     backup(api, "mine.dump")
     assert other.read_text() == "another backup on its way"
     assert {path.name for path in api.folder.glob("mine.dump*")} == {"mine.dump", "mine.dump.part"}
+
+
+def test_nothing_is_restored_under_a_running_api(api):
+    agent = active_agent(World(api))
+    dump = backup(api, "running.dump")
+    server = Copy(api, dump)
+    there = copy.copy(agent)
+    there.api = server
+    there.report([agent.grow(1, agent.gateway.peer(), now(), upload_bytes=1)])
+    command = [BIN / "wiretoll-api", "restore", "--database-file", server.files["wiretoll_owner"], "--replace", dump]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "stop the API" in done.stderr, done
+    there.report()
+    server.stop()
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
