@@ -244,4 +244,7 @@ def test_nothing_is_restored_under_a_running_api(api):
     assert done.returncode != 0 and "stop the API" in done.stderr, done
     there.report()
     server.stop()
+    # A database's own rights are in no backup.
+    server.sql(f"REVOKE TEMPORARY ON DATABASE {server.name} FROM PUBLIC, wiretoll_api")
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert server.sql("SELECT has_database_privilege('wiretoll_api', current_database(), 'TEMPORARY')") == [(True,)]

@@ -208,6 +208,18 @@ CREATE TYPE billing.settle_piece AS (
     rate_version bigint, rate numeric(20, 9), overage varchar(16)
 );
 
+-- Batches are laid out in temporary tables first; where PUBLIC may make none, the API must. No backup has a database's own rights.
+CREATE FUNCTION billing.grant_temporary() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'wiretoll_api') THEN
+        EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO wiretoll_api', current_database());
+    END IF;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION billing.grant_temporary FROM PUBLIC;
+SELECT billing.grant_temporary();
+
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'wiretoll_api') THEN
@@ -215,8 +227,6 @@ BEGIN
         GRANT SELECT, INSERT ON billing.quarantine TO wiretoll_api;
         GRANT SELECT, INSERT, UPDATE ON billing.alarm TO wiretoll_api;
         GRANT SELECT ON billing.restoration TO wiretoll_api;
-        -- Batches are laid out in temporary tables first; where PUBLIC may make none, the API must.
-        EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO wiretoll_api', current_database());
     END IF;
 END
 $$;

@@ -77,7 +77,7 @@ DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'wiretoll_api') THEN
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA billing TO wiretoll_api;
-        REVOKE EXECUTE ON FUNCTION billing.detach_usage FROM wiretoll_api;
+        REVOKE EXECUTE ON FUNCTION billing.detach_usage, billing.grant_temporary FROM wiretoll_api;
     END IF;
 END
 $$;

@@ -13,6 +13,7 @@ DECLARE
     made billing.restoration;
     first_id bigint;
 BEGIN
+    PERFORM billing.grant_temporary();
     INSERT INTO billing.restoration (number, taken, feed_before)
     SELECT greatest(billing.restored() + 1, extract(epoch FROM clock_timestamp())::bigint),
            coalesce((SELECT max(g.last_report) FROM gateway.gateway g), now()), coalesce((SELECT max(f.id) FROM billing.feed f), 0)
