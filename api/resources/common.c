@@ -161,6 +161,24 @@ int find_noun(struct request *request, struct response *response, enum noun noun
 		      field, key, nouns[noun].word, nouns[noun].path);
 }
 
+int get_noun(struct request *request, struct response *response, enum noun noun, answer_fn answer)
+{
+	char id[UUID_TEXT_SIZE];
+	int r = find_noun(request, response, noun, NULL, request->arguments[0], id);
+
+	return r < 0 ? r : answer(request, response, 200, id);
+}
+
+int finish_change(struct request *request, struct response *response, unsigned status, const char *action,
+		  const char *id, answer_fn answer)
+{
+	int r = audit(request, action, request->path, NULL, request->body);
+
+	if (r == 0)
+		r = answer(request, response, status, id);
+	return r < 0 ? r : db_commit(request->db);
+}
+
 int delete_noun(struct request *request, struct response *response, enum noun noun)
 {
 	const char *key = request->arguments[0];

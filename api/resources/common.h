@@ -45,6 +45,17 @@ enum noun { IMAGE, PLAN, PLAN_GROUP, LOCATION, HYPERVISOR, USER };
 WT_MUST_CHECK int find_noun(struct request *request, struct response *response, enum noun noun,
 			    const char *field, const char *key, char ret_id[static UUID_TEXT_SIZE]);
 
+/* Answers with the thing that has this id. */
+typedef int (*answer_fn)(struct request *request, struct response *response, unsigned status, const char *id);
+
+/* GET of a thing by its id or name in the path. */
+WT_MUST_CHECK int get_noun(struct request *request, struct response *response, enum noun noun,
+			   answer_fn answer);
+
+/* A transaction has made or changed the thing: notes the action, answers with the thing, commits. */
+WT_MUST_CHECK int finish_change(struct request *request, struct response *response, unsigned status,
+				const char *action, const char *id, answer_fn answer);
+
 /* DELETE of a thing by its id or name in the path: 204, or 409 when something needs it. */
 WT_MUST_CHECK int delete_noun(struct request *request, struct response *response, enum noun noun);
 

@@ -56,10 +56,7 @@ static int answer_hypervisor(struct request *request, struct response *response,
 
 static int get_hypervisor(struct request *request, struct response *response)
 {
-	char id[UUID_TEXT_SIZE];
-	int r = find_noun(request, response, HYPERVISOR, NULL, request->arguments[0], id);
-
-	return r < 0 ? r : answer_hypervisor(request, response, 200, id);
+	return get_noun(request, response, HYPERVISOR, answer_hypervisor);
 }
 
 static int create_hypervisor(struct request *request, struct response *response)
@@ -79,11 +76,7 @@ static int create_hypervisor(struct request *request, struct response *response)
 			       "VALUES ($1, $2, $3, $4, $5, $6, $7)",
 			       id, hypervisor.name, hypervisor.location_id, hypervisor.driver, hypervisor.cpu,
 			       hypervisor.ram_mb, hypervisor.storage_gb);
-	if (r >= 0)
-		r = audit(request, "create", request->path, NULL, request->body);
-	if (r == 0)
-		r = answer_hypervisor(request, response, 201, id);
-	return r < 0 ? r : db_commit(request->db);
+	return r < 0 ? r : finish_change(request, response, 201, "create", id, answer_hypervisor);
 }
 
 static int change_hypervisor(struct request *request, struct response *response)
@@ -103,11 +96,7 @@ static int change_hypervisor(struct request *request, struct response *response)
 			"UPDATE gateway.hypervisor SET name = coalesce($2, name), cpu = coalesce($3, cpu), "
 			"ram_mb = coalesce($4, ram_mb), storage_gb = coalesce($5, storage_gb) WHERE id = $1",
 			id, hypervisor.name, hypervisor.cpu, hypervisor.ram_mb, hypervisor.storage_gb);
-	if (r >= 0)
-		r = audit(request, "change", request->path, NULL, request->body);
-	if (r == 0)
-		r = answer_hypervisor(request, response, 200, id);
-	return r < 0 ? r : db_commit(request->db);
+	return r < 0 ? r : finish_change(request, response, 200, "change", id, answer_hypervisor);
 }
 
 static int delete_hypervisor(struct request *request, struct response *response)

@@ -41,10 +41,7 @@ static int answer_image(struct request *request, struct response *response, unsi
 
 static int get_image(struct request *request, struct response *response)
 {
-	char id[UUID_TEXT_SIZE];
-	int r = find_noun(request, response, IMAGE, NULL, request->arguments[0], id);
-
-	return r < 0 ? r : answer_image(request, response, 200, id);
+	return get_noun(request, response, IMAGE, answer_image);
 }
 
 static int create_image(struct request *request, struct response *response)
@@ -63,11 +60,7 @@ static int create_image(struct request *request, struct response *response)
 			"INSERT INTO gateway.image (id, name, path, purpose, enabled) "
 			"VALUES ($1, $2, $3, coalesce($4, 'vpn_gateway'), coalesce($5::boolean, true))",
 			id, image.name, image.path, image.purpose, image.enabled);
-	if (r >= 0)
-		r = audit(request, "create", request->path, NULL, request->body);
-	if (r == 0)
-		r = answer_image(request, response, 201, id);
-	return r < 0 ? r : db_commit(request->db);
+	return r < 0 ? r : finish_change(request, response, 201, "create", id, answer_image);
 }
 
 static int change_image(struct request *request, struct response *response)
@@ -88,11 +81,7 @@ static int change_image(struct request *request, struct response *response)
 			"purpose = coalesce($4, purpose), enabled = coalesce($5::boolean, enabled) WHERE id "
 			"= $1",
 			id, image.name, image.path, image.purpose, image.enabled);
-	if (r >= 0)
-		r = audit(request, "change", request->path, NULL, request->body);
-	if (r == 0)
-		r = answer_image(request, response, 200, id);
-	return r < 0 ? r : db_commit(request->db);
+	return r < 0 ? r : finish_change(request, response, 200, "change", id, answer_image);
 }
 
 static int delete_image(struct request *request, struct response *response)

@@ -99,10 +99,7 @@ static int answer_location(struct request *request, struct response *response, u
 
 static int get_location(struct request *request, struct response *response)
 {
-	char id[UUID_TEXT_SIZE];
-	int r = find_noun(request, response, LOCATION, NULL, request->arguments[0], id);
-
-	return r < 0 ? r : answer_location(request, response, 200, id);
+	return get_noun(request, response, LOCATION, answer_location);
 }
 
 /* The change has been made: check it, note it, answer with it. */
@@ -111,11 +108,7 @@ static int finish(struct request *request, struct response *response, unsigned s
 {
 	int r = offer_check(request, response);
 
-	if (r == 0)
-		r = audit(request, action, request->path, NULL, request->body);
-	if (r == 0)
-		r = answer_location(request, response, status, id);
-	return r < 0 ? r : db_commit(request->db);
+	return r < 0 ? r : finish_change(request, response, status, action, id, answer_location);
 }
 
 static int insert_location(struct request *request, const struct location *location, const char *id)

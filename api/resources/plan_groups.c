@@ -32,10 +32,7 @@ static int answer_plan_group(struct request *request, struct response *response,
 
 static int get_plan_group(struct request *request, struct response *response)
 {
-	char id[UUID_TEXT_SIZE];
-	int r = find_noun(request, response, PLAN_GROUP, NULL, request->arguments[0], id);
-
-	return r < 0 ? r : answer_plan_group(request, response, 200, id);
+	return get_noun(request, response, PLAN_GROUP, answer_plan_group);
 }
 
 static int add_plan(struct request *request, struct response *response, const char *group, size_t index,
@@ -88,11 +85,7 @@ static int finish(struct request *request, struct response *response, unsigned s
 {
 	int r = offer_check(request, response);
 
-	if (r == 0)
-		r = audit(request, action, request->path, NULL, request->body);
-	if (r == 0)
-		r = answer_plan_group(request, response, status, id);
-	return r < 0 ? r : db_commit(request->db);
+	return r < 0 ? r : finish_change(request, response, status, action, id, answer_plan_group);
 }
 
 static int create_plan_group(struct request *request, struct response *response)

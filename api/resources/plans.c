@@ -49,10 +49,7 @@ static int answer_plan(struct request *request, struct response *response, unsig
 
 static int get_plan(struct request *request, struct response *response)
 {
-	char id[UUID_TEXT_SIZE];
-	int r = find_noun(request, response, PLAN, NULL, request->arguments[0], id);
-
-	return r < 0 ? r : answer_plan(request, response, 200, id);
+	return get_noun(request, response, PLAN, answer_plan);
 }
 
 static int create_plan(struct request *request, struct response *response)
@@ -72,11 +69,7 @@ static int create_plan(struct request *request, struct response *response)
 			       "VALUES ($1, $2, $3, $4, $5, $6, $7)",
 			       id, plan.name, plan.cpu, plan.ram_mb, plan.storage_gb, plan.included_gb,
 			       plan.credit_value);
-	if (r >= 0)
-		r = audit(request, "create", request->path, NULL, request->body);
-	if (r == 0)
-		r = answer_plan(request, response, 201, id);
-	return r < 0 ? r : db_commit(request->db);
+	return r < 0 ? r : finish_change(request, response, 201, "create", id, answer_plan);
 }
 
 /* Gateways that exist keep allowance and price in their bucket until the next cycle. */
@@ -102,11 +95,7 @@ static int change_plan(struct request *request, struct response *response)
 			       plan.included_gb, plan.has_credit_value, plan.credit_value);
 	if (r >= 0)
 		r = offer_check(request, response);
-	if (r == 0)
-		r = audit(request, "change", request->path, NULL, request->body);
-	if (r == 0)
-		r = answer_plan(request, response, 200, id);
-	return r < 0 ? r : db_commit(request->db);
+	return r < 0 ? r : finish_change(request, response, 200, "change", id, answer_plan);
 }
 
 static int delete_plan(struct request *request, struct response *response)
