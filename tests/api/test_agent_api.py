@@ -365,6 +365,24 @@ def test_an_epoch_that_is_over_says_nothing_of_now(api):
     assert agent.gateway.row("public_key, applied_revision") == before
 
 
+def test_what_a_failed_attempt_tells_late_activates_nothing(api):  # B1: a failed deployment costs nothing
+    """It came up, but could not say so before its deadline; the next attempt sends its journal."""
+    gateway = World(api).gateway()
+    failed = Agent(gateway)
+    api.sql("UPDATE gateway.token SET created = created - interval '1 hour' WHERE gateway = %s", gateway.id)
+    failed.active_since = now() - timedelta(minutes=50)
+    body = failed.batch([failed.grow(1, gateway.peer(), now(), upload_bytes=7)], covered=(failed.active_since, now()),
+                        states=[(failed.active_since, now(), "active")])
+    api.sql("UPDATE gateway.gateway SET attempt = 2 WHERE id = %s", gateway.id)
+    agent = Agent(gateway, attempt=2)
+    status, answer = agent.send({**body, "now": text_of(now())}, over=True)
+    assert (status, answer["held_seq"]) == (200, 1) and gateway.bucket_row("used") == 7
+    assert gateway.row("status, active_since") == ("deploying", None) and gateway.ledger("base") == []
+    agent.activate()
+    assert gateway.row("status, active_since") == ("active", agent.active_since)
+    assert [lower for *_, lower, _ in gateway.ledger("base")] == [agent.active_since]
+
+
 def test_watching_asks_for_a_report_every_second(api):
     world = World(api)
     agent = active_agent(world)

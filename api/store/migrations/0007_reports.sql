@@ -43,7 +43,8 @@ BEGIN
                WHEN e.sealed IS NOT NULL THEN 'rolled_back'
                WHEN r.seq <> e.last_seq + 1 AND r.seq IS DISTINCT FROM r.kept_from THEN 'gap'
            END, NULL, g.location, g.created, g.status, g.active_since, g.attempt, g.applied_revision,
-           r.active_since IS NOT NULL AND (g.status IN ('deploying', 'error') OR (g.status = 'deleting' AND g.active_since IS NULL)),
+           r.active_since IS NOT NULL AND (g.status IN ('deploying', 'error') OR (g.status = 'deleting' AND g.active_since IS NULL))
+               AND NOT (r.over AND r.active_since < a.enrolled),
            e.id IS NOT NULL, coalesce(e.last_seq, 0), coalesce(e.counted, 0), e.cycle, coalesce(e.cycle_counted, 0), coalesce(e.has_parts, false),
            (SELECT k.cycle FROM billing.bucket k WHERE k.owner = r.owner AND k.holder = r.gateway AND k.cycle = r.grant_cycle),
            h.hour, v.overage, v.accounting
@@ -51,6 +52,9 @@ BEGIN
     LEFT JOIN gateway.gateway g ON g.owner = r.owner AND g.id = r.gateway
     LEFT JOIN billing.epoch e ON e.owner = r.owner AND e.gateway = r.gateway AND e.id = r.epoch
     LEFT JOIN billing.epoch_batch b ON b.owner = r.owner AND b.gateway = r.gateway AND b.epoch = r.epoch AND b.seq = r.seq
+    -- What an attempt that failed had begun is not this one's activity.
+    LEFT JOIN LATERAL (SELECT max(t.created) - interval '5 seconds' AS enrolled FROM gateway.token t
+                       WHERE r.over AND t.gateway = r.gateway AND t.kind = 'agent') a ON true
     CROSS JOIN LATERAL (SELECT date_trunc('hour', greatest(least(r.covered_to, now()), g.created), 'UTC') AS hour) h
     LEFT JOIN LATERAL (SELECT x.overage, x.accounting FROM gateway.rate_version x
                        WHERE x.location = g.location AND x.from_hour <= h.hour ORDER BY x.from_hour DESC LIMIT 1) v ON true;
