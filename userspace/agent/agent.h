@@ -261,6 +261,9 @@ WT_MUST_CHECK int seal_stale(struct agent *agent, const struct batch_summary *la
 WT_MUST_CHECK int seal_forgotten(struct agent *agent, const struct batch_summary *last);
 /* Goes on behind the journal's last batch, if that is of the meter's epoch. */
 void seal_or_continue(struct agent *agent, const struct batch_summary *last);
+/* Behind it: the last counts of the meter's epoch, into the journal; the next epoch begins with nothing of
+ * them. */
+WT_MUST_CHECK int seal_write_down(struct agent *agent);
 
 /*
  * fair.c: each peer's audit. fair_expect() precedes the steps of a plan: from there on, peers that are made

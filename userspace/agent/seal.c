@@ -32,21 +32,27 @@ void seal_or_continue(struct agent *agent, const struct batch_summary *last)
 			agent->epoch_known = false;
 }
 
-int seal_stale(struct agent *agent, const struct batch_summary *last)
+int seal_write_down(struct agent *agent)
 {
-	int r;
+	int r = start_restore_owners(agent);
 
-	seal_or_continue(agent, last);
-	agent->epoch_known = false;
-	r = start_restore_owners(agent);
 	if (r == 0)
 		r = report_append_final(agent);
 	slots_free(&agent->slots);
 	batch_list_free(&agent->report.writing);
 	agent->report = (struct report){0};
-	if (r < 0)
-		return r;
-	return meter_remove(TAKE_PTR(agent->meter));
+	agent->reconcile.hour_ns = 0;
+	agent->epoch_known = false;
+	return r;
+}
+
+int seal_stale(struct agent *agent, const struct batch_summary *last)
+{
+	int r;
+
+	seal_or_continue(agent, last);
+	r = seal_write_down(agent);
+	return r < 0 ? r : meter_remove(TAKE_PTR(agent->meter));
 }
 
 /* What the journal of samples knows of an epoch that nothing else remembers. */

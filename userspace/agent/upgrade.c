@@ -20,14 +20,7 @@ static int write_down(struct agent *agent, struct meter *sealed, const struct ba
 	agent->meter = sealed;
 	seal_or_continue(agent, last);
 	start_restore_state(agent);
-	r = start_restore_owners(agent);
-	if (r == 0)
-		r = report_append_final(agent);
-	slots_free(&agent->slots);
-	batch_list_free(&agent->report.writing);
-	agent->report = (struct report){0};
-	agent->reconcile.hour_ns = 0;
-	agent->epoch_known = false;
+	r = seal_write_down(agent);
 	agent->meter = TAKE_PTR(agent->successor);
 	return r;
 }
