@@ -91,9 +91,8 @@ def test_deleted_and_nothing_is_left(ordered):
     folder = up.state / "gw" / gateway
     assert not (folder / "bootstrap.json").exists(), "the token is traded"
     api.call("DELETE", f"/v1/gateways/{gateway}")
-    wait_for("its folder is gone", lambda: not folder.exists())
-    assert f"wt-{gateway[:8]}-1" not in os.listdir("/run/netns")
-    assert api.call("GET", "/v1/gateways")["items"] == []
+    wait_for("it is deleted", lambda: api.call("GET", "/v1/gateways")["items"] == [])
+    assert not folder.exists() and f"wt-{gateway[:8]}-1" not in os.listdir("/run/netns")
     assert "agent of gateway" in up.out.read_text() and "is done" in up.out.read_text(), "it said its last word"
 
 
