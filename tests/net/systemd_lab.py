@@ -14,6 +14,7 @@ from pathlib import Path
 from agent_lab import run, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # the machine's, whatever the caller's
 
 BOOT = """
 set -eu
@@ -90,7 +91,7 @@ class Machine:
 
     def run(self, *command, **options):
         return run("nsenter", "-t", self.pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", *command,
-                   **options)
+                   env={**os.environ, "PATH": PATH}, **options)
 
     def systemctl(self, *arguments, **options):
         return self.run("systemctl", *arguments, **options)
