@@ -233,7 +233,8 @@ class Api:
             if str(crc) != checksum:
                 self.violations.append(f"checksum of {seq}")
             held_seq, held_crc = self.held.get(epoch, (0, None))
-            if batch["generation"] != self.generation:
+            by = int(headers["Authorization"].removeprefix("Bearer token-").partition("-")[0])
+            if by != self.generation or batch["generation"] > by:
                 return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": "fenced"}
             if seq == held_seq + 1 or seq == kept_from > held_seq:
                 self._commit(batch, epoch, seq, crc)

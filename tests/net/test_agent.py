@@ -394,7 +394,30 @@ def test_a_new_attempt_takes_over_under_a_new_generation(lab):
     gateway.start_agent()
     wait_for("the second enrolment", lambda: api.generation == 2)
     wait_truth(api, clients)
-    assert api.last()["generation"] == 2 and api.enrolments[1]["attempt"] == 2
+    wait_for("a batch of the new generation", lambda: api.last()["generation"] == 2)
+    assert api.enrolments[1]["attempt"] == 2
+
+
+def test_I8_a_new_attempt_sends_what_its_predecessor_did_not_know_to_be_taken(lab):
+    """The same bytes, so that the API knows them: another text under the same number is what a machine put back in time says."""
+    api, gateway, clients = lab
+    deploy(lab)
+    with api.lock:
+        api.lose_replies = 10**6
+        held = api.held[api.last_epoch()][0]
+    assert clients[0].ping(count=10) == 10
+    wait_for("a batch whose acknowledgement is lost", lambda: api.held[api.last_epoch()][0] > held)
+    gateway.kill_agent()
+    with api.lock:
+        api.lose_replies, epoch = 0, api.last_epoch()
+        taken = api.held[epoch][0]
+    gateway.write_bootstrap(attempt=2)
+    gateway.start_agent()
+    wait_for("the second enrolment", lambda: api.generation == 2)
+    assert clients[0].ping(count=10) == 10
+    wait_truth(api, clients)
+    assert api.held[epoch][0] > taken and api.last_epoch() == epoch and api.conflicts == []
+    assert len({body for of, seq, body in api.arrivals if (of, seq) == (epoch, taken)}) == 1
 
 
 def test_a_restored_database_is_filled_again_from_the_journal(lab):

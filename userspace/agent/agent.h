@@ -26,7 +26,6 @@ struct pending {
 	uint64_t sequence; /* in the journal */
 	uint8_t epoch[UUID_SIZE];
 	uint64_t seq;
-	int64_t generation;
 	uint32_t checksum;
 	uint32_t checksum_before; /* of the bytes that were sent before they were renewed; 0: never */
 	uint64_t kept_from;       /* the journal has nothing of this epoch before this number; 0: not asked */

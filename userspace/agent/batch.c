@@ -159,7 +159,6 @@ static int begin_part(struct builder *builder)
 	list->parts = larger;
 	part = &larger[list->n];
 	*part = (struct batch){.summary = {.seq = head->seq + list->n,
-					   .generation = head->generation,
 					   .covered_from_ns = head->covered_from_ns,
 					   .covered_to_ns = head->covered_to_ns,
 					   .boot_ns = head->boot_to_ns,

@@ -80,7 +80,6 @@ struct batch_summary {
 	uint8_t epoch[UUID_SIZE];
 	uint8_t boot_id[UUID_SIZE];
 	uint64_t seq;
-	int64_t generation;
 	int64_t covered_from_ns, covered_to_ns;
 	int64_t boot_ns; /* when it was sampled */
 	uint64_t applied_revision;
@@ -90,7 +89,7 @@ struct batch_summary {
 	uint32_t flags;                           /* BATCH_* */
 };
 
-_Static_assert(sizeof(struct batch_summary) == 120, "layout on disk");
+_Static_assert(sizeof(struct batch_summary) == 112, "layout on disk");
 
 struct batch {
 	struct batch_summary summary;
@@ -141,10 +140,10 @@ struct batch_record {
 WT_MUST_CHECK int batch_parse_record(const json_t *record, struct batch_record *ret_record);
 
 /*
- * The same batch to be sent anew after the API has refused it for good: only generation and now are others.
+ * The same batch to be sent anew after the API has refused it for good: only `now` is another.
  * batch_list_free() or the caller frees the body.
  */
 WT_MUST_CHECK int batch_renew(const struct batch_summary *summary, const char *body, size_t length,
-			      int64_t generation, int64_t now_ns, struct batch *ret_batch);
+			      int64_t now_ns, struct batch *ret_batch);
 
 #endif

@@ -50,8 +50,8 @@ int batch_parse_record(const json_t *record, struct batch_record *ret_record)
 	return 0;
 }
 
-int batch_renew(const struct batch_summary *summary, const char *body, size_t length, int64_t generation,
-		int64_t now_ns, struct batch *ret_batch)
+int batch_renew(const struct batch_summary *summary, const char *body, size_t length, int64_t now_ns,
+		struct batch *ret_batch)
 {
 	json_t *batch _cleanup_json_ = json_loadb(body, length, 0, NULL);
 	struct batch renewed = {.summary = *summary};
@@ -59,14 +59,12 @@ int batch_renew(const struct batch_summary *summary, const char *body, size_t le
 
 	if (!batch)
 		return -EINVAL;
-	if (json_object_set_new(batch, "generation", json_integer(generation)) < 0 ||
-	    json_object_set_new(batch, "now", json_string(clock_format(now_ns, now))) < 0)
+	if (json_object_set_new(batch, "now", json_string(clock_format(now_ns, now))) < 0)
 		return -ENOMEM;
 	renewed.body = json_dumps(batch, JSON_COMPACT);
 	if (!renewed.body)
 		return -ENOMEM;
 	renewed.length = strlen(renewed.body);
-	renewed.summary.generation = generation;
 	renewed.summary.checksum = crc32c(0, renewed.body, renewed.length);
 	*ret_batch = renewed;
 	return 0;

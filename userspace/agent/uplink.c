@@ -36,10 +36,7 @@ static struct pending *find_renewed(struct uplink *uplink, const struct batch_su
 int uplink_add(struct agent *agent, uint64_t sequence, const struct batch_summary *summary)
 {
 	struct uplink *uplink = &agent->uplink;
-	struct pending pending = {.sequence = sequence,
-				  .seq = summary->seq,
-				  .generation = summary->generation,
-				  .checksum = summary->checksum};
+	struct pending pending = {.sequence = sequence, .seq = summary->seq, .checksum = summary->checksum};
 	struct pending *before = find_renewed(uplink, summary);
 
 	memcpy(pending.epoch, summary->epoch, UUID_SIZE);
@@ -217,7 +214,7 @@ static void conflict(struct agent *agent, const json_t *answer)
 		retry_later(agent, "status 409 without a reason");
 	} else if (strcmp(reason, "fenced") == 0) {
 		log_error("another agent has taken this gateway over (generation %" PRId64 " is fenced)",
-			  first.generation);
+			  agent->config.generation);
 		agent_exit(agent, 1);
 	} else if (held > 0) {
 		accepted(agent, held);
@@ -230,8 +227,8 @@ static void conflict(struct agent *agent, const json_t *answer)
 }
 
 /*
- * New bytes for a batch that was refused for good, or was made under an earlier generation: its counts stay,
- * its date and generation are today's.
+ * New bytes for a batch that was refused for good: its counts stay, its date is today's. One that may have
+ * been taken keeps its bytes, also under a later generation: the API knows it by their checksum.
  */
 static int renew(struct agent *agent)
 {
@@ -239,8 +236,7 @@ static int renew(struct agent *agent)
 	struct batch renewed = {0};
 	struct journal_entry entry;
 	uint64_t sequence;
-	int r = batch_renew(&uplink->summary, uplink->body, uplink->length, agent->config.generation,
-			    clock_utc_ns(), &renewed);
+	int r = batch_renew(&uplink->summary, uplink->body, uplink->length, clock_utc_ns(), &renewed);
 
 	if (r < 0)
 		return r;
@@ -342,16 +338,11 @@ static void skip_lost(struct agent *agent)
 
 static int load_first(struct agent *agent)
 {
-	struct uplink *uplink = &agent->uplink;
 	int r = read_first(agent);
 
 	if (r == -ENOENT || r == -EIO || r == -EINVAL)
 		skip_lost(agent);
-	if (r < 0 || uplink->pending[0].generation == agent->config.generation)
-		return r;
-	r = renew(agent);
-	free(TAKE_PTR(uplink->payload));
-	return r < 0 ? r : read_first(agent);
+	return r;
 }
 
 void uplink_send(struct agent *agent)
