@@ -1,16 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Runs a command in an envelope of namespaces of its own: network, mounts, processes, with a private /run, /sys and BPF
-# file system. When the command ends, or is killed however, everything made inside vanishes with it.
+# Runs a command in an envelope of namespaces of its own: network, mounts, processes, shared memory, with a private /run,
+# /sys and BPF file system. When the command ends, or is killed however, everything made inside vanishes with it.
 #   tests/envelope.sh COMMAND [ARGUMENT…]
 set -euo pipefail
 
 if [ "${WIRETOLL_ENVELOPE:-}" != 1 ]; then
-	exec env WIRETOLL_ENVELOPE=1 unshare --net --mount --pid --fork --kill-child --mount-proc -- "$0" "$@"
+	exec env WIRETOLL_ENVELOPE=1 unshare --net --mount --pid --ipc --fork --kill-child --mount-proc -- "$0" "$@"
 fi
 
 mount -t tmpfs -o mode=0755 wiretoll-run /run
 mkdir -p /run/netns /run/wireguard /run/lock
+mount -t tmpfs -o mode=1777 wiretoll-shm /dev/shm
 mount -t sysfs sysfs /sys
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true

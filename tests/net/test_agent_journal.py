@@ -282,7 +282,7 @@ def records_of(folder):
 
 def report_in(payload):
     """The report of a batch's record: behind the summary."""
-    return json.loads(payload[120:])
+    return json.loads(payload[112:])
 
 
 def drop_oldest_records(folder, keep):

@@ -213,6 +213,18 @@ def test_killed_services_come_back(up, program):
     assert "starting it again" in up.out.read_text()
 
 
+def test_starts_again_beside_a_session_that_never_ends(up):
+    """As one does that waits for a lock which went with another process: it holds the shared memory."""
+    up.start()
+    server = up.pid("postgres")
+    session = next(pid for pid in map(int, run("pgrep", "-P", server).split()) if "idle" in Path(f"/proc/{pid}/cmdline").read_text())
+    os.kill(session, signal.SIGSTOP)
+    os.kill(server, signal.SIGKILL)
+    wait_for("another one", lambda: up.pid("postgres") not in (None, server))
+    wait_for("the API answers", up.health)
+    assert not Path(f"/proc/{session}").exists()
+
+
 def test_a_second_one_is_refused(up):
     up.start()
     done = subprocess.run(up.command(), capture_output=True, text=True, timeout=60)

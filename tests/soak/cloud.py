@@ -81,7 +81,7 @@ class Cloud(Scenario):
                 self.up.wait(20)
 
     def logs(self):
-        return "\n".join(f"---- {log}\n{log.read_text()[-6000:]}" for log in (STATE.parent / "up.log", *STATE.glob("gw/*/*.log"))
+        return "\n".join(f"---- {log}\n{log.read_text()[-6000:]}" for log in (STATE.parent / "up.log", *STATE.glob("*.log"), *STATE.glob("gw/*/*.log"))
                          if log.exists())
 
     # ---- what is recorded ----------------------------------------------------------------------------------------

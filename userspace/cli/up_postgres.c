@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -126,23 +127,58 @@ static int init_database(const struct up *up, const struct passwd *user)
 				       : 0;
 }
 
+static bool works_on(long pid, const char *data)
+{
+	up_path link, folder, resolved;
+	ssize_t length;
+
+	snprintf(link, sizeof(link), "/proc/%ld/cwd", pid);
+	length = readlink(link, folder, sizeof(folder) - 1);
+	if (pid <= 0 || length < 0 || !realpath(data, resolved))
+		return false;
+	folder[length] = '\0';
+	return strcmp(folder, resolved) == 0;
+}
+
 /* The server that works on the data folder, by its lock file; 0: none, whatever the file says. */
 static pid_t running_server(const char *data)
 {
 	_cleanup_free_ char *text = NULL;
-	up_path lock, link, folder, resolved;
-	ssize_t length;
+	up_path lock;
 	long pid;
 
 	if (file_read(up_join(data, "postmaster.pid", lock), 4096, &text, NULL) < 0)
 		return 0;
 	pid = strtol(text, NULL, 10);
-	snprintf(link, sizeof(link), "/proc/%ld/cwd", pid);
-	length = readlink(link, folder, sizeof(folder) - 1);
-	if (pid <= 0 || length < 0 || !realpath(data, resolved))
-		return 0;
-	folder[length] = '\0';
-	return strcmp(folder, resolved) == 0 ? (pid_t)pid : 0;
+	return works_on(pid, data) ? (pid_t)pid : 0;
+}
+
+static bool is_postgres(long pid)
+{
+	_cleanup_free_ char *name = NULL;
+	up_path path;
+
+	snprintf(path, sizeof(path), "/proc/%ld/comm", pid);
+	return file_read(path, 64, &name, NULL) == 0 && strcmp(name, "postgres\n") == 0;
+}
+
+/*
+ * Sessions end by themselves when their server has died, but not one that waits for a lock which went with
+ * another: it never ends, and while it holds the shared memory PostgreSQL does not start. There is no server.
+ */
+static void end_orphans(const char *data)
+{
+	DIR *processes = opendir("/proc");
+	const struct dirent *entry;
+
+	while (processes && (entry = readdir(processes))) {
+		long pid = strtol(entry->d_name, NULL, 10);
+
+		if (works_on(pid, data) && is_postgres(pid))
+			kill((pid_t)pid, SIGKILL);
+	}
+	if (processes)
+		closedir(processes);
 }
 
 static int clear_left_over(const struct up *up, const char *data)
@@ -204,6 +240,7 @@ int up_postgres_start(const struct up *up, pid_t *ret_pid)
 	if (r < 0)
 		return r;
 	up_join(up->state, "pg", data);
+	end_orphans(data);
 	snprintf(socket_option, sizeof(socket_option), "unix_socket_directories=%s/pg", up->run);
 
 	/* Opened by us: the server's user cannot create files in the state folder. */
