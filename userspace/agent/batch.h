@@ -105,10 +105,9 @@ struct batch_list {
 
 /*
  * Builds the batch, with a record for each slot whose sample differs from what batches have said, or for each
- * that has counted if it is to be whole; several
- * when hours ended in between (see split.h), then marked as split. More than fits into one body becomes
- * several parts, each of which stands alone. `status` and `cannot_apply` are arrays, or NULL for empty ones;
- * references stay the caller's. Returns -ENOMEM.
+ * that has counted if it is to be whole; several when hours ended in between (see split.h), then marked as
+ * split. More than fits into one body becomes several parts, each of which stands alone. `status` and
+ * `cannot_apply` are arrays, or NULL for empty ones; references stay the caller's. Returns -ENOMEM.
  */
 WT_MUST_CHECK int batch_build(const struct batch_head *head, const struct slots *slots, const json_t *status,
 			      const json_t *cannot_apply, struct batch_list *ret_list);

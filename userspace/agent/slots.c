@@ -88,10 +88,11 @@ void slots_restore(struct slots *slots, uint32_t slot, const struct wt_owner *ow
 void slots_restore_base(struct slots *slots, uint32_t slot, uint32_t incarnation,
 			const struct meter_totals *base, uint64_t undelivered)
 {
-	struct slot *at = &slots->slots[slot];
+	struct slot *at;
 
 	if (slot >= slots->end)
 		return;
+	at = &slots->slots[slot];
 	if (at->flags == 0 && at->incarnation < incarnation)
 		at->incarnation = incarnation;
 	if (at->incarnation != incarnation)
