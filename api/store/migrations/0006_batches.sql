@@ -163,8 +163,7 @@ CREATE AGGREGATE billing.total(bigint) (SFUNC = int8pl, STYPE = bigint, INITCOND
 
 -- ---- the layout of batches on their way in ----------------------------------------------------------------------------------
 
--- `n` names the batch within its transaction; a gateway has at most one in each. Texts have an end, and so has a rate, or each temporary
--- table would bring a TOAST table whose index is built anew after each commit: a fifth of the time of a small transaction.
+-- `n` names the batch within its transaction; a gateway has at most one in each.
 CREATE TYPE billing.report_in AS (
     n bigint, owner uuid, gateway uuid, attempt integer, token_generation bigint, crc bigint, kept_from bigint, over boolean,
     shrunk boolean, tangled boolean, -- a total that is smaller than one before it; hours that are not in order
@@ -191,21 +190,21 @@ CREATE TYPE billing.counter_base AS (
 );
 -- What the peers of a batch have grown by in an hour, unless it tells of none (`peers`). `fresh`: each of its records is a new hourly sum.
 CREATE TYPE billing.hour_sum AS (n bigint, hour timestamptz, peers boolean, up bigint, down bigint, undelivered bigint, fresh boolean);
-CREATE TYPE billing.state_in AS (n bigint, i integer, state varchar(16), begins timestamptz, ends timestamptz);
-CREATE TYPE billing.seen_in AS (n bigint, peer uuid, handshake timestamptz, endpoint varchar(260));
+CREATE TYPE billing.state_in AS (n bigint, i integer, state text, begins timestamptz, ends timestamptz);
+CREATE TYPE billing.seen_in AS (n bigint, peer uuid, handshake timestamptz, endpoint text);
 
 -- A batch with what is known of its gateway and epoch. verdict: NULL: taken; 'held': taken before; else why not.
 CREATE TYPE billing.report_work AS (
-    n bigint, owner uuid, gateway uuid, epoch uuid, seq bigint, verdict varchar(16), detail varchar(300),
-    location uuid, created timestamptz, status varchar(16), active_since timestamptz, attempt integer, applied_revision bigint, first boolean,
+    n bigint, owner uuid, gateway uuid, epoch uuid, seq bigint, verdict text, detail text,
+    location uuid, created timestamptz, status text, active_since timestamptz, attempt integer, applied_revision bigint, first boolean,
     known boolean, held_seq bigint, held_counted bigint, held_cycle integer, held_cycle_counted bigint, has_parts boolean,
-    grant_cycle integer, this_hour timestamptz, overage varchar(16), accounting varchar(16)
+    grant_cycle integer, this_hour timestamptz, overage text, accounting text
 );
 
 -- Bytes of a batch in an hour, on their way to the bucket of a cycle.
 CREATE TYPE billing.settle_piece AS (
     n bigint, owner uuid, gateway uuid, cycle integer, hour timestamptz, later boolean, bytes bigint,
-    rate_version bigint, rate numeric(20, 9), overage varchar(16)
+    rate_version bigint, rate numeric, overage text
 );
 
 -- Batches are laid out in temporary tables first; where PUBLIC may make none, the API must. No backup has a database's own rights.

@@ -611,7 +611,7 @@ BEGIN
                 ELSE jsonb_build_object('held_seq', w.held_seq, 'restored', billing.restored(), 'reason', w.verdict, 'held_crc', (
                     SELECT b.crc FROM billing.epoch_batch b
                     WHERE b.owner = w.owner AND b.gateway = w.gateway AND b.epoch = w.epoch AND b.seq = w.held_seq)) END,
-           w.detail::text, coalesce(w.verdict IN ('rolled_back', 'regressed'), false)
+           w.detail, coalesce(w.verdict IN ('rolled_back', 'regressed'), false)
                AND (SELECT count(*) FROM billing.quarantine q WHERE q.owner = w.owner AND q.gateway = w.gateway) < 100
     FROM report_work w LEFT JOIN gateway.gateway g ON g.owner = w.owner AND g.id = w.gateway;
 END
