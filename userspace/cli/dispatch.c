@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "cli/commands.h"
 
+#include "base/json.h"
 #include "cli/help.h"
 #include "cli/output.h"
 
 #include <curl/curl.h>
 #include <errno.h>
-#include <malloc.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,14 +133,6 @@ static int unknown_command(const char *noun, const char *verb, bool knows_noun)
 	return EXIT_USAGE;
 }
 
-/* jansson holds tokens and keys: what it frees is wiped. */
-static void wipe_and_free(void *memory)
-{
-	if (memory)
-		sodium_memzero(memory, malloc_usable_size(memory));
-	free(memory);
-}
-
 static int dispatch(int argc, char **argv)
 {
 	const char *verb = argc > 2 ? argv[2] : NULL;
@@ -172,7 +164,7 @@ int cli_run(int argc, char **argv)
 		puts("wiretoll " WIRETOLL_VERSION);
 		return EXIT_SUCCESS;
 	}
-	json_set_alloc_funcs(malloc, wipe_and_free);
+	json_wipe_what_is_freed();
 	if (sodium_init() < 0 || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return complain("could not start the libraries for keys and HTTPS", EXIT_FAILURE);
 	exit_code = dispatch(argc, argv);
