@@ -2,18 +2,24 @@
 #include "cli/signals.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <sys/signalfd.h>
 
-int signals_open(bool children, int *ret_fd)
+sigset_t signals_that_end(void)
 {
 	sigset_t signals;
-	int fd;
 
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGHUP);
+	return signals;
+}
+
+int signals_open(bool children, int *ret_fd)
+{
+	sigset_t signals = signals_that_end();
+	int fd;
+
 	if (children)
 		sigaddset(&signals, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &signals, NULL);

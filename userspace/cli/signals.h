@@ -5,9 +5,14 @@
 
 #include "base/base.h"
 
+#include <signal.h>
+
+/* A terminal's Ctrl-C and its end, and a service manager's stop. */
+sigset_t signals_that_end(void);
+
 /*
- * A terminal's Ctrl-C and its end, and a service manager's stop, through one descriptor that does not block;
- * the ends of child processes, too, if they are asked for. They do nothing else from then on.
+ * These through one descriptor that does not block; the ends of child processes, too, if they are asked for.
+ * They do nothing else from then on.
  */
 WT_MUST_CHECK int signals_open(bool children, int *ret_fd);
 

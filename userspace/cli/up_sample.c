@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* The child of `wiretoll up --sample` that sets the sample up and keeps it going. */
 #include "cli/up_sample.h"
+
+#include "cli/signals.h"
 #include "cli/up_sample_parts.h"
 
 #include <errno.h>
@@ -34,13 +36,9 @@ void sample_say(const char *format, ...)
 int sample_wait(int milliseconds)
 {
 	struct timespec timeout = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
-	sigset_t stops;
+	const sigset_t stops = signals_that_end();
 	int number;
 
-	sigemptyset(&stops);
-	sigaddset(&stops, SIGINT);
-	sigaddset(&stops, SIGTERM);
-	sigaddset(&stops, SIGHUP);
 	do {
 		number = sigtimedwait(&stops, NULL, &timeout);
 	} while (number < 0 && errno == EINTR);
