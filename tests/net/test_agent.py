@@ -41,13 +41,21 @@ def deploy(lab, connect=True):
 
 
 def wait_truth(api, clients):
-    """Metered is what the clients' kernels counted, to the byte and in both directions, and stays so."""
-    truth = [client.counters() for client in clients]
+    """Metered is what the clients' kernels counted, to the byte and in both directions, and stays so.
+
+    Both are read anew each time: the answer to the last of a stopped sender's packets may be counted before it arrives.
+    """
+    def metered_and_truth():
+        return [api.counted(client.id) for client in clients], [client.counters() for client in clients]
+
     deadline = time.monotonic() + 60
-    while [api.counted(client.id) for client in clients] != truth and time.monotonic() < deadline:
+    metered, truth = metered_and_truth()
+    while metered != truth and time.monotonic() < deadline:
         time.sleep(0.02)
+        metered, truth = metered_and_truth()
     time.sleep(1.2)
-    assert [api.counted(client.id) for client in clients] == truth
+    metered, truth = metered_and_truth()
+    assert metered == truth
 
 
 def wait_stable(value, seconds=2.5):
