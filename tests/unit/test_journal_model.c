@@ -329,6 +329,67 @@ static void test_the_bound_holds(void **state)
 	journal_close(journal);
 }
 
+static unsigned n_aside;
+
+static int count_aside(const char *path, const struct stat *status, int type, struct FTW *ftw)
+{
+	(void)status, (void)type, (void)ftw;
+	n_aside += strstr(path, ".wtj.bad") != NULL;
+	return 0;
+}
+
+static unsigned segments_aside(void)
+{
+	n_aside = 0;
+	nftw(folder, count_aside, 16, FTW_PHYS);
+	return n_aside;
+}
+
+static void damage(const char *segment)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", folder, segment);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, "x", 1, 30), 1);
+	close(fd);
+}
+
+/* What damage has set aside is within the bound, too, and goes before a record does. */
+static void test_the_bound_holds_after_damage(void **state)
+{
+	const uint64_t bound = 16 * SEGMENT;
+	struct journal *journal = open_journal(bound);
+	char payload[100] = "a";
+	uint64_t sequence = 0, last = 0;
+	int r = 0;
+
+	(void)state;
+	while (!journal_is_tight(journal))
+		assert_int_equal(append_data(journal, payload, sizeof(payload), &sequence), 0);
+	journal_close(journal);
+	damage("0000000000000001.wtj");
+	journal = open_journal(bound);
+	assert_true(segments_aside() >= 4);
+	while (r == 0) {
+		last = sequence;
+		r = append_data(journal, payload, sizeof(payload), &sequence);
+		assert_true(measure_folder() <= bound);
+		assert_true(r == 0 || segments_aside() == 0);
+	}
+	assert_int_equal(r, -ENOSPC);
+	for (uint64_t kept = 1; kept <= last; kept++) {
+		char *read _cleanup_free_ = NULL;
+		enum journal_kind kind;
+		size_t length;
+
+		assert_int_equal(journal_read(journal, kept, &kind, &read, &length), 0);
+	}
+	journal_close(journal);
+}
+
 /* A real full disk: known of while there still is a segment and its spare to write to, and recovered from. */
 static void test_a_full_disk_is_known_of_early(void **state)
 {
@@ -378,6 +439,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_I9_crash_at_every_byte_of_a_write, make_folder,
 						drop_folder),
 		cmocka_unit_test_setup_teardown(test_the_bound_holds, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_the_bound_holds_after_damage, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_a_full_disk_is_known_of_early, make_folder, drop_folder),
 	};
 

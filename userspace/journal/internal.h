@@ -10,9 +10,10 @@ struct journal {
 	int folder_fd; /* holds the lock */
 	size_t segment_bytes;
 	uint64_t max_bytes;
-	struct segment_list list; /* the last one is written to */
-	size_t spare_bytes;       /* of the spare segment; 0: there is none */
-	int fd;                   /* the last segment; -1: none yet */
+	struct segment_list list;  /* the last one is written to */
+	struct segment_list aside; /* not read any more; given up before anything else */
+	size_t spare_bytes;        /* of the spare segment; 0: there is none */
+	int fd;                    /* the last segment; -1: none yet */
 	uint64_t next_sequence;
 	uint64_t acknowledged;
 	uint64_t acknowledged_durably;

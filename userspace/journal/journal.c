@@ -51,10 +51,10 @@ static int scan_segment(struct journal *journal, struct segment *segment)
 static int set_aside(struct journal *journal, size_t from)
 {
 	for (size_t i = from; i < journal->list.n; i++) {
-		char name[SEGMENT_NAME_SIZE], aside[SEGMENT_NAME_SIZE + 4];
+		char name[SEGMENT_NAME_SIZE], aside[SEGMENT_PATH_SIZE];
 
 		segment_name(journal->list.segments[i].first, name);
-		snprintf(aside, sizeof(aside), "%s.bad", name);
+		snprintf(aside, sizeof(aside), "%s" SEGMENT_ASIDE, name);
 		if (renameat(journal->folder_fd, name, journal->folder_fd, aside) < 0)
 			return -errno;
 	}
@@ -86,7 +86,7 @@ static int open_last_segment(struct journal *journal)
 static int replay(struct journal *journal)
 {
 	size_t valid = 0;
-	int r = segment_list_read(journal->folder_fd, &journal->list);
+	int r = segment_list_read(journal->folder_fd, "", &journal->list);
 
 	room_find_spare(journal);
 	if (r < 0 || journal->list.n == 0)
@@ -134,6 +134,8 @@ int journal_open(const struct journal_options *options, struct journal **ret_jou
 		r = errno == EWOULDBLOCK ? -EBUSY : -errno;
 	if (r == 0)
 		r = replay(journal);
+	if (r == 0)
+		r = segment_list_read(journal->folder_fd, SEGMENT_ASIDE, &journal->aside);
 	if (r < 0) {
 		journal_close(journal);
 		return r;
@@ -152,6 +154,7 @@ void journal_close(struct journal *journal)
 		close(journal->folder_fd);
 	free(journal->write_buffer);
 	free(journal->list.segments);
+	free(journal->aside.segments);
 	free(journal);
 }
 

@@ -119,7 +119,7 @@ static int read_segment(struct reader *reader, uint64_t first, bool last)
 static int read_folder(struct reader *reader)
 {
 	struct segment_list list = {0};
-	int r = segment_list_read(reader->folder_fd, &list);
+	int r = segment_list_read(reader->folder_fd, "", &list);
 
 	if (r == 0 && list.n == 0)
 		r = -ENOENT;

@@ -11,13 +11,18 @@
 
 #include "base/clock.h"
 
-static uint64_t bytes_taken(const struct journal *journal, size_t from)
+static uint64_t bytes_of(const struct segment_list *list, size_t from)
 {
-	uint64_t bytes = journal->spare_bytes;
+	uint64_t bytes = 0;
 
-	for (size_t i = from; i < journal->list.n; i++)
-		bytes += journal->list.segments[i].size;
+	for (size_t i = from; i < list->n; i++)
+		bytes += list->segments[i].size;
 	return bytes;
+}
+
+static uint64_t bytes_taken(const struct journal *journal)
+{
+	return journal->spare_bytes + bytes_of(&journal->list, 0) + bytes_of(&journal->aside, 0);
 }
 
 /* Whether all records of the oldest segment are acknowledged. The last one stays: it holds the sequence. */
@@ -26,33 +31,31 @@ static bool oldest_is_acknowledged(const struct journal *journal)
 	return journal->list.n > 1 && journal->list.segments[1].first <= journal->acknowledged + 1;
 }
 
-static int drop_oldest(struct journal *journal)
+/* Gives up what is needed least: what cannot be read, then what is acknowledged. -ENOSPC: there is nothing.
+ */
+static int give_up_oldest(struct journal *journal)
 {
-	char name[SEGMENT_NAME_SIZE];
-
-	if (unlinkat(journal->folder_fd, segment_name(journal->list.segments[0].first, name), 0) < 0)
-		return -errno;
-	journal->list.n--;
-	memmove(journal->list.segments, journal->list.segments + 1,
-		journal->list.n * sizeof(*journal->list.segments));
-	return 0;
+	if (journal->aside.n > 0)
+		return segment_list_drop_oldest(journal->folder_fd, SEGMENT_ASIDE, &journal->aside);
+	if (oldest_is_acknowledged(journal))
+		return segment_list_drop_oldest(journal->folder_fd, "", &journal->list);
+	return -ENOSPC;
 }
 
-/* Within the bound and the disk's space; what is acknowledged is given up for it. */
+/* Within the bound and the disk's space. */
 static int allocate(struct journal *journal, const char *name, size_t size)
 {
-	int r = -ENOSPC;
+	int r;
 
-	while (true) {
-		if (bytes_taken(journal, 0) + size <= journal->max_bytes)
-			r = segment_allocate(journal->folder_fd, name, size);
-		if (r != -ENOSPC || !oldest_is_acknowledged(journal))
-			return r;
-		r = drop_oldest(journal);
-		if (r < 0)
-			return r;
+	do {
 		r = -ENOSPC;
-	}
+		if (bytes_taken(journal) + size <= journal->max_bytes)
+			r = segment_allocate(journal->folder_fd, name, size);
+		if (r != -ENOSPC)
+			return r;
+		r = give_up_oldest(journal);
+	} while (r == 0);
+	return r;
 }
 
 void room_find_spare(struct journal *journal)
@@ -149,7 +152,7 @@ int journal_expire(struct journal *journal, int64_t before_utc_ns)
 		if (fstatat(journal->folder_fd, name, &status, 0) < 0 ||
 		    status.st_mtim.tv_sec * NSEC_PER_SEC + status.st_mtim.tv_nsec >= before_utc_ns)
 			break;
-		r = drop_oldest(journal);
+		r = segment_list_drop_oldest(journal->folder_fd, "", &journal->list);
 	}
 	return r;
 }
@@ -163,5 +166,5 @@ bool journal_is_tight(const struct journal *journal)
 	while (first + 1 < journal->list.n &&
 	       journal->list.segments[first + 1].first <= journal->acknowledged + 1)
 		first++;
-	return bytes_taken(journal, first) > journal->max_bytes / 2;
+	return journal->spare_bytes + bytes_of(&journal->list, first) > journal->max_bytes / 2;
 }

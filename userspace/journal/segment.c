@@ -49,12 +49,28 @@ static int compare_segments(const void *a, const void *b)
 	return (left->first > right->first) - (left->first < right->first);
 }
 
-static int add_entry(int folder_fd, const char *name, struct segment_list *list)
+int segment_list_drop_oldest(int folder_fd, const char *ending, struct segment_list *list)
 {
+	char name[SEGMENT_NAME_SIZE], path[SEGMENT_PATH_SIZE];
+
+	snprintf(path, sizeof(path), "%s%s", segment_name(list->segments[0].first, name), ending);
+	if (unlinkat(folder_fd, path, 0) < 0)
+		return -errno;
+	list->n--;
+	memmove(list->segments, list->segments + 1, list->n * sizeof(*list->segments));
+	return 0;
+}
+
+static int add_entry(int folder_fd, const char *name, const char *ending, struct segment_list *list)
+{
+	char without[SEGMENT_NAME_SIZE];
 	struct segment segment = {0};
 	struct stat status;
 
-	if (!segment_name_parse(name, &segment.first))
+	if (strlen(name) < SEGMENT_NAME_SIZE - 1 || strcmp(name + SEGMENT_NAME_SIZE - 1, ending) != 0)
+		return 0;
+	snprintf(without, sizeof(without), "%s", name);
+	if (!segment_name_parse(without, &segment.first))
 		return 0;
 	if (fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : -errno;
@@ -62,7 +78,7 @@ static int add_entry(int folder_fd, const char *name, struct segment_list *list)
 	return segment_list_add(list, &segment);
 }
 
-int segment_list_read(int folder_fd, struct segment_list *ret_list)
+int segment_list_read(int folder_fd, const char *ending, struct segment_list *ret_list)
 {
 	int fd = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *folder = fd < 0 ? NULL : fdopendir(fd);
@@ -77,7 +93,7 @@ int segment_list_read(int folder_fd, struct segment_list *ret_list)
 		return r;
 	}
 	while (r == 0 && (entry = readdir(folder)))
-		r = add_entry(folder_fd, entry->d_name, &list);
+		r = add_entry(folder_fd, entry->d_name, ending, &list);
 	closedir(folder);
 	if (r < 0) {
 		free(list.segments);

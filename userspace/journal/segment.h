@@ -7,6 +7,8 @@
 
 #define SEGMENT_NAME_SIZE 21 /* sixteen hexadecimal digits, ".wtj" and NUL */
 #define SEGMENT_SPARE     "spare"
+#define SEGMENT_ASIDE     ".bad" /* behind the name of one that was set aside */
+#define SEGMENT_PATH_SIZE (SEGMENT_NAME_SIZE + sizeof(SEGMENT_ASIDE) - 1)
 
 struct segment {
 	uint64_t first;    /* sequence of its first record, and its name */
@@ -23,9 +25,12 @@ struct segment_list {
 const char *segment_name(uint64_t first, char buffer[static SEGMENT_NAME_SIZE]);
 bool segment_name_parse(const char *name, uint64_t *ret_first);
 
-/* All segments of the folder in order of their names, with first and size set. */
-WT_MUST_CHECK int segment_list_read(int folder_fd, struct segment_list *ret_list);
+/* All segments of the folder with `ending` behind their names, in the names' order, with first and size set.
+ */
+WT_MUST_CHECK int segment_list_read(int folder_fd, const char *ending, struct segment_list *ret_list);
 WT_MUST_CHECK int segment_list_add(struct segment_list *list, const struct segment *segment);
+/* Removes the oldest one from the folder and the list; `ending` as above. */
+WT_MUST_CHECK int segment_list_drop_oldest(int folder_fd, const char *ending, struct segment_list *list);
 
 struct mapping {
 	const char *data;
