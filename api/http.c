@@ -2,13 +2,14 @@
 #include "http.h"
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/log.h"
+#include "base/wipe.h"
 #include "handshake.h"
 #include "listen.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <malloc.h>
 #include <sodium.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -119,13 +120,6 @@ static void format_client(struct MHD_Connection *connection, char *buffer, size_
 		ip = &((const struct sockaddr_in6 *)address)->sin6_addr;
 	if (!ip || !inet_ntop(address->sa_family, ip, buffer, (socklen_t)size))
 		snprintf(buffer, size, "%s", "");
-}
-
-static void wipe_and_free(void *text)
-{
-	if (text)
-		sodium_memzero(text, malloc_usable_size(text));
-	free(text);
 }
 
 /* Takes over the response's text, or writes its JSON. All buffers are wiped: some hold tokens. */
@@ -353,7 +347,7 @@ int http_start(const char *const *listen, size_t n_listen, const char *pem, unsi
 	http->server = server;
 	http->work = work;
 	/* JSON holds one-time tokens and preshared keys. */
-	json_set_alloc_funcs(malloc, wipe_and_free);
+	json_wipe_what_is_freed();
 	r = handshakes_start(&http->handshakes);
 	if (r < 0)
 		log_error("could not start to wait for handshakes: %s", strerror(-r));

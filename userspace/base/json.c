@@ -3,12 +3,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <malloc.h>
-#include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/wipe.h"
 
 void json_problem_set(struct json_problem *problem, const char *field, const char *format, ...)
 {
@@ -145,13 +145,6 @@ json_t *json_u64(uint64_t value)
 
 	snprintf(text, sizeof(text), "%" PRIu64, value);
 	return json_string(text);
-}
-
-static void wipe_and_free(void *memory)
-{
-	if (memory)
-		sodium_memzero(memory, malloc_usable_size(memory));
-	free(memory);
 }
 
 void json_wipe_what_is_freed(void)
