@@ -42,6 +42,21 @@ int fsync(int fd)
 	return (int)syscall(SYS_fsync, fd);
 }
 
+/* A page of each segment that the disk does not give back; 0: there is none. */
+static off_t bad_page, bad_page_end;
+
+ssize_t pread(int fd, void *data, size_t size, off_t at)
+{
+	if (bad_page_end > 0 && at < bad_page_end && at + (off_t)size > bad_page) {
+		if (at >= bad_page) {
+			errno = EIO;
+			return -1;
+		}
+		size = (size_t)(bad_page - at);
+	}
+	return syscall(SYS_pread64, fd, data, size, at);
+}
+
 static bool was_synced(const char *path)
 {
 	struct stat status;
@@ -246,6 +261,52 @@ static void test_damage_in_an_early_segment(void **state)
 	journal_close(journal);
 }
 
+static int count_record(const struct journal_record *record, void *data)
+{
+	(void)record;
+	++*(unsigned *)data;
+	return 0;
+}
+
+static unsigned count_records(struct journal *journal)
+{
+	unsigned count = 0;
+
+	assert_int_equal(journal_for_each(journal, count_record, &count), 0);
+	return count;
+}
+
+/* What stood before a bad block is kept, and the journal goes on in a file without it. */
+static void test_a_block_that_cannot_be_read(void **state)
+{
+	struct journal *journal = open_journal(1 << 16);
+	enum journal_kind kind;
+	char block[1000] = "a", *payload;
+	size_t length;
+	unsigned kept;
+
+	(void)state;
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(append_data(journal, block, sizeof(block), NULL), 0);
+	bad_page = 2 * getpagesize();
+	bad_page_end = bad_page + getpagesize();
+	kept = (unsigned)((size_t)bad_page / (sizeof(struct journal_header) + sizeof(block)));
+	/* While it is open, its other records can be read. */
+	assert_int_equal(journal_read(journal, kept, &kind, &payload, &length), 0);
+	free(payload);
+	assert_int_equal(journal_read(journal, kept + 1, &kind, &payload, &length), -EIO);
+	assert_int_equal(count_records(journal), kept);
+	journal_close(journal);
+	journal = open_journal(1 << 16);
+	bad_page_end = 0;
+	assert_int_equal(count_records(journal), kept);
+	assert_int_equal(append_data(journal, block, sizeof(block), NULL), 0);
+	journal_close(journal);
+	journal = open_journal(1 << 16);
+	assert_int_equal(count_records(journal), kept + 1);
+	journal_close(journal);
+}
+
 static void test_a_new_folder_is_on_the_disk(void **state)
 {
 	struct journal *journal;
@@ -406,21 +467,6 @@ static void test_read_by_sequence(void **state)
 	journal_close(journal);
 }
 
-static int count_record(const struct journal_record *record, void *data)
-{
-	(void)record;
-	++*(unsigned *)data;
-	return 0;
-}
-
-static unsigned count_records(struct journal *journal)
-{
-	unsigned count = 0;
-
-	assert_int_equal(journal_for_each(journal, count_record, &count), 0);
-	return count;
-}
-
 static void test_expiry_spares_what_is_unacknowledged(void **state)
 {
 	struct journal *journal = open_journal(96);
@@ -448,6 +494,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_truncation_at_every_byte, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_every_flipped_bit, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_damage_in_an_early_segment, make_folder, drop_folder),
+		cmocka_unit_test_setup_teardown(test_a_block_that_cannot_be_read, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_a_new_folder_is_on_the_disk, make_folder, drop_folder),
 		cmocka_unit_test_setup_teardown(test_I9_damage_under_an_open_journal, make_folder,
 						drop_folder),

@@ -36,7 +36,7 @@ static inline struct segment *last_segment(const struct journal *journal)
 WT_MUST_CHECK int room_for(struct journal *journal, size_t length);
 /* Allocates the spare segment if there is none and there is room; without room there is none. */
 void room_keep_spare(struct journal *journal);
-/* Takes the spare over that an earlier process has left. */
+/* Takes the spare over that an earlier process has left; what else it left half made is removed. */
 void room_find_spare(struct journal *journal);
 
 #endif

@@ -16,35 +16,42 @@
 /* Segments that the bound has room for at least: one written, one spare, one given up, one kept. */
 #define SEGMENTS_MIN 4
 
-static int map_segment(const struct journal *journal, const struct segment *segment,
-		       struct mapping *ret_mapping)
+static int load_segment(const struct journal *journal, const struct segment *segment,
+			struct content *ret_content)
 {
 	char name[SEGMENT_NAME_SIZE];
 
-	return segment_map(journal->folder_fd, segment_name(segment->first, name), ret_mapping);
+	return segment_load(journal->folder_fd, segment_name(segment->first, name), ret_content);
 }
 
-/* Walks the records of a segment; sets its valid length and the journal's positions. */
+/*
+ * Walks the records of a segment; sets its valid length and the journal's positions. A file that the disk
+ * does not give back in whole is not written to again.
+ */
 static int scan_segment(struct journal *journal, struct segment *segment)
 {
-	struct mapping WT_CLEANUP(mapping_close) mapping = {0};
+	struct content WT_CLEANUP(content_free) content = {0};
+	char name[SEGMENT_NAME_SIZE];
 	struct journal_header header;
 	size_t size;
-	int r = map_segment(journal, segment, &mapping);
+	int r = load_segment(journal, segment, &content);
 
 	if (r < 0)
 		return r;
 	segment->bytes = 0;
-	while ((size = journal_record_at(mapping.data + segment->bytes, mapping.size - segment->bytes,
+	while ((size = journal_record_at(content.data + segment->bytes, content.size - segment->bytes,
 					 journal->next_sequence, segment->last_crc, &header)) > 0) {
 		if (header.kind == JOURNAL_ACK)
-			memcpy(&journal->acknowledged, mapping.data + segment->bytes + sizeof(header),
+			memcpy(&journal->acknowledged, content.data + segment->bytes + sizeof(header),
 			       sizeof(journal->acknowledged));
 		segment->bytes += size;
 		segment->last_crc = header.crc;
 		journal->next_sequence++;
 	}
-	return 0;
+	if (content.is_unreadable)
+		r = segment_replace(journal->folder_fd, segment_name(segment->first, name), &content,
+				    segment->bytes);
+	return r;
 }
 
 /* What stands behind an invalid record cannot be told from invention: it is kept, but not as a segment. */
@@ -178,25 +185,25 @@ static size_t step_over(const void *data, size_t available, uint64_t sequence,
 
 static int each_of_segment(struct journal *journal, const struct segment *segment, journal_fn fn, void *data)
 {
-	struct mapping WT_CLEANUP(mapping_close) mapping = {0};
+	struct content WT_CLEANUP(content_free) content = {0};
 	struct journal_header header = {0};
 	uint64_t sequence = segment->first;
-	size_t size;
-	int r = map_segment(journal, segment, &mapping);
+	size_t size, end;
+	int r = load_segment(journal, segment, &content);
 
-	for (size_t at = 0; r == 0 && at < segment->bytes; at += size, sequence++) {
+	end = content.size < segment->bytes ? content.size : segment->bytes;
+	for (size_t at = 0; r == 0 && at < end; at += size, sequence++) {
 		bool is_whole;
 
-		size = journal_record_at(mapping.data + at, segment->bytes - at, sequence, header.crc,
-					 &header);
+		size = journal_record_at(content.data + at, end - at, sequence, header.crc, &header);
 		is_whole = size > 0;
 		if (!is_whole)
-			size = step_over(mapping.data + at, segment->bytes - at, sequence, &header);
+			size = step_over(content.data + at, end - at, sequence, &header);
 		if (size == 0)
 			break;
 		if (!is_whole || header.kind == JOURNAL_ACK)
 			continue;
-		r = fn(&(struct journal_record){sequence, header.kind, mapping.data + at + sizeof(header),
+		r = fn(&(struct journal_record){sequence, header.kind, content.data + at + sizeof(header),
 						header.length, sequence <= journal->acknowledged},
 		       data);
 	}
@@ -223,23 +230,49 @@ static const struct segment *segment_of(const struct journal *journal, uint64_t 
 	return NULL;
 }
 
-/* Headers lead from record to record; only the one that is wanted has its checksum computed. */
-static int find_record(const struct segment *segment, const char *data, uint64_t sequence, size_t *ret_at,
-		       struct journal_header *ret_header)
+static int read_at(int fd, void *data, size_t size, size_t at)
+{
+	return pread(fd, data, size, (off_t)at) == (ssize_t)size ? 0 : -EIO;
+}
+
+/* Headers lead from record to record: where the one that is wanted stands, and what it was written behind. */
+static int find_record(int fd, const struct segment *segment, uint64_t sequence, size_t *ret_at,
+		       uint32_t *ret_before)
 {
 	struct journal_header header = {0};
 	size_t at = 0;
+	int r = 0;
 
-	for (uint64_t number = segment->first; number < sequence; number++) {
+	for (uint64_t number = segment->first; number < sequence && r == 0; number++) {
 		if (at + sizeof(header) > segment->bytes)
 			return -EIO;
-		memcpy(&header, data + at, sizeof(header));
+		r = read_at(fd, &header, sizeof(header), at);
 		at += sizeof(header) + header.length;
 	}
-	if (at > segment->bytes ||
-	    journal_record_at(data + at, segment->bytes - at, sequence, header.crc, ret_header) == 0)
+	*ret_at = at;
+	*ret_before = header.crc;
+	return r;
+}
+
+/* The record at `at` with its header, allocated. */
+static int load_record(int fd, const struct segment *segment, size_t at, uint64_t sequence, uint32_t before,
+		       char **ret_record, struct journal_header *ret_header)
+{
+	struct journal_header header;
+	char *record _cleanup_free_ = NULL;
+	size_t size;
+
+	if (at + sizeof(header) > segment->bytes || read_at(fd, &header, sizeof(header), at) < 0 ||
+	    header.length > segment->bytes - at - sizeof(header))
 		return -EIO;
-	*ret_at = at + sizeof(header);
+	size = sizeof(header) + header.length;
+	record = malloc(size);
+	if (!record)
+		return -ENOMEM;
+	if (read_at(fd, record, size, at) < 0 ||
+	    journal_record_at(record, size, sequence, before, ret_header) == 0)
+		return -EIO;
+	*ret_record = TAKE_PTR(record);
 	return 0;
 }
 
@@ -247,28 +280,29 @@ int journal_read(struct journal *journal, uint64_t sequence, enum journal_kind *
 		 size_t *ret_length)
 {
 	const struct segment *segment = segment_of(journal, sequence);
-	struct mapping WT_CLEANUP(mapping_close) mapping = {0};
+	char name[SEGMENT_NAME_SIZE], *record _cleanup_free_ = NULL;
+	_cleanup_close_ int fd = -1;
 	struct journal_header header;
+	uint32_t before = 0;
 	size_t at = 0;
-	char *payload;
 	int r;
 
 	if (!segment)
 		return -ENOENT;
-	r = map_segment(journal, segment, &mapping);
+	fd = openat(journal->folder_fd, segment_name(segment->first, name), O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = find_record(fd, segment, sequence, &at, &before);
 	if (r == 0)
-		r = find_record(segment, mapping.data, sequence, &at, &header);
+		r = load_record(fd, segment, at, sequence, before, &record, &header);
 	if (r < 0)
 		return r;
 	if (header.kind == JOURNAL_ACK)
 		return -ENOENT;
-	payload = malloc(header.length + 1);
-	if (!payload)
-		return -ENOMEM;
-	memcpy(payload, mapping.data + at, header.length);
-	payload[header.length] = '\0';
+	memmove(record, record + sizeof(header), header.length);
+	record[header.length] = '\0';
 	*ret_kind = header.kind;
-	*ret_payload = payload;
+	*ret_payload = TAKE_PTR(record);
 	*ret_length = header.length;
 	return 0;
 }

@@ -33,37 +33,6 @@ static int fault(struct reader *reader, const char *segment, size_t offset, cons
 	return -EBADMSG;
 }
 
-struct content {
-	char *data;
-	size_t size;
-};
-
-static void content_free(struct content *content)
-{
-	free(content->data);
-}
-
-/* Read and not mapped: the writer may cut the file's end off at any moment. */
-static int load(int folder_fd, const char *name, struct content *ret_content)
-{
-	_cleanup_close_ int fd = openat(folder_fd, name, O_RDONLY | O_CLOEXEC);
-	struct stat status;
-	ssize_t got = 1;
-
-	if (fd < 0 || fstat(fd, &status) < 0)
-		return -errno;
-	ret_content->data = malloc((size_t)status.st_size + 1);
-	if (!ret_content->data)
-		return -ENOMEM;
-	while (got > 0 && ret_content->size < (size_t)status.st_size) {
-		got = pread(fd, ret_content->data + ret_content->size,
-			    (size_t)status.st_size - ret_content->size, (off_t)ret_content->size);
-		if (got > 0)
-			ret_content->size += (size_t)got;
-	}
-	return got < 0 ? -errno : 0;
-}
-
 static bool is_empty(const char *data, size_t size)
 {
 	return size == 0 || (data[0] == 0 && memcmp(data, data + 1, size - 1) == 0);
@@ -109,7 +78,7 @@ static int read_segment(struct reader *reader, uint64_t first, bool last)
 
 		if (look > 0)
 			nanosleep(&pause, NULL);
-		r = load(reader->folder_fd, name, &content);
+		r = segment_load(reader->folder_fd, name, &content);
 		if (r == 0)
 			r = read_records(reader, name, &content, &at, &crc);
 	}

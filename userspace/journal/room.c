@@ -62,6 +62,7 @@ void room_find_spare(struct journal *journal)
 {
 	struct stat status;
 
+	unlinkat(journal->folder_fd, SEGMENT_RESCUED, 0);
 	if (fstatat(journal->folder_fd, SEGMENT_SPARE, &status, AT_SYMLINK_NOFOLLOW) < 0)
 		return;
 	/* Of another size, or one whose maker was interrupted. */

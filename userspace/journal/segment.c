@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -105,27 +104,75 @@ int segment_list_read(int folder_fd, const char *ending, struct segment_list *re
 	return 0;
 }
 
-int segment_map(int folder_fd, const char *name, struct mapping *ret_mapping)
+static size_t size_of_page(size_t at, size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), end = (at / page + 1) * page;
+
+	return (end < size ? end : size) - at;
+}
+
+int segment_load(int folder_fd, const char *name, struct content *ret_content)
 {
 	_cleanup_close_ int fd = openat(folder_fd, name, O_RDONLY | O_CLOEXEC);
+	struct content content = {0};
 	struct stat status;
-	const void *data = ""; /* of an empty file, too, there is an address */
+	size_t size;
+	ssize_t got;
 
 	if (fd < 0 || fstat(fd, &status) < 0)
 		return -errno;
-	if (status.st_size > 0) {
-		data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-		if (data == MAP_FAILED)
-			return -errno;
+	size = (size_t)status.st_size;
+	content.data = calloc(1, size + 1);
+	if (!content.data)
+		return -ENOMEM;
+	while (content.size < size) {
+		got = pread(fd, content.data + content.size, size - content.size, (off_t)content.size);
+		if (got < 0 && errno == EIO) {
+			content.is_unreadable = true;
+			got = (ssize_t)size_of_page(content.size, size);
+		}
+		if (got < 0) {
+			int r = -errno;
+
+			free(content.data);
+			return r;
+		}
+		if (got == 0)
+			break;
+		content.size += (size_t)got;
 	}
-	*ret_mapping = (struct mapping){data, (size_t)status.st_size};
+	*ret_content = content;
 	return 0;
 }
 
-void mapping_close(struct mapping *mapping)
+void content_free(struct content *content)
 {
-	if (mapping->size > 0)
-		munmap((void *)mapping->data, mapping->size);
+	free(content->data);
+}
+
+static int write_all(int fd, const char *data, size_t size)
+{
+	for (size_t done = 0; done < size;) {
+		ssize_t put = pwrite(fd, data + done, size - done, (off_t)done);
+
+		if (put < 0)
+			return -errno;
+		done += (size_t)put;
+	}
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+int segment_replace(int folder_fd, const char *name, const struct content *content, size_t size)
+{
+	_cleanup_close_ int fd =
+		openat(folder_fd, SEGMENT_RESCUED, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int r = fd < 0 ? -errno : write_all(fd, content->data, size);
+
+	if (r == 0 && renameat(folder_fd, SEGMENT_RESCUED, folder_fd, name) < 0)
+		r = -errno;
+	if (r < 0)
+		unlinkat(folder_fd, SEGMENT_RESCUED, 0);
+	return r == 0 && fsync(folder_fd) < 0 ? -errno : r;
 }
 
 int segment_allocate(int folder_fd, const char *name, size_t size)

@@ -7,7 +7,8 @@
 
 #define SEGMENT_NAME_SIZE 21 /* sixteen hexadecimal digits, ".wtj" and NUL */
 #define SEGMENT_SPARE     "spare"
-#define SEGMENT_ASIDE     ".bad" /* behind the name of one that was set aside */
+#define SEGMENT_RESCUED   "rescued" /* until it has its name */
+#define SEGMENT_ASIDE     ".bad"    /* behind the name of one that was set aside */
 #define SEGMENT_PATH_SIZE (SEGMENT_NAME_SIZE + sizeof(SEGMENT_ASIDE) - 1)
 
 struct segment {
@@ -32,13 +33,20 @@ WT_MUST_CHECK int segment_list_add(struct segment_list *list, const struct segme
 /* Removes the oldest one from the folder and the list; `ending` as above. */
 WT_MUST_CHECK int segment_list_drop_oldest(int folder_fd, const char *ending, struct segment_list *list);
 
-struct mapping {
-	const char *data;
+/* A segment in memory; free it with content_free(). */
+struct content {
+	char *data;
 	size_t size;
+	bool is_unreadable; /* in part: what the disk does not give back stands as zeros */
 };
 
-WT_MUST_CHECK int segment_map(int folder_fd, const char *name, struct mapping *ret_mapping);
-void mapping_close(struct mapping *mapping);
+/* Read and not mapped: a bad block would be a signal, and the writer may cut the end off at any moment. */
+WT_MUST_CHECK int segment_load(int folder_fd, const char *name, struct content *ret_content);
+void content_free(struct content *content);
+
+/* Puts the first `size` bytes of the content in the place of the segment, durably and at once. */
+WT_MUST_CHECK int segment_replace(int folder_fd, const char *name, const struct content *content,
+				  size_t size);
 
 /* Makes a file of that size, its space allocated. Leaves nothing behind on failure; returns -ENOSPC and
  * others.
