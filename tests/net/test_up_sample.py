@@ -186,6 +186,13 @@ def test_a_second_start_goes_on(sample):
         assert len(sample.get(token, f"/{noun}")["items"]) == 1, noun
     assert sample.sign_in("customer") != token
     sample.wait_tunnel()
+    # Whoever comes and goes on the bridge, its own address stays: who knows it goes on being heard.
+    bridge = Path("/sys/class/net/wtsample-pub/address")
+    address = bridge.read_text()
+    run("ip", "link", "add", "lowest", "address", "02:00:00:00:00:00", "type", "veth")
+    run("ip", "link", "set", "lowest", "master", "wtsample-pub")
+    assert bridge.read_text() == address
+    run("ip", "link", "del", "lowest")
 
 
 @pytest.mark.parametrize("words", ["sample: networks", "fingerprint", "client connects"])

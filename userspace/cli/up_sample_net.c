@@ -174,9 +174,14 @@ static int make_bridges(void)
 {
 	_cleanup_ip_ struct ip_batch batch = {0};
 
+	/*
+	 * With an address of its own: otherwise a bridge has its ports' lowest, another one as they come and
+	 * go, and who knows the one before is unheard for seconds.
+	 */
 	for (size_t i = 0; i < ARRAY_SIZE(bridges); i++) {
 		if (if_nametoindex(bridges[i]) == 0)
-			ip_batch_add(&batch, "link add %s type bridge", bridges[i]);
+			ip_batch_add(&batch, "link add %s address 02:77:74:00:00:%02zx type bridge",
+				     bridges[i], i + 1);
 		ip_batch_add(&batch, "link set %s up", bridges[i]);
 	}
 	ip_batch_add(&batch, "address replace " SAMPLE_HOST "/24 dev " SAMPLE_PUBLIC_BRIDGE);
