@@ -151,7 +151,8 @@ class Scenario:
 
     def networks(self):
         self.progress.step("networks: two bridges of two clouds, a public one, four instances, four clients")
-        run("ip", "link", "add", "public", "type", "bridge")
+        # Of its own, or it has its ports' lowest, which changes as they come and go: who knows the old one is unheard for seconds.
+        run("ip", "link", "add", "public", "address", "02:00:00:00:00:01", "type", "bridge")
         run("ip", "addr", "add", "198.51.100.1/24", "dev", "public")
         run("ip", "link", "set", "public", "up")
         self.instances = {}

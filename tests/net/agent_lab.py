@@ -446,6 +446,8 @@ def laboratory():
     for bridge in ("pub", "vpc"):
         run("ip", "link", "add", bridge, "type", "bridge")
         run("ip", "link", "set", bridge, "up")
+    # Of its own, or it has its ports' lowest, which changes as they come and go: who knows the old one is unheard for seconds.
+    run("ip", "link", "set", "pub", "address", "02:00:00:00:00:01")
     run("ip", "addr", "add", f"{API_ADDRESS}/24", "dev", "pub")
     plug("gw", "pub0", "pub", "198.51.100.10/24")
     plug("c1", "eth0", "pub", "198.51.100.21/24")

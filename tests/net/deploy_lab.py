@@ -279,6 +279,8 @@ def make_networks():
     for bridge in ("public", "vpc1"):
         run("ip", "link", "add", bridge, "type", "bridge")
         run("ip", "link", "set", bridge, "up")
+    # Of its own, or it has its ports' lowest, which changes as they come and go: who knows the old one is unheard for seconds.
+    run("ip", "link", "set", "public", "address", "02:00:00:00:00:01")
     run("ip", "addr", "add", "198.51.100.1/24", "dev", "public")
     run("ip", "netns", "add", "i1")
     run("ip", "link", "add", "i1", "type", "veth", "peer", "name", "eth0", "netns", "i1")

@@ -163,7 +163,8 @@ def make_client(name, number, server, bridge, endpoint):
 
 class Lab:
     def __init__(self):
-        lab.run("ip", "link", "add", "pub", "type", "bridge")
+        # Of its own, or it has its ports' lowest, which changes as they come and go: who knows the old one is unheard for seconds.
+        lab.run("ip", "link", "add", "pub", "address", "02:00:00:00:00:01", "type", "bridge")
         lab.run("ip", "addr", "add", f"{SERVER}/24", "dev", "pub")
         lab.run("ip", "link", "set", "pub", "up")
         self.server = Server()

@@ -127,7 +127,8 @@ def image():
 def lab(api, image, tmp_path):
     """The API, a client behind a bridge, and a disk with what a driver hands over."""
     make_namespaces(["c1"])
-    run("ip", "link", "add", "pub", "type", "bridge")
+    # Of its own, or it has its ports' lowest, which changes as they come and go: who knows the old one is unheard for seconds.
+    run("ip", "link", "add", "pub", "address", "02:00:00:00:00:01", "type", "bridge")
     run("ip", "link", "set", "pub", "up")
     for address in ("198.51.100.1/24", "198.51.100.10/24"):
         run("ip", "addr", "add", address, "dev", "pub")
