@@ -58,13 +58,16 @@ def wait_for(what, condition, timeout=60.0, step=0.02):
 
 
 def processes():
-    """pid → command line, of all that live in this process namespace; zombies are shown as such."""
+    """pid → command line, of all that live in this process namespace; zombies are shown as such, but for those of process 1,
+    which has yet to collect what became its own."""
     table = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                table[int(entry.name)] = b" ".join(words).decode().strip() or f"[{(entry / 'comm').read_text().strip()}]"
+                line = b" ".join(words).decode().strip() or f"[{(entry / 'comm').read_text().strip()}]"
+                if not line.startswith("[") or parent(int(entry.name)) not in (None, 1):
+                    table[int(entry.name)] = line
     return table
 
 
@@ -85,9 +88,9 @@ class Snapshot:
         self.pins = sorted(str(p) for p in Path("/sys/fs/bpf").rglob("*"))
         self.routes = sorted(line.replace(" linkdown", "") for line in run("ip", "route", "show", "table", "all").splitlines())
         table = processes()
-        # But for a child that is about to become another program.
-        self.processes = sorted(line for pid, line in table.items() if re.search("gateway|agent|wireguard", line)
-                                and table.get(parent(pid)) != line)
+        # But for a child that is about to become another program, or to end.
+        parents = {pid: parent(pid) for pid, line in table.items() if re.search("gateway|agent|wireguard", line)}
+        self.processes = sorted(table[pid] for pid, its in parents.items() if its is not None and table.get(its) != table[pid])
 
     def __eq__(self, other):
         return vars(self) == vars(other)

@@ -106,7 +106,7 @@ class Namespace:
         self.before.close()
 
     def run(self, script):
-        done = subprocess.run(["sh", "-ec", script], preexec_fn=self.enter, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["sh", "-ec", script], preexec_fn=self.enter, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{script}: {done.stderr}"
         return done.stdout
 

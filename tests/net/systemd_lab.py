@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 from agent_lab import run, wait_for
@@ -72,8 +73,8 @@ class Machine:
         for path in (self.folder, self.root, self.shared):
             path.mkdir(mode=0o755, exist_ok=True)
         (self.shared / "console").touch()
-        self.group = Path("/sys/fs/cgroup") / f"wiretoll-test-{os.getpid()}"
-        self.group.mkdir(exist_ok=True)
+        # Unlike all else here, control groups are the host's: others may run the same test.
+        self.group = Path(tempfile.mkdtemp(prefix="wiretoll-test-", dir="/sys/fs/cgroup"))
         enter = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []
         self.process = subprocess.Popen(
             [*enter, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts", "--cgroup", "--mount-proc",
@@ -87,7 +88,8 @@ class Machine:
         assert self.process.poll() is None, (self.folder / "boot.log").read_text()
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         # Its own mount of /proc is there only once it is systemd that has been executed.
-        return int(children[0]) if children and Path(f"/proc/{children[0]}/comm").read_text() == "systemd\n" else None
+        with contextlib.suppress(OSError):  # gone: the boot has failed
+            return int(children[0]) if children and Path(f"/proc/{children[0]}/comm").read_text() == "systemd\n" else None
 
     def run(self, *command, **options):
         return run("nsenter", "-t", self.pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", *command,

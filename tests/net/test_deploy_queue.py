@@ -132,8 +132,13 @@ def test_transient_failures_have_three_tries(inventory):
     gateway = inventory.gateway("gw")
     for tries in (1, 2):
         assert claim(inventory)["gateway"] == gateway
+        before = inventory.db.value("SELECT now()")
         call(inventory, "finish_job", "w1", gateway, 1, "active", "no luck", True)
         assert inventory.job(gateway)["tries"] == tries and inventory.status(gateway) == ("deploying", None)
+        # Longer than the pause itself, which may be over before this asks.
+        paused = inventory.db.value("UPDATE gateway.job SET not_before = not_before + interval '1 minute' "
+                                    "RETURNING extract(epoch FROM not_before - %s - interval '1 minute')", before)
+        assert tries <= paused, "a pause, and then a longer one"
         assert claim(inventory) is None, "not before a pause"
         inventory.db.query("UPDATE gateway.job SET not_before = now()")
     claim(inventory)

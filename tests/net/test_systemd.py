@@ -132,6 +132,27 @@ def runs_again(machine, killed):
     return machine.main_pid("wiretoll-agent") not in (None, killed) and machine.show("wiretoll-agent", "ActiveState") == "active"
 
 
+class FolderInUse:
+    """Waits for the lock that the agent has, before the next agent does, and then keeps it."""
+
+    def __init__(self, folder):
+        self.fd = os.open(folder, os.O_RDONLY)
+        self.process = subprocess.Popen(["flock", str(self.fd)], pass_fds=[self.fd])
+        pattern = re.compile(rf"-> FLOCK +ADVISORY +WRITE +{self.process.pid} ")
+        wait_for("it is next", lambda: pattern.search(Path("/proc/locks").read_text()))
+
+    def taken(self):
+        assert self.process.wait(60) == 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.fd)
+        self.process.kill()
+        self.process.wait()
+
+
 def test_the_agents_unit_runs_a_gateway(request, lab):
     api, gateway, clients = lab
     machine = boot(request, "gw")
@@ -161,22 +182,28 @@ def test_the_agents_unit_runs_a_gateway(request, lab):
     wait_truth(api, clients)
 
     # Killed again and again: each time it is there after a longer pause, and counting never stops.
-    pauses = []
+    pauses, least, before = [], 0.1, 0.0
     for _ in range(4):
-        killed, begun = kill_agent(machine), time.monotonic()
+        begun = time.monotonic()
+        killed = kill_agent(machine)
         assert clients[0].ping(count=2) == 2
         wait_for("it runs again", lambda: runs_again(machine, killed))
-        pauses.append(time.monotonic() - begun)
-    assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8))) and max(pauses) < 15, pauses
+        # A pause is twice the one before, but for a run of 10 s in between, on a machine as busy as that.
+        least = least * 2 if before and time.monotonic() - before < 9 else 0.1
+        pauses.append((least, time.monotonic() - begun))
+        before = begun
+    assert all(pause >= least for least, pause in pauses), pauses
     wait_truth(api, clients)
     assert len(api.known_epochs) == 1
 
-    # Its own wish to begin anew, here as its folder is in use, is granted after a pause.
-    holder = subprocess.Popen(["flock", machine.path("/var/lib/wiretoll/agent"), "sleep", "0.5"])
-    killed = kill_agent(machine)
-    holder.wait()
+    # Its own wish to begin anew, here as its folder is in use, is granted, however often.
+    restarts = int(machine.show("wiretoll-agent", "NRestarts"))
+    with FolderInUse(machine.path("/var/lib/wiretoll/agent")) as folder:
+        killed = kill_agent(machine)
+        folder.taken()
+        wait_for("it has tried again", lambda: int(machine.show("wiretoll-agent", "NRestarts")) >= restarts + 2)
+        assert "another agent is at work there" in machine.log("wiretoll-agent")
     wait_for("it runs again", lambda: runs_again(machine, killed))
-    assert int(machine.show("wiretoll-agent", "NRestarts")) >= 5
 
     # Stopped and started: the pins are outside of it.
     machine.systemctl("stop", "wiretoll-agent")
@@ -216,6 +243,7 @@ def test_the_meters_unit_counts_and_goes_on_counting(request, lab):
     unit = f"wiretoll-meter@{client.device}"
     machine.systemctl("start", unit)
     wait_for("it has attached", lambda: machine.run("wiretoll", "meter", "show", client.device, "--json", check=False))
+    counted()  # behind the one that attaches: by now it knows the peers' prefixes, too
     pid = machine.main_pid(unit)
     assert re.search(r"CapEff:\s+0*c000001000\n", Path(f"/proc/{pid}/status").read_text())
     assert client.ping(count=10, size=700) == 10
@@ -230,7 +258,7 @@ def test_the_meters_unit_counts_and_goes_on_counting(request, lab):
     wait_for("it runs again", lambda: machine.show(unit, "ActiveState") == "active" and machine.main_pid(unit) not in (None, pid))
     machine.systemctl("stop", unit)
     assert client.ping(count=10, size=700) == 10
-    assert counted() == truth(), "counting needs no process"
+    wait_for("all is counted without a process", lambda: counted() == truth())
 
 
 def prepare_control_plane(machine):

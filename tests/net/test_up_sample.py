@@ -234,7 +234,7 @@ def test_default_folders(before):
         assert sample.stop() == 0
         assert list(Path("/var/lib").iterdir()) == [] and not Path("/run/wiretoll-sample").exists()
     finally:
-        run("umount", "/var/lib")
+        run("umount", "-l", "/var/lib")
     nothing_left(before)
 
 
