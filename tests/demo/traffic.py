@@ -45,12 +45,12 @@ def answer(connection):
 
 def serve(port):
     def swallow():
-        sink = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE if hasattr(socket, "SO_RCVBUFFORCE") else 33, 1 << 24)
-        sink.bind(("::", port))
         while True:
             sink.recv(65536)
 
+    sink = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE if hasattr(socket, "SO_RCVBUFFORCE") else 33, 1 << 24)
+    sink.bind(("::", port))
     threading.Thread(target=swallow, daemon=True).start()
     listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
     print("ready", flush=True)
@@ -60,7 +60,7 @@ def serve(port):
 
 
 def tcp(address, port, upload, download, rate):
-    with socket.create_connection((address, port), timeout=30) as connection:
+    with socket.create_connection((address, port), timeout=60) as connection:
         connection.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
         connection.sendall(struct.pack("!QQI", upload, download, rate))
         send(connection, upload)
