@@ -22,6 +22,7 @@ import psycopg2
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("WIRETOLL_BIN", ROOT / "build/bin")).resolve()
+PATIENCE = 180  # seconds for what ends by itself: a busy machine takes long, an idle one waits for none of them
 PG_BIN = Path(sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda p: int(p.split("/")[4]))[-1])
 
 AGENT = """#!/bin/sh
@@ -40,7 +41,7 @@ exit 0
 
 
 def run(*command, check=True, **options):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=60, **options)
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=PATIENCE, **options)
     if check and done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}: status {done.returncode}: {done.stderr.strip()}")
     return done.stdout
@@ -245,13 +246,13 @@ class Worker:
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        status = self.process.wait(60)
+        status = self.process.wait(PATIENCE)
         self.process = None
         self.log.close()
         return status
 
     def destroy_all(self):
-        return subprocess.run(self.base_command() + ["--destroy-all"], timeout=60, capture_output=True, text=True)
+        return subprocess.run(self.base_command() + ["--destroy-all"], timeout=PATIENCE, capture_output=True, text=True)
 
     def base(self, gateway):
         return self.state / "gw" / gateway

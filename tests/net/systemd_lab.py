@@ -93,7 +93,7 @@ class Machine:
 
     def run(self, *command, **options):
         return run("nsenter", "-t", self.pid, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", *command,
-                   env={**os.environ, "PATH": PATH}, **options)
+                   env={**os.environ, "PATH": PATH}, timeout=180, **options)
 
     def systemctl(self, *arguments, **options):
         return self.run("systemctl", *arguments, **options)

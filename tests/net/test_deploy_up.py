@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from deploy_lab import BIN, Snapshot, parent, processes, run, wait_for
+from deploy_lab import BIN, PATIENCE, Snapshot, parent, processes, run, wait_for
 
 PORT = 8443
 
@@ -37,13 +37,13 @@ class Up:
         self.out.write_text("")
         with open(self.out, "a", encoding="utf-8") as out:
             self.process = subprocess.Popen(self.command(*self.listen), stdout=out, stderr=out)
-        wait_for("ready", lambda: "ready\n" in self.out.read_text() or self.process.poll() is not None, timeout=180)
+        wait_for("ready", lambda: "ready\n" in self.out.read_text() or self.process.poll() is not None, timeout=PATIENCE)
         assert self.process.poll() is None, self.out.read_text()
         return self
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        status = self.process.wait(60)
+        status = self.process.wait(PATIENCE)
         self.process = None
         return status
 
@@ -51,7 +51,7 @@ class Up:
         context = ssl.create_default_context(cafile=str(self.state / "api/ca.pem"))
         context.check_hostname = False
         try:
-            with urllib.request.urlopen(f"https://127.0.0.1:{PORT}/v1/health", context=context, timeout=60) as answer:
+            with urllib.request.urlopen(f"https://127.0.0.1:{PORT}/v1/health", context=context, timeout=PATIENCE) as answer:
                 return json.load(answer)["status"] == "ok"
         except (OSError, http.client.HTTPException):
             return False
@@ -109,7 +109,7 @@ def test_ready_and_what_runs_as_whom(up):
 
 def as_user(uid, *command):
     return subprocess.run(["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs", *map(str, command)],
-                          capture_output=True, timeout=60)
+                          capture_output=True, timeout=PATIENCE)
 
 
 def test_no_part_reaches_what_is_anothers(up):
@@ -188,7 +188,7 @@ def test_starts_again_when_everything_was_killed(up):
     for pid in victims:
         with contextlib.suppress(ProcessLookupError):  # gone with one that was killed before it
             os.kill(pid, signal.SIGKILL)
-    up.process.wait(60)
+    up.process.wait(PATIENCE)
     stale = up.state / "pg/postmaster.pid"
     assert stale.exists()
     # The worst case: the pid in it lives again as something else.
@@ -228,7 +228,7 @@ def test_starts_again_beside_a_session_that_never_ends(up):
 
 def test_a_second_one_is_refused(up):
     up.start()
-    done = subprocess.run(up.command(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(up.command(), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert f"another `wiretoll up` (pid {up.process.pid})" in done.stderr and str(up.state) in done.stderr
     assert up.health()
@@ -236,10 +236,10 @@ def test_a_second_one_is_refused(up):
 
 def test_down_stops_the_one_that_runs(up):
     up.start()
-    done = subprocess.run(up.command("--down"), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(up.command("--down"), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    assert up.process.wait(60) == 0
-    assert subprocess.run(up.command("--down"), timeout=60).returncode == 0, "also when nothing runs"
+    assert up.process.wait(PATIENCE) == 0
+    assert subprocess.run(up.command("--down"), timeout=PATIENCE).returncode == 0, "also when nothing runs"
 
 
 def test_ctrl_c_before_it_is_ready(up):
@@ -247,7 +247,7 @@ def test_ctrl_c_before_it_is_ready(up):
     process = subprocess.Popen(up.command(*up.listen), stdout=subprocess.DEVNULL)
     wait_for("PostgreSQL starts", lambda: (up.state / "pg").exists())
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     assert remnants() == []
     up.start()
 
@@ -261,19 +261,19 @@ def test_ctrl_c_before_it_is_ready(up):
     (["--run", "/run/" + "x" * 90], 1, ["too long for a socket"]),
 ])
 def test_bad_arguments(up, arguments, status, words):
-    done = subprocess.run(up.command(*arguments), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(up.command(*arguments), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == status, done.stderr
     for word in words:
         assert word in done.stderr
 
 
 def test_needs_root(up):
-    done = subprocess.run(["setpriv", "--reuid=nobody", "--clear-groups", *up.command()], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["setpriv", "--reuid=nobody", "--clear-groups", *up.command()], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "needs root" in done.stderr
     assert not up.state.exists()
 
 
 def test_folder_that_lets_nobody_through(up):
     up.folder.chmod(0o700)
-    done = subprocess.run(up.command(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(up.command(), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and str(up.folder) in done.stderr and "chmod o+x" in done.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_lab import Snapshot, make_networks, run, wait_for
+from deploy_lab import PATIENCE, Snapshot, make_networks, run, wait_for
 from test_deploy_up import PORT, Up, remnants
 
 
@@ -28,7 +28,7 @@ class Api:
             headers["Authorization"] = f"Bearer {self.token}"
         request = urllib.request.Request(f"https://127.0.0.1:{PORT}{path}", method=method, headers=headers,
                                          data=json.dumps(body).encode() if body is not None else None)
-        with urllib.request.urlopen(request, context=self.context, timeout=60) as answer:
+        with urllib.request.urlopen(request, context=self.context, timeout=PATIENCE) as answer:
             text = answer.read()
             return json.loads(text) if text else None
 
@@ -73,7 +73,7 @@ def ordered(networks):
         print(log.read_text())
     run(*up.command("--down"))
     if up.process:
-        assert up.process.wait(60) == 0
+        assert up.process.wait(PATIENCE) == 0
     assert remnants() == [] and Snapshot() == before
 
 
@@ -113,7 +113,7 @@ def test_comes_back_after_down(ordered):
     up, api, gateway = ordered
     key = api.call("GET", f"/v1/gateways/{gateway}")["public_key"]
     run(*up.command("--down"))
-    assert up.process.wait(60) == 0 and remnants() == []
+    assert up.process.wait(PATIENCE) == 0 and remnants() == []
     assert f"wt-{gateway[:8]}-1" not in os.listdir("/run/netns")
     up.start()
     wait_for("the device is up again", lambda: ",UP" in wg0(gateway))

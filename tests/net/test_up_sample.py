@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_lab import BIN, Snapshot, processes, run, wait_for
+from deploy_lab import BIN, PATIENCE, Snapshot, processes, run, wait_for
 
 PORT = 8443
 LAST_LINE = "Ctrl-C stops"
@@ -37,7 +37,7 @@ class Sample:
         return self
 
     def reach(self, words):
-        wait_for(words, lambda: words in self.text() or self.process.poll() is not None, timeout=180)
+        wait_for(words, lambda: words in self.text() or self.process.poll() is not None, timeout=PATIENCE)
         assert self.process.poll() is None, self.text()
         return self
 
@@ -46,7 +46,7 @@ class Sample:
 
     def stop(self, number=signal.SIGINT):
         self.process.send_signal(number)
-        status = self.process.wait(60)
+        status = self.process.wait(PATIENCE)
         self.process = None
         return status
 
@@ -61,14 +61,14 @@ class Sample:
         command = re.search(r"^ +wiretoll (login .*)$", self.text(), re.M)[1].split()
         environment = dict(os.environ, WIRETOLL_CONFIG=str(self.folder / f"{user}.json"))
         done = subprocess.run([BIN / "wiretoll", *command], input=self.token(user), env=environment, text=True,
-                              capture_output=True, timeout=60)
+                              capture_output=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         return json.loads((self.folder / f"{user}.json").read_text())["token"]
 
     def get(self, token, path):
         context = ssl.create_default_context(cafile=str(self.state / "api/ca.pem"))
         request = urllib.request.Request(f"https://127.0.0.1:{PORT}/v1{path}", headers={"Authorization": f"Bearer {token}"})
-        with urllib.request.urlopen(request, context=context, timeout=60) as answer:
+        with urllib.request.urlopen(request, context=context, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def counters(self, token):
@@ -202,7 +202,7 @@ def test_interrupted_on_the_way(sample, words):
     os.killpg(sample.process.pid, signal.SIGINT)
     wait_for("it stops", lambda: "sample: removing" in sample.text())
     os.killpg(sample.process.pid, signal.SIGINT)
-    assert sample.process.wait(60) == 0
+    assert sample.process.wait(PATIENCE) == 0
     assert not sample.state.exists() and not sample.run_folder.exists()
 
 
@@ -213,14 +213,14 @@ def test_goes_on_after_kill_9(sample, before):
     sample.start()
     sample.wait_tunnel()
     sample.stop(signal.SIGKILL)
-    assert subprocess.run(sample.command("--down"), timeout=60).returncode == 0
+    assert subprocess.run(sample.command("--down"), timeout=PATIENCE).returncode == 0
     nothing_left(before)
 
 
 def test_down_ends_one_that_runs(sample, before):
     sample.start()
-    assert subprocess.run(sample.command("--down"), timeout=60).returncode == 0
-    assert sample.process.wait(60) == 0
+    assert subprocess.run(sample.command("--down"), timeout=PATIENCE).returncode == 0
+    assert sample.process.wait(PATIENCE) == 0
     nothing_left(before)
     assert not sample.state.exists() and not sample.run_folder.exists()
 
@@ -250,7 +250,7 @@ def test_what_is_another_s_is_left_alone(sample, make, remove, words):
     run("ip", *make)
     try:
         with_theirs = Snapshot()
-        done = subprocess.run(sample.command(), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(sample.command(), capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 1
         for word in words:
             assert word in done.stderr
@@ -261,6 +261,6 @@ def test_what_is_another_s_is_left_alone(sample, make, remove, words):
 
 
 def test_needs_root(sample):
-    done = subprocess.run(["setpriv", "--reuid=nobody", "--clear-groups", *sample.command()], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["setpriv", "--reuid=nobody", "--clear-groups", *sample.command()], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "needs root" in done.stderr
     assert not sample.state.exists()
