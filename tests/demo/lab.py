@@ -165,12 +165,12 @@ class Sink:
 
 def tcp(host, address, upload=0, download=0, rate=3_000_000, port=9000):
     """Moves bytes over one TCP connection, paced by the kernel at `rate` bytes per second."""
-    host.run(sys.executable, HERE / "traffic.py", "tcp", address, port, upload, download, rate, timeout=120)
+    host.run(sys.executable, HERE / "traffic.py", "tcp", address, port, upload, download, rate, timeout=300)
 
 
 def udp(host, address, total, size, rate, port=9000):
     """Sends `total` bytes of payload in datagrams of `size` bytes."""
-    host.run(sys.executable, HERE / "traffic.py", "udp", address, port, total, size, rate, timeout=120)
+    host.run(sys.executable, HERE / "traffic.py", "udp", address, port, total, size, rate, timeout=300)
 
 
 class Pinger:

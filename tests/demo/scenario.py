@@ -113,8 +113,8 @@ class Scenario:
             assert time.monotonic() < deadline + 60, f"{name} does not come to rest"
 
     def equal_growth(self, name, clients, traffic, what):
-        """Runs traffic until nothing was lost on the way: then the meter has grown by what the clients' devices counted.
-        Returns {peer: (upload, download, true upload, true download)} of that run."""
+        """Runs traffic(rate), slower each time, until nothing was lost on the way: then the meter has grown by what the
+        clients' devices counted. Returns {peer: (upload, download, true upload, true download)} of that run."""
         def growth_of(after, true_after):
             return {peer: tuple(after[peer][i] - metered[peer][i] for i in (0, 1)) +
                     tuple(true_after[peer][i] - truth[peer][i] for i in (0, 1)) for peer in clients}
@@ -125,7 +125,7 @@ class Scenario:
         for attempt in range(4):
             metered, truth = self.settled(name, lambda: counters(clients))
             lost = self.losses()
-            traffic()
+            traffic(3_000_000 >> attempt)
             growth = growth_of(*self.settled(name, lambda: counters(clients), equal))
             if self.losses() == lost:
                 break
@@ -284,21 +284,21 @@ class Scenario:
             wait_for(f"{host.name} reaches {address}",
                      lambda: "1 received" in host.run("ping", "-n", "-c", "1", "-W", "1", address, check=False))
 
-    def all_kinds_of_traffic(self):
+    def all_kinds_of_traffic(self, rate):
         stop = threading.Event()
         table = threading.Thread(target=self.watch_live, args=("gw1", stop))
         table.start()
         try:
-            tcp(self.c1, "10.1.0.10", upload=4_000_000, download=4_000_000)
-            tcp(self.c2, "fd00:1::11", upload=2_000_000, download=2_000_000)
+            tcp(self.c1, "10.1.0.10", upload=4_000_000, download=4_000_000, rate=rate)
+            tcp(self.c2, "fd00:1::11", upload=2_000_000, download=2_000_000, rate=rate)
             udp(self.c1, "10.1.0.11", total=500_000, size=100, rate=200_000)
             udp(self.c2, "fd00:1::10", total=300_000, size=100, rate=200_000)
             self.c1.run("ping", "-n", "-q", "-i", "0.01", "-c", "100", "-s", "600", "10.1.0.11")
             self.c2.run("ping", "-n", "-q", "-i", "0.01", "-c", "100", "fd00:1::10")
-            tcp(self.desk, "10.1.0.10", upload=1_500_000, download=1_500_000)
-            tcp(self.instances["i1b"], "192.168.7.10", upload=1_500_000, download=1_500_000)
-            tcp(self.desk, "fd00:1::10", upload=500_000, download=500_000)
-            tcp(self.instances["i1b"], "fd00:7::10", upload=500_000, download=500_000)
+            tcp(self.desk, "10.1.0.10", upload=1_500_000, download=1_500_000, rate=rate)
+            tcp(self.instances["i1b"], "192.168.7.10", upload=1_500_000, download=1_500_000, rate=rate)
+            tcp(self.desk, "fd00:1::10", upload=500_000, download=500_000, rate=rate)
+            tcp(self.instances["i1b"], "fd00:7::10", upload=500_000, download=500_000, rate=rate)
         finally:
             stop.set()
             table.join()
@@ -444,16 +444,17 @@ class Scenario:
         wait_for("the tablet reaches its instance", lambda: "1 received" in self.c3.run(
             "ping", "-n", "-c", "1", "-W", "1", "10.2.0.10", check=False))
         self.equal_growth("gw2", {"tablet": self.c3},
-                          lambda: tcp(self.c3, "10.2.0.10", upload=10_000_000, download=10_000_000), "metered = truth in L2")
+                          lambda rate: tcp(self.c3, "10.2.0.10", upload=10_000_000, download=10_000_000, rate=rate),
+                          "metered = truth in L2")
 
     def kill_and_return(self):
         self.progress.step("agent, then API, killed with -9 under traffic [M5, M6]")
         victims = {"agent": lambda: process_of(RUNDIR / "gw" / self.ids["gw2"] / "agent.pid"), "API": self.api_pid}
-        def under_traffic(name, pid_of):
+        def under_traffic(rate):
             pid = pid_of()
             assert pid, f"the {name} runs"
             traffic = threading.Thread(target=tcp, args=(self.c3, "10.2.0.11"),
-                                       kwargs={"upload": 2_000_000, "download": 2_000_000, "rate": 1_000_000})
+                                       kwargs={"upload": 2_000_000, "download": 2_000_000, "rate": rate // 3})
             traffic.start()
             time.sleep(0.7)
             os.kill(pid, signal.SIGKILL)
@@ -462,8 +463,7 @@ class Scenario:
             traffic.join()
 
         for name, pid_of in victims.items():
-            self.equal_growth("gw2", {"tablet": self.c3}, lambda: under_traffic(name, pid_of),
-                              f"metered = truth after the {name} was killed")
+            self.equal_growth("gw2", {"tablet": self.c3}, under_traffic, f"metered = truth after the {name} was killed")
             self.progress.note(f"{name} killed and back: metered = truth still")
 
     def is_healthy(self):
