@@ -98,14 +98,14 @@ class Postgres:
 class Server:
     """A wiretoll-api of its own; its log is kept, to be searched for what must not be there."""
 
-    def __init__(self, state, database_file, log, *options):
+    def __init__(self, state, database_file, log, *options, environment=None):
         self.ca_pem = state / "ca.pem"
         self.log = log
         output = open(log, "ab")
         begin = output.tell()
         self.process = subprocess.Popen(
             [BIN / "wiretoll-api", "serve", "--state", state, "--database-file", database_file, "--listen",
-             "127.0.0.1:0", *options], stdout=output, stderr=output)
+             "127.0.0.1:0", *options], stdout=output, stderr=output, env={**os.environ, **(environment or {})})
         self.port = self.wait_for_port(begin)
         self.url = f"https://127.0.0.1:{self.port}"
         self.tls = ssl.create_default_context(cafile=str(self.ca_pem))
@@ -175,7 +175,7 @@ class Api(Server):
         self.others = []
 
     def run(self, *arguments):
-        done = subprocess.run([BIN / "wiretoll-api", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([BIN / "wiretoll-api", *map(str, arguments)], capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, f"wiretoll-api {arguments}: {done.stderr}"
         return done.stdout
 
@@ -202,10 +202,10 @@ class Api(Server):
             cursor.execute(statement, values)
             return cursor.fetchall() if cursor.description else None
 
-    def another(self, *options):
+    def another(self, *options, **more):
         """One more server on the same state and database; a test that fails need not stop it."""
         server = Server(self.state, self.database_files["wiretoll_api"], self.folder / f"api-{secrets.token_hex(4)}.log",
-                        *options)
+                        *options, **more)
         self.others.append(server)
         return server
 
@@ -235,3 +235,11 @@ def api():
 @pytest.fixture
 def world(api):
     return World(api)
+
+
+@pytest.fixture
+def steady_hour():
+    """For what compares the hour or the month here with that of the server: neither turns before the test has ended."""
+    left = 3600 - time.time() % 3600
+    if left < 60:
+        time.sleep(left + 0.1)
