@@ -37,7 +37,8 @@ def at_once(*functions):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
+    assert not any(thread.is_alive() for thread in threads), "they do not end"
     if failures:
         raise failures[0]
     return results
@@ -100,7 +101,8 @@ def sums(lines):
 
 
 def past_hours(n):
-    return [hour_of(now()) - i * HOUR for i in range(n, 0, -1)]
+    this = hour_of(now())
+    return [this - i * HOUR for i in range(n, 0, -1)]
 
 
 class Traffic:

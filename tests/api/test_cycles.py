@@ -5,8 +5,12 @@ import random
 from datetime import datetime, timezone
 from fractions import Fraction
 
+import pytest
+
 from billing_model import GB, SECOND, at_once, complete_elsewhere, past_hours, wait
 from simulated_agent import HOUR, Agent, World, active_agent, cycle_of, now, text_of
+
+pytestmark = pytest.mark.usefixtures("steady_hour")
 
 
 # ---- actions and suspension (B4, B5) ----------------------------------------------------------------------------------

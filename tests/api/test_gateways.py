@@ -3,10 +3,10 @@
 
 import concurrent.futures
 import ipaddress
-import time
 
 import pytest
 
+from billing_model import wait
 from world import public_key
 
 
@@ -276,12 +276,8 @@ def test_retry(api, world):
 def test_past_the_deadline_it_is_an_error_by_itself(api, world):
     gateway = world.gateway()
     api.sql("UPDATE gateway.job SET deadline = now() - interval '1 second' WHERE gateway = %s", gateway["id"])
-    for _ in range(600):
-        shown = world.call("GET", f"/v1/gateways/{gateway['id']}")
-        if shown["status"] == "error":
-            break
-        time.sleep(0.1)
-    assert shown["status"] == "error" and "deadline" in shown["error"]
+    wait(lambda: world.call("GET", f"/v1/gateways/{gateway['id']}")["status"] == "error")
+    assert "deadline" in world.call("GET", f"/v1/gateways/{gateway['id']}")["error"]
 
 
 def test_a_service_acts_for_a_user(world):

@@ -85,6 +85,7 @@ def test_the_feed_misses_nothing_while_it_is_written(api):  # B7
     world = World(api)
     gateway = world.gateway()
     seen, stop = [], threading.Event()
+    begin = int(api.sql("SELECT coalesce(max(id), 0) FROM billing.feed")[0][0])
 
     def write(worker):
         connection = api.postgres.connect()
@@ -97,7 +98,7 @@ def test_the_feed_misses_nothing_while_it_is_written(api):  # B7
         connection.close()
 
     def follow():
-        after = int(api.sql("SELECT coalesce(max(id), 0) FROM billing.feed")[0][0])
+        after = begin
         while True:
             last = stop.is_set()
             items = feed(world, after, limit=7)
@@ -112,10 +113,10 @@ def test_the_feed_misses_nothing_while_it_is_written(api):  # B7
     for thread in [reader, *threads]:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     wait(lambda: api.sql("SELECT count(*) FROM billing.action WHERE owner = %s AND feed_id IS NULL", world.user) == [(0,)])
     stop.set()
-    reader.join(60)
+    reader.join()
     ids = [int(item["id"]) for item in seen]
     assert ids == sorted(set(ids))
     mine = [item["key"] for item in seen if item["owner"] == world.user]

@@ -22,7 +22,7 @@ def told(agent):
 
 
 @pytest.mark.parametrize("overage, ceiling", [("revoke_access", "1000000"), ("none", None), ("charge_overage", None)])
-def test_it_is_what_the_turn_brings(api, overage, ceiling):
+def test_it_is_what_the_turn_brings(api, steady_hour, overage, ceiling):
     agent = active_agent(World(api, overage=overage), included_gb="0.001")
     agent.report([agent.grow(1, agent.gateway.peer(), now(), upload_bytes=700000)])
     grant = told(agent)

@@ -88,7 +88,7 @@ def test_location(world):
         world.refused("PATCH", path, {field: value}, field=field, says=[str(value), accepted])
 
 
-def test_prices_change_with_the_next_hour(api, world):
+def test_prices_change_with_the_next_hour(api, world, steady_hour):
     location = world.location(credit_value="30", bandwidth_rate="0.1")
     path = f"/v1/locations/{location['id']}"
     changed = world.call("PATCH", path, {"bandwidth_rate": "0.2"})
@@ -162,6 +162,8 @@ def test_audit_says_who_what_and_from_where(api, world):
     entry = world.call("GET", "/v1/audit?limit=1")["items"][0]
     assert (entry["action"], entry["object"], entry["actor_name"]) == ("create", "/v1/plans", "admin")
     assert entry["address"] == "127.0.0.1" and entry["detail"]["name"] == plan["name"]
+    for _ in range(20):
+        world.plan()
     ids, after = [], ""
     while after is not None and len(ids) < 20:
         page = world.call("GET", f"/v1/audit?limit=7&after={after}")

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import pytest
 
-from billing_model import past_hours, stored_usage
+from billing_model import past_hours, stored_usage, wait
 from conftest import BIN, Server
 from simulated_agent import HOUR, Agent, World, active_agent, cycle_of, now
 
@@ -161,7 +161,8 @@ def test_what_the_journal_has_no_longer_costs_time_and_no_byte(api):
 
 def test_numbers_given_out_are_not_given_out_again(api):
     agent = active_agent(World(api), since=past_hours(2)[0])
-    api.sql("SELECT billing.tick()")
+    wait(lambda: api.sql("SELECT (SELECT count(*) FROM billing.ledger WHERE feed_id IS NULL) + (SELECT count(*) FROM billing.action"
+                         " WHERE feed_id IS NULL)") == [(0,)])
     [[before]] = api.sql("SELECT max(id) FROM billing.feed")
     session, enroll = World(api).token("billing"), agent.gateway.one_time_token()
     dump = backup(api, "numbers.dump")
@@ -191,7 +192,7 @@ def test_the_commands_refuse_what_would_lose_something(api):
     owner = api.database_files["wiretoll_owner"]
 
     def refused(*arguments):
-        done = subprocess.run([BIN / "wiretoll-api", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([BIN / "wiretoll-api", *map(str, arguments)], capture_output=True, text=True, timeout=180)
         assert done.returncode != 0
         return done.stderr
 
@@ -240,11 +241,12 @@ def test_nothing_is_restored_under_a_running_api(api):
     there.api = server
     there.report([agent.grow(1, agent.gateway.peer(), now(), upload_bytes=1)])
     command = [BIN / "wiretoll-api", "restore", "--database-file", server.files["wiretoll_owner"], "--replace", dump]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode != 0 and "stop the API" in done.stderr, done
     there.report()
     server.stop()
+    wait(lambda: server.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND usename = 'wiretoll_api'", server.name) == [(0,)])
     # A database's own rights are in no backup.
     server.sql(f"REVOKE TEMPORARY ON DATABASE {server.name} FROM PUBLIC, wiretoll_api")
-    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert subprocess.run(command, capture_output=True, timeout=180).returncode == 0
     assert server.sql("SELECT has_database_privilege('wiretoll_api', current_database(), 'TEMPORARY')") == [(True,)]

@@ -22,7 +22,7 @@ from billing_model import wait
 from conftest import BIN
 
 
-def raw(api, data, server_hostname="localhost", timeout=20):
+def raw(api, data, server_hostname="localhost", timeout=60):
     """Sends bytes over TLS and returns all that comes back."""
     with socket.create_connection(("127.0.0.1", api.port), timeout=timeout) as tcp:
         with api.tls.wrap_socket(tcp, server_hostname=server_hostname) as tls:
@@ -47,7 +47,7 @@ def problem(answer):
 
 @pytest.mark.parametrize("name", ["wiretoll-api", "localhost", "127.0.0.1"])
 def test_the_certificate_is_for_the_fixed_name_and_the_addresses(api, name):
-    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as tcp:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as tcp:
         with api.tls.wrap_socket(tcp, server_hostname=name) as tls:
             assert tls.version() == "TLSv1.3"
 
@@ -59,13 +59,13 @@ def test_no_other_name_and_no_old_tls(api):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         old.maximum_version = ssl.TLSVersion.TLSv1_1
-    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as tcp:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as tcp:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             old.wrap_socket(tcp, server_hostname="localhost")
 
 
 def test_the_chain_shows_the_pinned_authority(api):
-    shown = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{api.port}", "-showcerts"], input=b"", timeout=20,
+    shown = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{api.port}", "-showcerts"], input=b"", timeout=60,
                            capture_output=True, check=True).stdout.decode()
     chain = re.findall("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", shown, re.S)
     fingerprints = [hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest() for pem in chain]
@@ -95,10 +95,10 @@ def test_a_certificate_of_other_addresses_is_renewed(api, tmp_path):
     old = (state / "server.pem").read_bytes()
     key = tmp_path / "key.pem"
     subprocess.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-subj",
-                    "/CN=old", "-out", tmp_path / "csr"], check=True, capture_output=True, timeout=20)
+                    "/CN=old", "-out", tmp_path / "csr"], check=True, capture_output=True, timeout=60)
     (tmp_path / "ext").write_text("subjectAltName=DNS:wiretoll-api,IP:203.0.113.1")
     subprocess.run(["openssl", "x509", "-req", "-in", tmp_path / "csr", "-CA", state / "ca.pem", "-CAkey", state / "ca.key", "-days",
-                    "300", "-extfile", tmp_path / "ext", "-out", tmp_path / "leaf.pem"], check=True, capture_output=True, timeout=20)
+                    "300", "-extfile", tmp_path / "ext", "-out", tmp_path / "leaf.pem"], check=True, capture_output=True, timeout=60)
     (state / "server.pem").write_text(key.read_text() + (tmp_path / "leaf.pem").read_text() + (state / "ca.pem").read_text())
     api.run("init", "--state", state)
     renewed = (state / "server.pem").read_text()
@@ -188,11 +188,11 @@ def test_malformed_requests_harm_nobody(api, data):
 
 def test_half_requests_and_lost_clients_harm_nobody(api):
     for _ in range(30):
-        tcp = socket.create_connection(("127.0.0.1", api.port), timeout=20)
+        tcp = socket.create_connection(("127.0.0.1", api.port), timeout=60)
         tls = api.tls.wrap_socket(tcp, server_hostname="localhost")
         tls.sendall(b"POST /v1/plans HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
         tls.close()
-    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as tcp:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as tcp:
         tcp.sendall(b"GET / HTTP/1.1\r\n\r\n")  # no TLS
     assert api.exchange("GET", "/v1/health").status == 200
 
@@ -201,7 +201,7 @@ def test_handshakes_that_stop_halfway_cost_nothing(api):
     server = api.another()
     clients = []
     for _ in range(8):
-        tcp, answer, hello = socket.create_connection(("127.0.0.1", server.port), timeout=20), ssl.MemoryBIO(), ssl.MemoryBIO()
+        tcp, answer, hello = socket.create_connection(("127.0.0.1", server.port), timeout=60), ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = server.tls.wrap_bio(answer, hello, server_hostname="localhost")
         with pytest.raises(ssl.SSLWantReadError):
             tls.do_handshake()
@@ -209,9 +209,10 @@ def test_handshakes_that_stop_halfway_cost_nothing(api):
         answer.write(tcp.recv(65536))
         clients.append((tcp, tls, hello, answer))
     clock = ~server.process.pid << 3 | 2  # of its CPU time, as clock_getcpuclockid(3) names it
-    before = time.clock_gettime(clock)
-    time.sleep(1)
-    assert time.clock_gettime(clock) - before < 0.1
+    before, begun = time.clock_gettime(clock), time.thread_time()
+    while time.thread_time() - begun < 0.5:  # however long that takes: who is as busy gets as much
+        pass
+    assert time.clock_gettime(clock) - before < 0.2
     tcp, tls, hello, answer = clients.pop()
     while True:  # what the server says may come in parts
         try:
@@ -236,18 +237,23 @@ def test_one_connection_carries_many_requests(api):
 
 # ---- load ----
 
-def wait_blocked(api):
-    """Until a statement waits for a table that is locked."""
-    connection = api.postgres.connect("postgres")  # who sees what others wait for
+def wait_session(api, condition, *values):
+    """Until one of the API's sessions with the database is such."""
+    connection = api.postgres.connect("postgres")  # who sees what others do
     connection.autocommit = True
     cursor = connection.cursor()
 
-    def blocked():
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    def found():
+        cursor.execute(f"SELECT count(*) FROM pg_stat_activity WHERE usename = 'wiretoll_api' AND {condition}", values)
         return cursor.fetchone()[0]
 
-    wait(blocked)
+    wait(found)
     connection.close()
+
+
+def wait_blocked(api, table):
+    """Until a request waits for the table that is locked: the billing clock may wait for it, too."""
+    wait_session(api, "wait_event_type = 'Lock' AND query LIKE %s", f"SELECT%FROM {table} %")
 
 
 def test_a_full_queue_answers_at_once(api):
@@ -258,7 +264,7 @@ def test_a_full_queue_answers_at_once(api):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             # One is with the worker, two wait; the rest hear at once that the server is busy.
             asked = [pool.submit(server.exchange, "GET", "/v1/me", token=api.admin_token)]
-            wait_blocked(api)
+            wait_blocked(api, "gateway.token")
             asked += [pool.submit(server.exchange, "GET", "/v1/me", token=api.admin_token) for _ in range(7)]
             wait(lambda: sum(future.done() for future in asked) >= 5)
             time.sleep(0.5)
@@ -275,10 +281,21 @@ def test_a_full_queue_answers_at_once(api):
 
 # ---- long polls ----
 
-def poll(server, token, have, seconds=60):
+AT_ONCE = 40  # seconds at most: nobody has waited for the end of a poll, which comes after 50
+
+
+def poll(server, token, have):
     begin = time.monotonic()
     answer = server.exchange("GET", f"/v1/agent/state?have={have}", token=token, headers={"Wiretoll-Protocol": "1"})
     return answer, time.monotonic() - begin
+
+
+def submit_poll(pool, api, server, token, have):
+    """A poll that has looked for a change and found none."""
+    [[begun]] = api.sql("SELECT clock_timestamp()")
+    waiting = pool.submit(poll, server, token, have)
+    wait_session(api, "state = 'idle' AND query LIKE 'SELECT revision FROM gateway.gateway %%' AND state_change > %s", begun)
+    return waiting
 
 
 @pytest.fixture
@@ -293,23 +310,21 @@ def test_a_change_wakes_the_poll_that_waits_for_it(api, world, gateway):
     have = json.loads(answer.body)["revision"]
     other = world.gateway()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(poll, api, gateway["agent"], have)
-        time.sleep(1)
+        waiting = submit_poll(pool, api, api, gateway["agent"], have)
         world.call("PATCH", f"/v1/gateways/{other['id']}", {"name": world.name("gw")})
         time.sleep(0.5)
         assert not waiting.done()
         begin = time.monotonic()
         world.call("PATCH", f"/v1/gateways/{gateway['id']}", {"name": world.name("gw")})
         answer, _ = waiting.result(60)
-        assert time.monotonic() - begin < 10 and json.loads(answer.body)["revision"] == have + 1
+        assert time.monotonic() - begin < AT_ONCE and json.loads(answer.body)["revision"] == have + 1
 
 
 def test_a_change_at_another_replica_wakes_it_too(api, world, gateway):
     server = api.another()
     have = json.loads(poll(api, gateway["agent"], 0)[0].body)["revision"]
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(poll, server, gateway["agent"], have)
-        time.sleep(0.5)
+        waiting = submit_poll(pool, api, server, gateway["agent"], have)
         world.call("PATCH", f"/v1/gateways/{gateway['id']}", {"name": world.name("gw")})
         assert json.loads(waiting.result(60)[0].body)["revision"] == have + 1
     assert server.stop() == 0
@@ -328,15 +343,13 @@ def test_no_wake_up_is_lost_between_looking_and_parking(api, world, gateway):
     have = json.loads(poll(api, gateway["agent"], 0)[0].body)["revision"]
     changer.start()
     try:
-        deadline = time.monotonic() + 4
-        while time.monotonic() < deadline:
+        while changes[0] < 200:
             answer, took = poll(api, gateway["agent"], have)
-            assert took < 10 and json.loads(answer.body)["revision"] > have
+            assert took < AT_ONCE and json.loads(answer.body)["revision"] > have
             have = json.loads(answer.body)["revision"]
     finally:
         stop.set()
         changer.join()
-    assert changes[0] > 20
 
 
 def test_many_parked_polls_hold_no_worker(api, world, gateway):
@@ -346,7 +359,7 @@ def test_many_parked_polls_hold_no_worker(api, world, gateway):
         time.sleep(2)
         begin = time.monotonic()
         assert api.exchange("GET", "/v1/me", token=api.admin_token).status == 200
-        assert time.monotonic() - begin < 10
+        assert time.monotonic() - begin < AT_ONCE
         world.call("PATCH", f"/v1/gateways/{gateway['id']}", {"name": world.name("gw")})
         assert {json.loads(w.result(60)[0].body)["revision"] for w in waiting} == {have + 1}
 
@@ -354,15 +367,14 @@ def test_many_parked_polls_hold_no_worker(api, world, gateway):
 def test_a_lost_listener_comes_back_and_wakes_all(api, world, gateway):
     have = json.loads(poll(api, gateway["agent"], 0)[0].body)["revision"]
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(poll, api, gateway["agent"], have)
-        time.sleep(0.5)
+        waiting = submit_poll(pool, api, api, gateway["agent"], have)
+        # This change announces itself to nobody.
+        api.sql("UPDATE gateway.gateway SET revision = revision + 1 WHERE id = %s", gateway["id"])
         admin = api.postgres.connect("postgres")
         admin.autocommit = True
         cursor = admin.cursor()
         cursor.execute("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
         assert cursor.fetchone()[0] >= 1
-        # This change announces itself to nobody.
-        api.sql("UPDATE gateway.gateway SET revision = revision + 1 WHERE id = %s", gateway["id"])
         assert json.loads(waiting.result(60)[0].body)["revision"] == have + 1
         admin.close()
 
@@ -374,11 +386,10 @@ def test_sigterm_finishes_what_is_under_way(api, world, gateway):
     have = json.loads(poll(server, gateway["agent"], 0)[0].body)["revision"]
     blocker = api.postgres.connect()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        parked = pool.submit(poll, server, gateway["agent"], have)
-        time.sleep(0.5)
+        parked = submit_poll(pool, api, server, gateway["agent"], have)
         blocker.cursor().execute("LOCK TABLE gateway.plan IN ACCESS EXCLUSIVE MODE")
         slow = pool.submit(server.exchange, "GET", "/v1/plans", token=api.admin_token)
-        wait_blocked(api)
+        wait_blocked(api, "gateway.plan")
         server.process.send_signal(signal.SIGTERM)
 
         def is_refused():

@@ -51,7 +51,7 @@ def test_a_batch_that_subsumes_others_gives_the_same_totals(api):  # I7
     assert [list(stored_usage(agent.gateway).values()) for agent in (many, one)] == [[[6, 60]]] * 2
 
 
-def test_hours_outside_the_gateways_life_are_put_to_its_ends(api):
+def test_hours_outside_the_gateways_life_are_put_to_its_ends(api, steady_hour):
     world = World(api)
     agent = active_agent(world, since=None, created=hour_of(now()) - 2 * HOUR)
     peer = agent.gateway.peer()
@@ -61,25 +61,25 @@ def test_hours_outside_the_gateways_life_are_put_to_its_ends(api):
 
 
 def test_what_belongs_to_no_peer_is_kept_and_never_billed(api):
-    agent = active_agent(World(api), included_gb="0")
-    agent.report([agent.grow(0, None, now(), upload_bytes=5 * GB, download_bytes=GB)])
+    agent, hour = active_agent(World(api), included_gb="0"), hour_of(now())
+    agent.report([agent.grow(0, None, hour, upload_bytes=5 * GB, download_bytes=GB)])
     assert agent.gateway.bucket_row("used, charged") == (0, 0)
-    assert stored_usage(agent.gateway) == {(None, hour_of(now())): [5 * GB, GB]}
+    assert stored_usage(agent.gateway) == {(None, hour): [5 * GB, GB]}
     agent.gateway.complete_delete()
     assert agent.gateway.ledger("bandwidth") == []
 
 
 def test_epochs_follow_each_other(api):
-    agent = active_agent(World(api))
+    agent, hour = active_agent(World(api)), hour_of(now())
     peer = agent.gateway.peer()
-    old = agent.batch([agent.grow(1, peer, now(), upload_bytes=100)], final=True)
+    old = agent.batch([agent.grow(1, peer, hour, upload_bytes=100)], final=True)
     assert agent.send(old)[0] == 200
     agent.new_epoch()
-    agent.report([agent.grow(1, peer, now(), upload_bytes=30)])
+    agent.report([agent.grow(1, peer, hour, upload_bytes=30)])
     assert agent.send(old)[0] == 200
-    agent.report([agent.grow(1, peer, now(), incarnation=2, upload_bytes=4)])
+    agent.report([agent.grow(1, peer, hour, incarnation=2, upload_bytes=4)])
     assert agent.gateway.bucket_row("used") == 134
-    assert stored_usage(agent.gateway)[peer, hour_of(now())] == [134, 0]
+    assert stored_usage(agent.gateway)[peer, hour] == [134, 0]
 
 
 def test_slots_of_one_peer_become_one_sum(api):
