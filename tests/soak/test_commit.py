@@ -75,17 +75,23 @@ def kill_postgres(api):
     api.db.autocommit = True
 
 
-def wait_held_up(lock, table):
-    """Until somebody waits for the table that is locked."""
-    cursor = lock.cursor()
+def wait_held_up(api, table):
+    """Until a report waits for the table that is locked: the billing clock may wait for it, too."""
+    connection = api.postgres.connect("postgres")  # who sees what others do
+    connection.autocommit = True
+    cursor = connection.cursor()
     deadline = time.monotonic() + 60
-    while True:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted", (table,))
-        if cursor.fetchone()[0]:
-            return True
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
+    try:
+        while True:
+            cursor.execute("SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = %s::regclass AND NOT granted"
+                           " AND query LIKE '%%apply_reports%%'", (table,))
+            if cursor.fetchone()[0]:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize("victim", ("API", "PostgreSQL"))
@@ -99,7 +105,7 @@ def test_killed_in_the_middle_of_a_commit(api, agent, victim):
         answers = []
         report = threading.Thread(target=lambda: answers.append(swallow(agent, raw)))
         report.start()
-        held_up += wait_held_up(lock, table)
+        held_up += wait_held_up(api, table)
         if victim == "API":
             restart_api(api)
             lock.rollback()

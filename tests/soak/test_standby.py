@@ -24,6 +24,7 @@ from figures import SEED, figures  # noqa: E402
 
 ROUNDS = 20 if os.environ.get("SOAK_LONG") else 1
 AGENTS = 6
+PATIENCE = 180  # seconds that a busy machine may need
 
 
 class Pair(Postgres):
@@ -39,7 +40,7 @@ class Pair(Postgres):
         self.standby.passwords = self.passwords
         subprocess.run(self.as_postgres(postgres_programs() / "pg_basebackup", "-h", self.folder, "-U", "postgres", "-D", self.standby.data,
                                         "-R", "-X", "stream", "-c", "fast", "--no-sync"),
-                       check=True, timeout=60, capture_output=True, env={**os.environ, "PGPASSWORD": self.passwords["postgres"]})
+                       check=True, timeout=PATIENCE, capture_output=True, env={**os.environ, "PGPASSWORD": self.passwords["postgres"]})
         self.standby.start()
         connection = self.connect("postgres", "postgres")
         connection.autocommit = True
@@ -47,7 +48,7 @@ class Pair(Postgres):
         # Of the primary alone: the standby, once promoted, waits for nobody.
         cursor.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
         cursor.execute("SELECT pg_reload_conf()")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while True:
             cursor.execute("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
             if cursor.fetchone() == (1,):
@@ -79,8 +80,8 @@ class Pair(Postgres):
             return False
 
     def promote(self):
-        subprocess.run(self.as_postgres(postgres_programs() / "pg_ctl", "-D", self.standby.data, "-w", "promote"), check=True,
-                       timeout=60, capture_output=True)
+        subprocess.run(self.as_postgres(postgres_programs() / "pg_ctl", "-D", self.standby.data, "-w", "-t", PATIENCE, "promote"), check=True,
+                       timeout=PATIENCE, capture_output=True)
 
     def close(self):
         self.stop()
@@ -131,7 +132,7 @@ def fail_over(folder, seed):
             reporters.append(Reporter(agent, agent.gateway.peer(), f"{seed}-{number}"))
         for reporter in reporters:
             reporter.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not all(reporter.acknowledged[0] > 1 for reporter in reporters):
             assert time.monotonic() < deadline and not any(reporter.problem for reporter in reporters), "they do not report"
             time.sleep(0.05)
@@ -147,7 +148,7 @@ def fail_over(folder, seed):
                                   reporter.agent.gateway.owner, reporter.agent.epoch)
             assert held >= seq > 1, f"acknowledged up to {seq}, the standby holds {held}"
             assert reporter.agent.gateway.bucket_row("used") >= counted
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not all(reporter.acknowledged > before for reporter, before in zip(reporters, promised)):
             assert time.monotonic() < deadline and not any(reporter.problem for reporter in reporters), \
                 [(reporter.problem, reporter.acknowledged, before) for reporter, before in zip(reporters, promised)]
@@ -156,7 +157,7 @@ def fail_over(folder, seed):
         for reporter in reporters:
             reporter.over.set()
         for reporter in reporters:
-            reporter.join(60)
+            reporter.join(PATIENCE)
             assert not reporter.problem, reporter.problem
             assert reporter.agent.gateway.bucket_row("used") == reporter.acknowledged[1] == reporter.agent.counted
         return sum(seq for seq, _ in promised), took
