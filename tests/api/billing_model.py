@@ -80,10 +80,13 @@ def base_hours(active):
 
 
 def overage(hourly, limit, versions):
-    """Fees by hour: bytes counted in each hour, the allowance of a cycle, and (policy, rate) of each hour."""
+    """Fees by hour: bytes counted in each hour, the allowance of a cycle, and (policy, rate) of each hour.
+
+    What a limit let pass is of the cycle of the grant, which is this month's, and all else of the cycle of its hour.
+    """
     used, charged, fees = defaultdict(int), defaultdict(int), {}
     for hour in sorted(hourly):
-        cycle = cycle_of(hour)
+        cycle = cycle_of(now() if versions[hour][0] == "revoke_access" else hour)
         used[cycle] += hourly[hour]
         over = max(0, used[cycle] - limit - charged[cycle])
         charged[cycle] += over

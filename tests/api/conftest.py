@@ -71,7 +71,7 @@ class Postgres:
                              f"unix_socket_directories={self.folder}",
                              *(word for setting in self.settings for word in ("-c", setting))),
             stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             try:
                 self.connect("postgres", "postgres").close()

@@ -132,6 +132,11 @@ class Gateway:
         [row] = self.api.sql(f"SELECT {columns} FROM billing.bucket WHERE owner = %s AND id = %s", self.owner, self.bucket)
         return row[0] if len(row) == 1 else row
 
+    def used(self):
+        """In all its cycles: hours past may be of the month before."""
+        [[used]] = self.api.sql("SELECT sum(used)::bigint FROM billing.bucket WHERE owner = %s AND holder = %s", self.owner, self.id)
+        return used
+
     def peer(self):
         [[peer]] = self.api.sql("INSERT INTO gateway.peer (owner, gateway, kind, name, public_key) VALUES (%s, %s, 'road_warrior', %s, %s)"
                                 " RETURNING id::text", self.owner, self.id, "p" + secrets.token_hex(6), secrets.token_bytes(32))
