@@ -222,6 +222,7 @@ static void holds_a_hundred_thousand_peers(void **state)
 /* ---- while packets flow ---- */
 
 #define STABLE 10
+#define ENOUGH 10000 /* changes, and packets of each, however long a busy machine takes */
 
 struct flow {
 	struct fixture *fixture;
@@ -236,10 +237,10 @@ static void *send_until_told(void *argument)
 
 	use_cpu(1);
 	while (!__atomic_load_n(flow->stop, __ATOMIC_RELAXED)) {
-		for (int i = 0; i < STABLE; i++)
-			flow->sent[i] += run_times(flow->fixture->ingress, &flow->frames[i], 2000) == PASSED
-						 ? 2000
-						 : 0;
+		for (int i = 0; i < STABLE; i++) {
+			if (run_times(flow->fixture->ingress, &flow->frames[i], 2000) == PASSED)
+				__atomic_fetch_add(&flow->sent[i], 2000, __ATOMIC_RELAXED);
+		}
 	}
 	return NULL;
 }
@@ -300,7 +301,8 @@ static void never_misattributes_a_stable_peer(void **state)
 			}
 		}
 		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec - begun.tv_sec < 5);
+	} while (now.tv_sec - begun.tv_sec < 5 || changes <= ENOUGH ||
+		 __atomic_load_n(&flow.sent[0], __ATOMIC_RELAXED) <= ENOUGH);
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	assert_int_equal(pthread_join(thread, NULL), 0);
 	for (uint32_t slot = 0; slot < 100; slot++) {
@@ -308,7 +310,6 @@ static void never_misattributes_a_stable_peer(void **state)
 
 		assert_int_equal(upload_packets(fixture, slot), stable ? flow.sent[slot - 10] : 0);
 	}
-	assert_true(changes > 10000 && flow.sent[0] > 10000);
 	print_message("%lu changes, %lu packets of each stable peer\n", changes, flow.sent[0]);
 }
 
