@@ -23,6 +23,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -36,6 +37,12 @@
 
 static int tun = -1;
 static pid_t traffic[4];
+
+/* What the traffic's processes may offer, in bytes, and what each has offered. */
+static struct shared {
+	uint64_t allowed;
+	uint64_t offered[3];
+} * shared;
 
 static const struct meter_options adopting = {.pin_folder = FOLDER, .interface = "tun0"};
 
@@ -79,7 +86,7 @@ static int setup(void **state)
 	assert_true(tun >= 0);
 	assert_int_equal(ioctl(tun, TUNSETIFF, &request), 0);
 	assert_int_equal(
-		run("ip addr add 10.9.0.1/24 dev tun0 && ip link set tun0 up mtu 1420 txqueuelen 20000 && "
+		run("ip addr add 10.9.0.1/24 dev tun0 && ip link set tun0 up mtu 1420 txqueuelen 100000 && "
 		    "ethtool -K tun0 gro off"),
 		0);
 	return 0;
@@ -107,7 +114,29 @@ static void rest_a_little(void)
 	nanosleep(&pause, NULL);
 }
 
-static void write_for_ever(uint8_t host)
+static uint64_t offered(int i)
+{
+	return __atomic_load_n(&shared->offered[i], __ATOMIC_RELAXED);
+}
+
+static uint64_t all_offered(void)
+{
+	return offered(0) + offered(1) + offered(2);
+}
+
+static void allow(uint64_t bytes)
+{
+	__atomic_store_n(&shared->allowed, bytes, __ATOMIC_RELAXED);
+}
+
+static void offer(int i, size_t size)
+{
+	while (all_offered() >= __atomic_load_n(&shared->allowed, __ATOMIC_RELAXED))
+		rest_a_little();
+	__atomic_fetch_add(&shared->offered[i], size, __ATOMIC_RELAXED);
+}
+
+static void write_for_ever(int number, uint8_t host)
 {
 	uint8_t packet[1400] = {0x45, [9] = 17, [12] = 10, 9, 0, host, 192, 0, 2, 1};
 
@@ -116,6 +145,7 @@ static void write_for_ever(uint8_t host)
 
 		packet[2] = (uint8_t)(size >> 8);
 		packet[3] = (uint8_t)size;
+		offer(number, size);
 		while (write(tun, packet, size) != (ssize_t)size)
 			;
 		if (i % 8 == 0)
@@ -132,8 +162,10 @@ static void send_for_ever(void)
 
 	to.sin_addr.s_addr = inet_addr("10.9.0.2");
 	for (unsigned i = 0;; i++) {
-		(void)!sendto(fd, payload, 1 + i * 11 % sizeof(payload), 0, (struct sockaddr *)&to,
-			      sizeof(to));
+		size_t size = 1 + i * 11 % sizeof(payload);
+
+		offer(2, size);
+		(void)!sendto(fd, payload, size, 0, (struct sockaddr *)&to, sizeof(to));
 		if (i % 4 == 0)
 			rest_a_little();
 	}
@@ -150,32 +182,47 @@ static void read_for_ever(void)
 	}
 }
 
-/* Two writers, one of them for another peer, a sender, and who takes off what is sent. */
-static void begin_traffic(void)
+/* Two writers, one of them for another peer, a sender, and who takes off what is sent; all have begun. */
+static void begin_traffic_up_to(uint64_t bytes)
 {
+	memset(shared, 0, sizeof(*shared));
+	allow(bytes);
 	for (int i = 0; i < 4; i++) {
 		traffic[i] = fork();
 		if (traffic[i] > 0)
 			continue;
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (i == 0)
-			write_for_ever(2);
+			write_for_ever(i, 2);
 		if (i == 1)
-			write_for_ever(3);
+			write_for_ever(i, 3);
 		if (i == 2)
 			send_for_ever();
 		read_for_ever();
 	}
+	for (int i = 0; i < 3; i++)
+		while (!offered(i))
+			rest_a_little();
 }
 
+static void begin_traffic(void)
+{
+	begin_traffic_up_to(UINT64_MAX);
+}
+
+/* The device counts what is taken off it: all of it, however far behind the reader was. */
 static void end_traffic(void)
 {
+	struct pollfd readable = {.fd = tun, .events = POLLIN};
+	char packet[2048];
+
 	for (size_t i = 0; i < ARRAY_SIZE(traffic); i++) {
-		if (i == 3)
-			usleep(100000);
 		stop(traffic[i]);
 		traffic[i] = 0;
 	}
+	while (poll(&readable, 1, 100) > 0)
+		while (read(tun, packet, sizeof(packet)) > 0)
+			;
 }
 
 static uint64_t statistic(const char *name)
@@ -350,7 +397,10 @@ static void wait_until_exhausted(struct meter *meter, uint32_t slot)
 	assert_true(limit.exhausted);
 }
 
-/* A limit of the peer, or of all, whose credit is used up some hand-overs later: with growth in between. */
+/*
+ * A limit of the peer, or of all, whose credit is used up some hand-overs later: with growth in between.
+ * Until two of them are done there are not enough packets, however long they take.
+ */
 static void limit_holds(uint32_t slot, uint32_t mask)
 {
 	const uint64_t ceiling = 60000000;
@@ -362,8 +412,10 @@ static void limit_holds(uint32_t slot, uint32_t mask)
 	unsigned times = 0;
 
 	assert_int_equal(slot ? meter_grant_peer(meter, slot, &grant) : meter_grant(meter, &grant), 0);
-	begin_traffic();
+	begin_traffic_up_to(ceiling / 3);
 	for (; times < 4 && !limit.exhausted; times++) {
+		if (times)
+			allow(times == 1 ? ceiling * 2 / 3 : UINT64_MAX);
 		hand_over(&sums, &meter, 64U << times);
 		if (slot)
 			assert_int_equal(meter_read_peer_limit(meter, slot, &limit), 0);
@@ -405,20 +457,26 @@ static void the_interfaces_limit_holds(void **state)
 	limit_holds(0, WT_UPLOADS);
 }
 
+static uint64_t boot_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 static void the_next_cycle_and_reasons_go_on(void **state)
 {
 	const struct meter_grant grant = {1, 1, 1000, WT_UPLOADS}, next = {2, 1, 5000000, WT_UPLOADS};
+	const uint64_t late = boot_now() + 3600000000000;
 	struct meter *meter = attach(METER_ATTACH_AUTO, 64);
 	struct meter_limit_state limit;
 	struct sums sums = {0};
-	struct timespec now;
 	uint64_t turn;
 
 	(void)state;
 	assert_int_equal(meter_grant_peer(meter, PEER, &grant), 0);
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	turn = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec + 1500000000;
-	assert_int_equal(meter_grant_peer_next(meter, PEER, &next, turn), 0);
+	assert_int_equal(meter_grant_peer_next(meter, PEER, &next, late), 0);
 	assert_int_equal(meter_set_peer_refuse(meter, OTHER, WT_REFUSE_ADMIN), 0);
 	begin_traffic();
 	wait_until_exhausted(meter, PEER);
@@ -426,15 +484,19 @@ static void the_next_cycle_and_reasons_go_on(void **state)
 	wait_until_exhausted(meter, PEER);
 	assert_int_equal(meter_read_peer_limit(meter, PEER, &limit), 0);
 	assert_int_equal(limit.next.cycle, 2);
-	assert_int_equal(limit.next_not_before, turn);
+	assert_int_equal(limit.next_not_before, late);
 	assert_int_equal(meter_read_peer_limit(meter, OTHER, &limit), 0);
 	assert_int_equal(limit.refuse, WT_REFUSE_ADMIN);
-	/* The kernel takes it up, in the new epoch. */
+	/* The kernel takes it up, in a new epoch, and not before its time. */
+	turn = boot_now() + 1000000000;
+	assert_int_equal(meter_grant_peer_next(meter, PEER, &next, turn), 0);
+	hand_over(&sums, &meter, 0);
 	for (int i = 0; i < 6000 && limit.grant.cycle != 2; i++) {
 		usleep(10000);
 		assert_int_equal(meter_read_peer_limit(meter, PEER, &limit), 0);
 	}
 	assert_int_equal(limit.grant.cycle, 2);
+	assert_true(boot_now() >= turn);
 	wait_until_exhausted(meter, PEER);
 	end_traffic();
 	assert_int_equal(meter_read_peer_limit(meter, PEER, &limit), 0);
@@ -530,11 +592,11 @@ static void hand_over_and_end(uint32_t capacity)
 
 /*
  * A process dies before its first, second, … step of a hand-over, until one comes to its end; each time the
- * next one finds a whole meter and goes on. The limit is used up on the way.
+ * next one finds a whole meter and goes on, and all that passed is of the limit, which is not used up.
  */
 static void survives_death_at_every_step(void **state)
 {
-	const uint64_t ceiling = 400000000;
+	const uint64_t ceiling = 100000000000;
 	const struct meter_grant grant = {1, 1, ceiling, WT_UPLOADS | WT_DOWNLOADS};
 	struct meter *meter = attach(METER_ATTACH_AUTO, 8);
 	struct meter_limit_state limit;
@@ -601,7 +663,7 @@ static void survives_death_at_any_moment(void **state)
 	hand_over(&sums, &meter, 0);
 	duration = (int)(now_us() - begun);
 	meter_close(meter);
-	/* More of them where the machine was too busy to let some be done. */
+	/* More of them, and later, where the machine was too busy to let some be done. */
 	for (int i = 0; i < 8 || (sums.epochs <= 2 && i < 80); i++) {
 		pid_t child = fork();
 
@@ -616,7 +678,7 @@ static void survives_death_at_any_moment(void **state)
 					_exit(1);
 			}
 		}
-		usleep((useconds_t)(rand() % (2 * duration)));
+		usleep((useconds_t)(rand() % (2 * duration + i / 8 * duration)));
 		kill(child, SIGKILL);
 		assert_int_equal(waitpid(child, NULL, 0), child);
 		meter = adopt();
@@ -648,8 +710,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(survives_death_at_any_moment, setup, teardown),
 	};
 
-	if (namespace_enter() || mount("sysfs", "/sys", "sysfs", 0, NULL) || mkdir("/run/bpf", 0700) ||
-	    mount("bpf", "/run/bpf", "bpf", 0, "mode=0700")) {
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED || namespace_enter() || mount("sysfs", "/sys", "sysfs", 0, NULL) ||
+	    mkdir("/run/bpf", 0700) || mount("bpf", "/run/bpf", "bpf", 0, "mode=0700")) {
 		fprintf(stderr, "could not make the test's network: %s\n", strerror(errno));
 		return 1;
 	}

@@ -65,9 +65,10 @@ static uint32_t slot_of(int number)
 	return flows[number].uploads || flows[number].kind == TCP ? SHARED_SLOT : 2 + (uint32_t)number;
 }
 
-/* Written by the senders. */
+/* Written by the senders and receivers. */
 static struct shared {
 	bool stop;
+	bool listening[SENDERS];
 	uint64_t bytes[SENDERS], packets[SENDERS];
 } * shared;
 
@@ -303,11 +304,19 @@ static pid_t start_receiver(int number)
 	fd = socket(AF_INET6, tcp ? SOCK_STREAM : SOCK_DGRAM, 0);
 	if (bind(fd, (const struct sockaddr *)&at, sizeof(at)) || (tcp && listen(fd, 1)))
 		_exit(1);
+	__atomic_store_n(&shared->listening[number], true, __ATOMIC_RELEASE);
 	if (tcp)
 		fd = accept(fd, NULL, NULL);
 	while (read(fd, buffer, sizeof(buffer)) > 0)
 		;
 	_exit(0);
+}
+
+static void await_receiver(int number)
+{
+	for (int i = 0; i < 6000 && !__atomic_load_n(&shared->listening[number], __ATOMIC_ACQUIRE); i++)
+		usleep(10000);
+	assert_true(__atomic_load_n(&shared->listening[number], __ATOMIC_ACQUIRE));
 }
 
 /* ---- what the meter says ---- */
@@ -358,17 +367,23 @@ static bool equals_far(const struct meter_totals *sum, const struct truth *befor
 	       sum->download_bytes == now->down_bytes - before->down_bytes - 14 * down;
 }
 
-/* The last packets are still on their way for a moment. */
+#define AGREE 5 /* times one after the other */
+
+/* The last packets are still on their way for a moment: until both agree, stand still, and go on to agree. */
 static struct meter_totals settle(const struct meter *meter, const struct truth *before,
 				  struct truth *ret_now)
 {
-	struct meter_totals sum;
+	struct meter_totals sum = {0}, last;
+	int agreed = 0;
 
-	for (int i = 0; i < 3000; i++) {
+	for (int i = 0; i < 3000 && agreed < AGREE; i++) {
+		last = sum;
 		*ret_now = far_truth();
 		sum = sum_of(meter);
-		if (equals_far(&sum, before, ret_now) || ret_now->lost != before->lost)
+		if (ret_now->lost != before->lost)
 			break;
+		agreed = equals_far(&sum, before, ret_now) && !memcmp(&sum, &last, sizeof(sum)) ? agreed + 1
+												: 0;
 		usleep(20000);
 	}
 	return sum;
@@ -417,6 +432,8 @@ static bool send_and_compare(void)
 	for (int i = 0; i < SENDERS; i++)
 		receivers[i] = start_receiver(i);
 	for (int i = 0; i < SENDERS; i++)
+		await_receiver(i);
+	for (int i = 0; i < SENDERS; i++)
 		senders[i] = start_sender(i);
 	sleep(SECONDS);
 	__atomic_store_n(&shared->stop, true, __ATOMIC_RELAXED);
@@ -425,7 +442,8 @@ static bool send_and_compare(void)
 		assert_int_equal(status, 0);
 		stop(receivers[i]);
 	}
-	usleep(200000);
+	settle(meter, &before, &now);
+	/* Connections that nobody ends are not to try again. */
 	raise_network(false);
 	sum = settle(meter, &before, &now);
 	printf("# %ju + %ju bytes in %ju + %ju packets, %ju lost behind the meter\n",
@@ -503,8 +521,9 @@ static bool bursts_cost_the_same(const struct meter *meter, int number, const st
 
 	set_offloads(offloads);
 	meter_read(meter, slot_of(number), &before);
+	shared->listening[number] = false;
 	receiver = start_receiver(number);
-	usleep(30000);
+	await_receiver(number);
 	send_bursts(number, offloads->together);
 	for (int i = 0; i < 3000; i++) {
 		meter_read(meter, slot_of(number), &now);

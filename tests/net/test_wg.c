@@ -10,9 +10,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <netinet/in.h>
+#include <netinet/ip_icmp.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/socket.h>
@@ -93,7 +96,7 @@ static int stop_device(void **state)
 	wg_close(wg);
 	lose_device();
 	/* The TUN goes a moment after its process. */
-	for (int i = 0; i < 500 && run("ip link show wg0 >/dev/null 2>&1") == 0; i++)
+	for (int i = 0; i < 6000 && run("ip link show wg0 >/dev/null 2>&1") == 0; i++)
 		pause_ms(10);
 	unlink("/run/wireguard/wg0.sock");
 	return 0;
@@ -430,6 +433,77 @@ static pid_t start_client(const struct key *gateway_key, struct key *ret_public)
 	return pid;
 }
 
+#define ECHOES  1000
+#define ECHO_ID 4242
+
+/* One's complement sum; the payload is zeros. */
+static uint16_t echo_checksum(uint16_t sequence)
+{
+	uint32_t sum = (ICMP_ECHO << 8) + ECHO_ID + sequence;
+
+	return htons((uint16_t) ~((sum & 0xffff) + (sum >> 16)));
+}
+
+static void send_echo(int fd, uint16_t sequence)
+{
+	struct {
+		struct icmphdr header;
+		uint8_t payload[56];
+	} request = {.header = {.type = ICMP_ECHO,
+				.checksum = echo_checksum(sequence),
+				.un.echo = {.id = htons(ECHO_ID), .sequence = htons(sequence)}}};
+
+	if (send(fd, &request, sizeof(request), 0) != sizeof(request))
+		_exit(3);
+}
+
+/* Which request the packet that has come answers; -1: none. */
+static int receive_echo(int fd)
+{
+	struct {
+		uint8_t ip[20];
+		struct icmphdr header;
+		uint8_t payload[1400];
+	} packet;
+
+	if (recv(fd, &packet, sizeof(packet), 0) < 28 || packet.header.type != ICMP_ECHOREPLY ||
+	    packet.header.un.echo.id != htons(ECHO_ID))
+		return -1;
+	return ntohs(packet.header.un.echo.sequence);
+}
+
+/*
+ * The client's echo requests, two milliseconds apart; ends with 0 when each is answered, however late:
+ * ping(8) gives the last ones up after twice the time of the slowest one before.
+ */
+static void echo_from_client(void)
+{
+	struct sockaddr_in gateway = {.sin_family = AF_INET};
+	struct pollfd readable = {.events = POLLIN};
+	bool answered[ECHOES] = {false};
+	int client = open("/run/netns/client", O_RDONLY | O_CLOEXEC), missing = ECHOES, sent = 0;
+
+	inet_pton(AF_INET, "10.99.0.1", &gateway.sin_addr);
+	if (client < 0 || setns(client, CLONE_NEWNET) < 0)
+		_exit(2);
+	readable.fd = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP);
+	if (connect(readable.fd, (struct sockaddr *)&gateway, sizeof(gateway)) < 0)
+		_exit(2);
+	do {
+		if (sent < ECHOES)
+			send_echo(readable.fd, (uint16_t)sent++);
+		while (missing > 0 && poll(&readable, 1, sent < ECHOES ? 2 : 60000) > 0) {
+			int number = receive_echo(readable.fd);
+
+			if (number >= 0 && number < ECHOES && !answered[number]) {
+				answered[number] = true;
+				missing--;
+			}
+		}
+	} while (sent < ECHOES);
+	_exit(missing > 0);
+}
+
 /* Every kind of change to another peer, and to the interface as it is, while packets of the first one flow.
  */
 static void change_other_peer(const struct key *other, unsigned round)
@@ -459,9 +533,8 @@ static void test_others_undisturbed(void **state)
 	struct key private_key, gateway_key, other = random_public();
 	struct wg_peer_change client = {.allowed_ips = &client_ip, .n_allowed_ips = 1};
 	struct wg_device *before, *after;
-	char text[512];
-	pid_t client_pid;
-	FILE *ping;
+	pid_t client_pid, echo_pid;
+	int status;
 
 	(void)state;
 	key_generate_private(&private_key);
@@ -469,19 +542,18 @@ static void test_others_undisturbed(void **state)
 	assert_int_equal(wg_set_interface(wg, &private_key, 51820), 0);
 	client_pid = start_client(&gateway_key, &client.public_key);
 	change(&client);
-	assert_int_equal(run("ip netns exec client ping -q -c 1 -w 10 10.99.0.1 >/dev/null"), 0);
+	assert_int_equal(run("ip netns exec client ping -q -c 1 -W 60 10.99.0.1 >/dev/null"), 0);
 	assert_int_equal(wg_dump(wg, &before), 0);
-	ping = popen("ip netns exec client ping -q -i 0.002 -c 1000 -W 2 10.99.0.1", "r");
-	assert_non_null(ping);
+	echo_pid = fork();
+	if (echo_pid == 0)
+		echo_from_client();
 	for (unsigned round = 1; round <= 50; round++) {
 		change_other_peer(&other, round);
 		assert_int_equal(wg_set_interface(wg, &private_key, 51820), 0);
 		pause_ms(20);
 	}
-	while (fgets(text, sizeof(text), ping) && !strstr(text, "transmitted"))
-		;
-	assert_non_null(strstr(text, "1000 packets transmitted, 1000 received"));
-	pclose(ping);
+	assert_int_equal(waitpid(echo_pid, &status, 0), echo_pid);
+	assert_int_equal(status, 0);
 	assert_int_equal(wg_dump(wg, &after), 0);
 	assert_int_equal(after->n_peers, 1);
 	assert_true(key_equal(&after->peers[0].public_key, &client.public_key));
@@ -489,8 +561,8 @@ static void test_others_undisturbed(void **state)
 	/* The same session still, and counters that went on. */
 	assert_true(before->peers[0].handshake_ns > 0);
 	assert_int_equal(after->peers[0].handshake_ns, before->peers[0].handshake_ns);
-	assert_true(after->peers[0].rx_bytes >= before->peers[0].rx_bytes + 1000 * 116);
-	assert_true(after->peers[0].tx_bytes >= before->peers[0].tx_bytes + 1000 * 116);
+	assert_true(after->peers[0].rx_bytes >= before->peers[0].rx_bytes + ECHOES * 116);
+	assert_true(after->peers[0].tx_bytes >= before->peers[0].tx_bytes + ECHOES * 116);
 	wg_device_free(before);
 	wg_device_free(after);
 	stop(client_pid);
