@@ -22,7 +22,7 @@ from pathlib import Path
 
 from echo import echo
 
-BIN = Path(os.environ.get("WIRETOLL_BIN", Path(__file__).resolve().parents[2] / "build/bin"))
+BIN = Path(os.environ.get("WIRETOLL_BIN", Path(__file__).resolve().parents[2] / "build/bin")).resolve()
 UID = 12345
 API_ADDRESS, API_PORT = "198.51.100.1", 8443
 GATEWAY = "6f1c2d3e-4b5a-4978-8697-a5b4c3d2e1f0"
@@ -47,6 +47,11 @@ def wait_for(what, condition, timeout=60.0):
         time.sleep(0.01)
 
 
+def unmount(path):
+    """Once nobody holds it: the kernel may let go of what a killed process had under way, as on its ring, a moment later."""
+    wait_for(f"nobody holds {path}", lambda: subprocess.run(["umount", path], capture_output=True).returncode == 0)
+
+
 def listens(path):
     """Whether somebody listens there. `wg` removes a WireGuard's socket on which nobody does yet."""
     with socket.socket(socket.AF_UNIX) as probe:
@@ -63,13 +68,20 @@ def unprivileged(*command):
             *[str(c) for c in command]]
 
 
-def crc32c(data):
-    """Castagnoli, bit by bit from its polynomial."""
-    crc = 0xFFFFFFFF
+def crc32c_of_byte(crc):
+    for _ in range(8):
+        crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
+
+
+CRC32C = [crc32c_of_byte(byte) for byte in range(256)]
+
+
+def crc32c(data, before=0):
+    """Castagnoli, from its polynomial; goes on from that of what was before."""
+    crc = before ^ 0xFFFFFFFF
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        crc = crc >> 8 ^ CRC32C[(crc ^ byte) & 255]
     return crc ^ 0xFFFFFFFF
 
 
@@ -95,6 +107,7 @@ class Api:
         self.away = False  # no report is answered
         self.report_every = 1
         self.restored = 0
+        self.talking = 0  # connections from which a report may still come
         self.headers = []  # (seq, Wiretoll-Kept-From, Wiretoll-Epoch-Over) of each report
         self.on_first_report = None
         self.generation = 0
@@ -117,6 +130,15 @@ class Api:
 
             def log_message(self, *_):
                 pass
+
+            def handle(self):
+                with api.lock:
+                    api.talking += 1
+                try:
+                    super().handle()
+                finally:
+                    with api.lock:
+                        api.talking -= 1
 
             def answer(self, status, body=None):
                 data = json.dumps(body).encode() if body is not None else b""
@@ -189,7 +211,9 @@ class Api:
 
     def poll(self, have):
         with self.lock:
+            self.talking -= 1
             self.lock.wait_for(lambda: self.state and self.state["revision"] != have, timeout=20)
+            self.talking += 1
             if not self.state or self.state["revision"] == have:
                 return 204, None
             if self.gone:
@@ -349,19 +373,35 @@ class Client:
 class Echoes:
     """Pings of a client for as long as this is entered; then, which of them came back and which did not."""
 
+    UNDER_WAY = 10  # of the last ones, one may have been overtaken by another on its way
+
     def __init__(self, client, interval=0.004, size=56):
         self.command = inside(client.namespace, "ping", "-n", "-i", interval, "-s", size, "10.1.0.10")
+        self.output = tempfile.TemporaryFile("w+")  # a pipe would fill, and ping wait for who reads it
 
     def __enter__(self):
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(["stdbuf", "-oL", *self.command], stdout=self.output)
         return self
 
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGINT)
-        text = self.process.communicate(timeout=60)[0]
-        self.seen = {int(line.split("icmp_seq=")[1].split()[0]) for line in text.splitlines() if "bytes from" in line}
-        # The last ones may have been under way.
-        self.lost = sorted(set(range(1, max(self.seen) + 1)) - self.seen)
+    def answered(self):
+        text = os.pread(self.output.fileno(), 1 << 30, 0).decode()
+        return {int(line.split("icmp_seq=")[1].split()[0]) for line in text.splitlines()[:-1] if "bytes from" in line}
+
+    def wait_more(self, count):
+        """So many more answers than there are now."""
+        enough = len(self.answered()) + count
+        wait_for(f"{count} more answers", lambda: len(self.answered()) >= enough)
+
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None:
+                self.wait_more(self.UNDER_WAY)
+        finally:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(timeout=60)
+        self.seen = self.answered()
+        self.lost = sorted(set(range(1, max(self.seen, default=0) + 1 - self.UNDER_WAY)) - self.seen)
+        self.output.close()
 
 
 class Gateway:
@@ -399,8 +439,10 @@ class Gateway:
                 stderr=log)
 
     def kill_agent(self):
+        """Returns when the API has taken all that the agent had sent: nothing of it comes behind what a test does next."""
         self.agent.send_signal(signal.SIGKILL)
         self.agent.wait()
+        wait_for("the API has taken what was sent", lambda: self.api.talking == 0)
 
     def key(self):
         return self.api.enrolments[-1]["public_key"]
@@ -417,7 +459,7 @@ class Gateway:
             if process and process.poll() is None:
                 process.kill()
                 process.wait()
-        run("umount", self.bpf)
+        unmount(self.bpf)
 
 
 def make_namespaces(names):

@@ -13,6 +13,8 @@ import time
 
 from packets import CLONE_NEWNET, ECHO_REPLY, ECHO_REQUEST, check, checksum, libc
 
+SO_RCVBUFFORCE = 33
+
 
 def socket_in(namespace, *arguments):
     """A socket of a named namespace, made by a thread that enters it and ends."""
@@ -32,6 +34,8 @@ def socket_in(namespace, *arguments):
 class Echo:
     def __init__(self, namespace, address, size, source):
         self.socket = socket_in(namespace, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        # A sender that was held up takes many answers at once.
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
         self.address = (address, 0)
         if source:
             self.socket.bind((source, 0))
@@ -62,7 +66,7 @@ class Echo:
             self.receive()
 
 
-def echo(namespace, address, count=1, interval=0.01, size=56, wait=20, source=None):
+def echo(namespace, address, count=1, interval=0.01, size=56, wait=60, source=None):
     """Sends the requests and returns how many were answered, the last of them within `wait` seconds."""
     echo = Echo(namespace, address, size, source)
     with echo.socket:

@@ -5,6 +5,7 @@ import ctypes
 import os
 import platform
 import signal
+import time
 
 SUPPORTED = platform.machine() == "x86_64"
 
@@ -12,6 +13,7 @@ PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_SINGLESTEP = 12, 13, 9
 PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
 NUMBERS = {"socket": 41, "clone": 56, "ptrace": 101, "setuid": 105, "mount": 165, "setns": 308, "unshare": 272, "openat": 257,
            "io_uring_setup": 425, "getuid": 102, "bpf": 321, "kill": 62, "process_vm_readv": 310}
+WAITS_IN = 426  # io_uring_enter, in which an agent waits for what comes next
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -41,13 +43,23 @@ def wait_stop(pid):
     assert os.WIFSTOPPED(status), status
 
 
+def stop_in_call(pid):
+    """Stops it in a system call of its own and returns the registers. One that has just gone on is let go until it is in one."""
+    while True:
+        ptrace(PTRACE_SEIZE, pid)
+        ptrace(PTRACE_INTERRUPT, pid)
+        wait_stop(pid)
+        saved = Registers()
+        ptrace(PTRACE_GETREGS, pid, None, ctypes.addressof(saved))
+        if saved.orig_rax == WAITS_IN:
+            return saved
+        ptrace(PTRACE_DETACH, pid)
+        time.sleep(0.001)
+
+
 def call(pid, name, *arguments):
-    """The call's result, or its negative errno. The process must wait in a system call of its own."""
-    ptrace(PTRACE_SEIZE, pid)
-    ptrace(PTRACE_INTERRUPT, pid)
-    wait_stop(pid)
-    saved = Registers()
-    ptrace(PTRACE_GETREGS, pid, None, ctypes.addressof(saved))
+    """The call's result, or its negative errno."""
+    saved = stop_in_call(pid)
     changed = Registers.from_buffer_copy(saved)
     # Back to the instruction that it is waiting in; no restart of that one in between.
     changed.rip, changed.rax, changed.orig_rax = saved.rip - 2, NUMBERS[name], 2**64 - 1

@@ -6,6 +6,7 @@ the processes, the BPF file system with its pins, the WireGuard device. The disk
 """
 
 import base64
+import datetime
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import time
 
 import pytest
 
-from agent_lab import BIN, UID, Echoes, inside, laboratory, run, wait_for
+from agent_lab import BIN, UID, Echoes, crc32c, inside, laboratory, run, unmount, wait_for
 from test_agent import STATE, deploy, wait_truth
 
 
@@ -30,7 +31,7 @@ def crash_host(gateway):
     gateway.kill_agent()
     gateway.wireguard.kill()
     gateway.wireguard.wait()
-    run("umount", gateway.bpf)
+    unmount(gateway.bpf)
     run("mount", "-t", "bpf", "bpf", gateway.bpf)
     os.chown(gateway.bpf, UID, UID)
     gateway.bpf.chmod(0o700)
@@ -49,8 +50,25 @@ def counts(api, clients):
     return [api.counted(client.id) for client in clients]
 
 
-def journal_bytes(gateway):
-    return sum(path.stat().st_size for path in (gateway.base / "journal").rglob("*") if path.is_file())
+def seconds_of(instant):
+    return datetime.datetime.fromisoformat(instant.replace("Z", "+00:00")).timestamp()
+
+
+def contents(folder, kind):
+    lines = map(json.loads, journal("show", folder, "--json").stdout.splitlines())
+    return [line["content"] for line in lines if line["kind"] == kind]
+
+
+def samples(gateway):
+    """(when, what was counted) of each sample since the last batch."""
+    return [(seconds_of(sample["time"]), int(sample["counted"]))
+            for sample in contents(gateway.base / "journal" / "samples", "sample")]
+
+
+def last_written(gateway):
+    """When a sample or a batch was, whichever is newer."""
+    batches = contents(gateway.base / "journal", "batch")
+    return max([seconds_of(batches[-1]["report"]["covered_to"]), *(at for at, _ in samples(gateway))])
 
 
 def test_I8_a_crashed_host_loses_at_most_the_last_second(lab):
@@ -58,11 +76,16 @@ def test_I8_a_crashed_host_loses_at_most_the_last_second(lab):
     api, gateway, clients = lab
     api.report_every = 30
     deploy(lab)
-    assert clients[0].ping(count=40) == 40 and clients[1].ping(count=20, size=1000) == 20
-    before = truths(clients)
-    time.sleep(2.5)
     first = api.last_epoch()
-    assert counts(api, clients) != before, "a batch came between: the test proves nothing"
+    seen = None
+    # Anew when a batch came between, as at the turn of an hour: what it told would prove nothing.
+    while seen != len(api.batches):
+        seen = len(api.batches)
+        assert clients[0].ping(count=40, interval=0.06) == 40 and clients[1].ping(count=20, size=1000) == 20
+        before = truths(clients)
+        wait_for("a sample", lambda: (samples(gateway) or [(0, 0)])[-1][1] >= sum(map(sum, before)) or seen != len(api.batches))
+        times = [at for at, _ in samples(gateway)]
+    assert min(b - a for a, b in zip(times, times[1:])) < 1.5, times
     crash_host(gateway)
     boot_host(gateway)
     wait_for("the old epoch is sealed", lambda: any(b["epoch"]["final"] and b["epoch"]["id"] == first for b in api.batches))
@@ -77,27 +100,31 @@ def test_I8_a_crashed_host_loses_at_most_the_last_second(lab):
 
 
 def test_I8_crashes_under_traffic_bill_nothing_twice(lab):
-    """In the middle of traffic: less than the clients sent, by no more than what passed within the last second."""
+    """In the middle of traffic: less than the clients sent, by no more than what passed since the last sample."""
     api, gateway, (client, other) = lab
     api.report_every = 30
     deploy(lab)
-    size, interval = 1200, 0.005
+    size, interval, ages, most = 1200, 0.005, [], 0
     for _ in range(3):
         known = len(api.held)
-        client.ping(count=500, interval=interval, size=size)
+        assert client.ping(count=500, interval=interval, size=size) == 500
+        crashed = time.time()
         crash_host(gateway)
-        truth, counted = client.counters(), api.counted(client.id)
+        ages.append(max(0, crashed - last_written(gateway)))
         boot_host(gateway)
         wait_for("sealed", lambda: sum(b["epoch"]["final"] for b in api.batches) == known)
         wait_for("a new epoch", lambda: len(api.held) == known + 1)
         counted, truth = api.counted(client.id), client.counters()
         lost = [t - c for t, c in zip(truth, counted)]
         # What is sent to a dead device is the client's loss, too: a few pings that nobody answers.
-        assert all(0 <= n <= (1.8 / interval + 10) * (size + 28) * known for n in lost), (lost, known)
+        most += (ages[-1] / interval + 10) * (size + 28)
+        assert all(0 <= n <= most for n in lost), (lost, ages)
         wait_for("the gateway is up", lambda: gateway.is_up())
         for each in (client, other):
             each.set_peer(gateway.key())
             wait_for("it passes again", lambda each=each: each.ping(wait=1))
+    # Each second; a machine that is busy may come to it later, but not each time.
+    assert sorted(ages)[1] < 1.5, ages
 
 
 def begin_second_epoch(lab):
@@ -263,20 +290,30 @@ def test_a_batch_that_is_damaged_while_it_waits(lab):
         for at, payload in carriers():
             file.seek(at + 24 + len(payload) // 2)
             file.write(bytes([payload[len(payload) // 2] ^ 1]))
+    # The API stays away until that is noticed: what was read before the damage may be under way.
+    wait_for("it is noticed", lambda: "is left out" in gateway.log.read_text())
     api.away = False
     wait_truth(api, clients)
-    assert "is left out" in gateway.log.read_text() and gateway.agent.poll() is None
+    assert gateway.agent.poll() is None
 
 
 def records_of(folder):
-    """The only segment of a journal and (offset, sequence, kind, payload) of its records, as the format says."""
+    """The only segment of a journal and (offset, sequence, kind, payload) of its records, as the format says.
+
+    Not of the last one while it is being written.
+    """
     (segment,) = [path for path in folder.iterdir() if path.suffix == ".wtj"]
     data = segment.read_bytes()
-    records, at = [], 0
+    records, at, before, checksum = [], 0, 0, 0
     while at + 24 <= len(data) and data[at:at + 4] == b"WTJ2":
-        _, length, sequence, kind, _ = struct.unpack_from("<IIQII", data, at)
+        before = checksum
+        _, length, sequence, kind, checksum = struct.unpack_from("<IIQII", data, at)
         records.append((at, sequence, kind, data[at + 24:at + 24 + length]))
         at += 24 + length
+    if records:
+        at, _, _, payload = records[-1]
+        if crc32c(data[at:at + 20] + bytes(4) + payload, before) != checksum:
+            records.pop()
     return segment, records
 
 
@@ -291,22 +328,12 @@ def drop_oldest_records(folder, keep):
     kept, previous, out = records[-keep:], 0, b""
     for _, sequence, kind, payload in kept:
         header = struct.pack("<IIQI", 0x324a5457, len(payload), sequence, kind)
-        previous = chained(previous, header + b"\0\0\0\0" + payload)
+        previous = crc32c(header + b"\0\0\0\0" + payload, previous)
         out += header + struct.pack("<I", previous) + payload
     replacement = folder / f"{kept[0][1]:016x}.wtj"
     replacement.write_bytes(out)
     os.chown(replacement, UID, UID)
     segment.unlink()
-
-
-def chained(crc, data):
-    """CRC32C that goes on from an earlier one."""
-    crc ^= 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
 
 
 def test_a_full_disk_loses_nothing(lab):
@@ -323,17 +350,16 @@ def test_a_full_disk_loses_nothing(lab):
         fill_up(ballast)
         # Less than what is left of the segment and the spare one would need: it must be spent, too.
         for segment in journal.rglob("spare"):
-            segment.unlink()
+            segment.unlink(missing_ok=True)
         fill_up(ballast)
         assert clients[0].ping(count=100, size=1200) == 100
         time.sleep(3)
         assert clients[1].ping(count=50, size=700) == 50
         gateway.kill_agent()
         gateway.start_agent()
-        time.sleep(1.5)
-        assert clients[1].ping(count=10, wait=1) > 0
+        wait_for("it says so", lambda: "room" in gateway.log.read_text())
+        assert clients[1].ping(count=10) == 10
         assert gateway.agent.poll() is None
-        assert "room" in gateway.log.read_text()
         api.away = False
         wait_truth(api, clients)
         ballast.unlink()
@@ -342,7 +368,7 @@ def test_a_full_disk_loses_nothing(lab):
         assert len(api.held) == 1
     finally:
         gateway.kill_agent()
-        run("umount", journal)
+        unmount(journal)
 
 
 def fill_up(ballast):
@@ -412,19 +438,16 @@ def test_a_full_meter_grows_under_traffic(lab):
     api, gateway, clients = lab
     deploy(lab)
     first = api.last_epoch()
-    replies = []
-    pinger = threading.Thread(target=lambda: replies.append(clients[0].ping(count=3000, interval=0.004, size=300, wait=2)))
-    pinger.start()
     others = [{"id": f"{number:08x}-0000-4000-8000-000000000000", "public_key": base64.b64encode(os.urandom(32)).decode(),
                "preshared_key": None, "endpoint": None, "keepalive": 0,
                "allowed_ips": [f"10.{100 + number // 65536}.{number // 256 % 256}.{number % 256}/32"], "enabled": True}
               for number in range(4100)]
-    revision = api.set_state(peers=[client.peer() for client in clients] + others)
-    assert gateway.agent.wait(timeout=60) == 1
-    gateway.start_agent()
-    api.wait_applied(revision, timeout=60)
-    pinger.join()
-    assert replies[0] > 2900  # WireGuard takes 4,100 peers: a moment without answers
+    with Echoes(clients[0], size=300) as echoes:
+        revision = api.set_state(peers=[client.peer() for client in clients] + others)
+        assert gateway.agent.wait(timeout=60) == 1
+        gateway.start_agent()
+        api.wait_applied(revision)
+    assert len(echoes.lost) < len(echoes.seen) / 10  # WireGuard takes 4,100 peers: a moment without answers
     assert "room for 8191 peers" in gateway.log.read_text()
     wait_truth(api, clients)
     assert len(api.held) == 2 and api.last_epoch() != first
@@ -479,7 +502,9 @@ def test_a_removed_peer_is_told_though_the_agent_dies_first(lab):
     assert staying.ping(count=10) == 10
     wait_truth(api, [staying])
     owners = {}
-    for (epoch, slot, incarnation), (peer, _) in api.totals.items():
+    with api.lock:
+        totals = list(api.totals.items())
+    for (epoch, slot, incarnation), (peer, _) in totals:
         assert owners.setdefault((epoch, slot, incarnation), peer) == peer
     assert api.counted(leaving.id) == truth
 
@@ -492,22 +517,23 @@ def test_a_machine_that_went_back_in_time_begins_anew(lab):
     api.grant = {"cycle": 202611, "grant_seq": 2, "ceiling": str(counted + 2_500_000), "mask": "both"}
     api.wait_applied(api.set_state())
     first = api.last_epoch()
-    with Echoes(clients[0], size=700) as echoes:
-        time.sleep(0.3)
+    with Echoes(clients[0]) as echoes:  # less than the limit, however long this takes
+        echoes.wait_more(40)
         api.refuse = (200, {"held_seq": 10**6, "watch_until": None, "revision": 1})
         assert gateway.agent.wait(timeout=60) == 1
-        time.sleep(0.3)  # it counts with no process alive
+        echoes.wait_more(40)  # it counts with no process alive
         gateway.start_agent()
         wait_for("a new epoch", lambda: api.last_epoch() != first)
-        time.sleep(0.3)
-    assert echoes.lost == [] and len(echoes.seen) > 100
+        echoes.wait_more(40)
+    assert echoes.lost == []
     wait_truth(api, clients)
     # The limit goes on in it: never more than was granted, and all of that but for the bound.
     clients[0].ping(count=200, interval=0.005, size=8000, wait=1)
     wait_for("exhausted is reported", lambda: api.last()["grant"]["exhausted"])
-    total = sum(sum(api.counted(client.id)) for client in clients)
+    with api.lock:
+        total = sum(sum(api.counted(client.id)) for client in clients)
+        assert int(api.last()["grant"]["cycle_counted"]) == total
     assert counted + 1_500_000 < total <= counted + 2_500_000
-    assert int(api.last()["grant"]["cycle_counted"]) == total
 
 
 def test_counts_made_elsewhere_agree(lab):

@@ -203,9 +203,13 @@ def test_secrets_are_nowhere_but_in_their_files():
         # A file that holds one is its owner's alone, and each is in the file that it is said to be in.
         holders = {}
         for path in files(up):
-            for what in (what for what, word in secrets.items() if word.encode() in path.read_bytes().replace(b"\n", b"")):
+            try:
+                content, mode = path.read_bytes().replace(b"\n", b""), stat.S_IMODE(path.stat().st_mode)
+            except FileNotFoundError:  # a journal's segment that is over
+                continue
+            for what in (what for what, word in secrets.items() if word.encode() in content):
                 holders.setdefault(what, []).append(path)
-                assert stat.S_IMODE(path.stat().st_mode) == 0o600, f"{what} in {path}"
+                assert mode == 0o600, f"{what} in {path}"
         assert secrets.keys() - holders.keys() == {"the admin's session", "the preshared key"}, holders
         assert all(len(paths) == 1 for paths in holders.values()), holders
         # Logs, also those of the database; what `up` printed is the one-time token, once.
@@ -237,8 +241,8 @@ def test_secrets_are_nowhere_but_in_their_files():
         assert not [one for one in data if raw in one]
     finally:
         print(up.out.read_text())
-        run(*up.command("--down"))
-        up.process.wait(60)
+        run(*up.command("--down"), timeout=180)
+        up.process.wait(180)
         for link in ("public", "vpc1"):
             run("ip", "link", "del", link)
         run("ip", "netns", "del", "i1")

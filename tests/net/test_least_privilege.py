@@ -15,7 +15,7 @@ import pytest
 
 import inject
 from agent_lab import BIN, UID, inside, laboratory, run, unprivileged, wait_for
-from test_agent import STATE, deploy
+from test_agent import STATE, deploy, wait_truth
 
 CAPABILITIES = 1 << 12 | 1 << 38 | 1 << 39  # CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF
 FILTERED = 2
@@ -42,11 +42,6 @@ def core_limit(pid):
 def is_dumpable(pid):
     """The files of a process that is not dumpable belong to root in /proc."""
     return os.stat(f"/proc/{pid}/status").st_uid != 0
-
-
-def wait_idle(pid):
-    """Until it waits in io_uring_enter (426), from where it can be made to do something else."""
-    wait_for("the agent waits", lambda: Path(f"/proc/{pid}/syscall").read_text().startswith("426 "))
 
 
 def test_the_agent_holds_three_capabilities_and_nothing_else(lab):
@@ -88,14 +83,10 @@ def test_taken_over_it_cannot_leave_its_place(lab):
     forbidden = [("socket", socket.AF_PACKET, socket.SOCK_RAW, 0), ("io_uring_setup", 8, 0), ("setuid", 0),
                  ("clone", 0x10000000 | signal.SIGCHLD)]  # CLONE_NEWUSER
     for name, *arguments in forbidden:
-        wait_idle(pid)
         assert inject.call(pid, name, *arguments) == -errno.EPERM, name
-    wait_idle(pid)
     # Within the filter, and yet not: the capability is missing. And the injection works at all.
     assert inject.call(pid, "socket", socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) == -errno.EPERM
-    wait_idle(pid)
     assert inject.call(pid, "getuid") == UID
-    wait_idle(pid)
     assert inject.call(pid, "kill", 1, 0) == -errno.EPERM
     # Unharmed: it still serves.
     api = lab[0]
@@ -108,14 +99,13 @@ def test_taken_over_it_dies_of_what_only_an_intruder_does(lab, name):
     api, gateway, clients = lab
     deploy(lab)
     pid = gateway.agent.pid
-    wait_idle(pid)
     with pytest.raises(inject.Killed):
         inject.call(pid, name, 0, 0)
     # Metering and traffic do not depend on it, and its next start goes on where it was.
     assert clients[0].ping(count=3) == 3
     gateway.agent.returncode = -signal.SIGSYS
     gateway.start_agent()
-    wait_for("all is counted", lambda: [api.counted(client.id) for client in clients] == [client.counters() for client in clients])
+    wait_truth(api, clients)
 
 
 ABORT = """
@@ -125,11 +115,12 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-def dumps_core(folder, *command, until=None):
+def dumps_core(folder, log, *command, until=None):
     """Whether a process says so that is aborted in a folder where it may write, and what is left there."""
     folder.mkdir(mode=0o777)
     folder.chmod(0o777)
-    process = subprocess.Popen([sys.executable, "-c", ABORT, *map(str, command)], cwd=folder, stderr=subprocess.DEVNULL)
+    with log.open("a") as output:
+        process = subprocess.Popen([sys.executable, "-c", ABORT, *map(str, command)], cwd=folder, stderr=output)
     wait_for("it is at work", lambda: until(process.pid))
     os.kill(process.pid, signal.SIGABRT)
     status = os.waitpid(process.pid, 0)[1]
@@ -144,11 +135,11 @@ def test_an_aborted_agent_leaves_no_core(lab):
     if Path("/proc/sys/kernel/core_pattern").read_text().startswith("core"):
         # Else the next lines would prove nothing.
         sleeper = unprivileged("sleep", "60")
-        assert dumps_core(folder / "other", *sleeper, until=lambda pid: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")[0]
+        assert dumps_core(folder / "other", gateway.log, *sleeper, until=lambda pid: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")[0]
     api.set_state(**STATE, peers=[])
     gateway.start_wireguard()
     command = inside("gw", *unprivileged(BIN / "wiretoll-agent", "--base", gateway.base, "--bpf", gateway.bpf))
-    assert dumps_core(folder / "agents", *command, until=lambda _: api.batches and api.batches[-1]["active_since"]) == (False, [])
+    assert dumps_core(folder / "agents", gateway.log, *command, until=lambda _: api.batches and api.batches[-1]["active_since"]) == (False, [])
 
 
 def test_its_user_reaches_no_other_gateway(lab):
