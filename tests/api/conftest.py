@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import types
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import psycopg2
@@ -243,3 +244,12 @@ def steady_hour():
     left = 3600 - time.time() % 3600
     if left < 60:
         time.sleep(left + 0.1)
+
+
+@pytest.fixture(autouse=True)
+def steady_month():
+    """What a test counts is of one cycle."""
+    soon = datetime.now(timezone.utc) + timedelta(seconds=60)
+    left = soon.replace(day=1, hour=0, minute=0, second=0, microsecond=0) - soon + timedelta(seconds=60)
+    if left > timedelta(0):
+        time.sleep(left.total_seconds() + 0.1)

@@ -187,16 +187,16 @@ def test_only_the_last_part_makes_a_sample_complete(api):
     for records in parts[:2]:
         agent.report(records, covered=covered, more=True)
         assert agent.gateway.row("complete_through") == before
-        assert agent.gateway.bucket_row("used") == 0
+        assert agent.gateway.used() == 0
         assert agent.gateway.ledger("bandwidth") == []
     assert total_up(agent) == 31  # what was counted is there at once
     agent.report(parts[2], covered=covered)
     assert agent.gateway.row("complete_through") == covered[1]
-    assert agent.gateway.bucket_row("used") == 431
+    assert agent.gateway.used() == 431
     assert [(line[0], line[2]) for line in agent.gateway.ledger("bandwidth")] == [(hours[0], 30), (hours[1], 401)]
     assert api.sql("SELECT count(*) FROM billing.part_hour WHERE gateway = %s", agent.gateway.id) == [(0,)]
     agent.report([agent.grow(1, peers[1], hours[1], upload_bytes=9)], covered=covered)
-    assert agent.gateway.bucket_row("used") == 440
+    assert agent.gateway.used() == 440
 
 
 def test_the_final_part_seals(api):
