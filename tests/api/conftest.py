@@ -84,7 +84,7 @@ class Postgres:
     def stop(self):
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(60)
+            self.process.wait(180)
 
     def connect(self, role="wiretoll_owner", database="wiretoll"):
         return psycopg2.connect(host=str(self.folder), user=role, password=self.passwords[role], dbname=database)
@@ -123,7 +123,7 @@ class Server:
     def stop(self, number=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(180)
 
     def connect(self, timeout=90):
         return http.client.HTTPSConnection("127.0.0.1", self.port, context=self.tls, timeout=timeout)
