@@ -116,7 +116,7 @@ class Namespace:
     def socket(self, *arguments):
         with self:
             made = socket.socket(*arguments)
-        made.settimeout(20)
+        made.settimeout(60)
         return made
 
 

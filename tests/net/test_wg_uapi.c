@@ -256,7 +256,7 @@ static void test_silent_device(void **state)
 	clock_gettime(CLOCK_MONOTONIC, &before);
 	assert_int_equal(dump_served(NULL), -ETIMEDOUT);
 	clock_gettime(CLOCK_MONOTONIC, &after);
-	assert_in_range(after.tv_sec - before.tv_sec, WG_TIMEOUT_SECONDS - 1, 3 * WG_TIMEOUT_SECONDS);
+	assert_in_range(after.tv_sec - before.tv_sec, WG_TIMEOUT_SECONDS - 1, 10 * WG_TIMEOUT_SECONDS);
 }
 
 /* A device that refuses the first line and hangs up while a long request still comes: its reason counts. */
