@@ -62,9 +62,12 @@ def serve(port):
 def tcp(address, port, upload, download, rate):
     with socket.create_connection((address, port), timeout=60) as connection:
         connection.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
+        # Who kills this ends the connection, too: otherwise the kernel would go on with what it has, for minutes.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.sendall(struct.pack("!QQI", upload, download, rate))
         send(connection, upload)
         receive(connection, download)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
         connection.sendall(b"!")
 
 

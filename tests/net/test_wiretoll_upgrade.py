@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from test_wiretoll_meter import (BPF, WIRETOLL, Whole, clean, lab, metering, network, quiet,  # noqa: F401
+from test_wiretoll_meter import (BPF, WIRETOLL, Whole, clean, lab, metering, network, pings, quiet,  # noqa: F401
                                  reconnect, show, show_peer, wiretoll)
 
 # The layout before, whose maps are the same but for a word that was 0 and unused.
@@ -121,6 +121,7 @@ def test_it_grows_with_its_peers(network):
     before = show_peer(b)["upload_bytes"]
     lab.tcp(b, "10.99.0.1", upload=300_000, download=300_000)
     quiet(b)
+    pings(b, 1)
     assert show_peer(b)["upload_bytes"] > before + 300_000
     assert min(whole.check()) > 1_000_000
     assert len(show()["peers"]) == 3602
@@ -145,8 +146,7 @@ def test_it_grows_with_its_prefixes(network):
                 f"AllowedIPs = {prefix}\n" for prefix in [f"10.99.0.{b.number}/32", f"fd99::{b.number}/128", *prefixes]))
             lab.wait_for("the larger meter", lambda: show()["epoch"] != epoch, timeout=240, step=0.2)
         before = show_peer(b)["upload_packets"]
-        b.run("ping", "-q", "-c", "20", "-i", "0.01", "-I", "10.98.66.9", "10.99.0.1")
-        quiet(b)
+        pings(b, 20, source="10.98.66.9")
         assert show_peer(b)["upload_packets"] == before + 20
         assert min(whole.check()) > 10_000
     assert show()["unattributed"]["upload_bytes"] == 0
