@@ -40,5 +40,5 @@ if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
 	echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
-apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"
+apt-get update -q -o Acquire::Retries=3
+apt-get install -q -y -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"

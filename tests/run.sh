@@ -56,15 +56,24 @@ trap '[ ${#running[@]} = 0 ] || kill "${!running[@]}"' EXIT
 
 # Waits for one of them and reports it.
 finish_one() {
-	local pid kind name log begun status=0 good bad
-	wait -n -p pid "${!running[@]}" || status=$?
+	local pid="" kind name log begun summary status=0 good bad
+	wait -n -p pid "${!running[@]}" 2> /dev/null || status=$?
+	# The shell has forgotten a job that a signal has ended.
+	if [ -z "$pid" ]; then
+		for pid in "${!running[@]}"; do
+			kill -0 "$pid" 2> /dev/null || break
+		done
+	fi
 	read -r kind name begun <<< "${running[$pid]}"
 	unset "running[$pid]"
 	log=$logs/${name//\//-}.log
 	case $kind in
 	pytest)
-		good=$(tail -n 1 "$log" | { grep -oE '[0-9]+ passed' || true; } | awk '{n += $1} END {print n + 0}')
-		bad=$(tail -n 1 "$log" | { grep -oE '[0-9]+ (failed|error)' || true; } | awk '{n += $1} END {print n + 0}')
+		# Who ends after pytest may write behind its last line.
+		summary=$(grep -E '^(=+ )?[0-9]+ [a-z].* in [0-9.]+s' "$log" | tail -n 1 || true)
+		good=$({ grep -oE '[0-9]+ passed' || true; } <<< "$summary" | awk '{n += $1} END {print n + 0}')
+		bad=$({ grep -oE '[0-9]+ (failed|error)' || true; } <<< "$summary" | awk '{n += $1} END {print n + 0}')
+		[ -n "$summary" ] || bad=1
 		;;
 	tap)
 		good=$(grep -cE '^ok ' "$log" || true)
@@ -94,7 +103,7 @@ begin() {
 	while [ ${#running[@]} -ge "$at_once" ]; do
 		finish_one
 	done
-	timeout "$seconds" "$@" > "$logs/${name//\//-}.log" 2>&1 &
+	timeout --kill-after=60 "$seconds" "$@" > "$logs/${name//\//-}.log" 2>&1 &
 	running[$!]="$kind $name $SECONDS"
 }
 

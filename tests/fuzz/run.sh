@@ -30,6 +30,14 @@ result() {
 	fi
 }
 
+# A short run belongs to the tests: each time the same, and not behind whatever else wants the processors.
+behind=(nice)
+seed=()
+if [ "$seconds" -lt 10 ]; then
+	behind=()
+	seed=(1)
+fi
+
 # In a folder of its own, where a target may leave files.
 fuzz() {
 	local target=$1 status=0 corpus=$work/corpus/$1 runs
@@ -37,7 +45,7 @@ fuzz() {
 	[ "$seconds" -lt 10 ] || corpus=$root/build/fuzz/corpus/$1
 	mkdir -p "$corpus" "$work/$target"
 	cd "$work/$target"
-	timeout $((seconds + 120)) nice "$root/build/fuzz/fuzz_$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+	timeout $((seconds + 600)) "${behind[@]}" "$root/build/fuzz/fuzz_$target" "${seed[@]/#/-seed=}" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -print_final_stats=1 \
 		-verbosity=1 -dict="$work/seeds/$target.dict" -artifact_prefix="$crashes/$target-" "$corpus" "$work/seeds/$target" \
 		> "$work/log" 2>&1 || status=$?
 	cd "$root"
@@ -47,7 +55,7 @@ fuzz() {
 
 packets() {
 	local status=0
-	timeout $((seconds + 120)) nice "${PACKETS:-build/tests/fuzz/packets}" "$seconds" > "$work/log" 2>&1 || status=$?
+	timeout $((seconds + 600)) "${behind[@]}" "${PACKETS:-build/tests/fuzz/packets}" "$seconds" "${seed[@]}" > "$work/log" 2>&1 || status=$?
 	result "$status" "packets: $(tail -n 1 "$work/log")"
 }
 
