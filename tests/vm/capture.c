@@ -14,6 +14,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define LOOK_MS  50
+#define QUIET_MS 500 /* longer than an acknowledgement is put off */
+
 struct capture {
 	int fd;
 	pthread_t thread;
@@ -37,13 +40,28 @@ static void count(struct capture *capture, const uint8_t *header, uint64_t lengt
 	enum capture_direction direction = type == PACKET_OUTGOING ? CAPTURE_OUT : CAPTURE_IN;
 	struct capture_totals *totals = &capture->totals;
 
-	pthread_mutex_lock(&capture->lock);
 	totals->bytes[direction] += length;
 	totals->packets[direction]++;
 	totals->odd += length != stated_length(header);
 	if (length > totals->largest[direction])
 		totals->largest[direction] = length;
+}
+
+/* One packet; whether there was one. It is never in nobody's hands: who reads the totals misses none. */
+static bool take(struct capture *capture)
+{
+	struct sockaddr_ll from = {0};
+	socklen_t size = sizeof(from);
+	uint8_t header[40] = {0};
+	ssize_t length;
+
+	pthread_mutex_lock(&capture->lock);
+	length = recvfrom(capture->fd, header, sizeof(header), MSG_TRUNC | MSG_DONTWAIT,
+			  (struct sockaddr *)&from, &size);
+	if (length > 0)
+		count(capture, header, (uint64_t)length, from.sll_pkttype);
 	pthread_mutex_unlock(&capture->lock);
+	return length > 0;
 }
 
 static void *run_capture(void *data)
@@ -51,19 +69,9 @@ static void *run_capture(void *data)
 	struct capture *capture = data;
 	struct pollfd end = {.fd = capture->fd, .events = POLLIN};
 
-	while (!atomic_load(&capture->stop)) {
-		struct sockaddr_ll from = {0};
-		socklen_t size = sizeof(from);
-		uint8_t header[40] = {0};
-		ssize_t length;
-
-		if (poll(&end, 1, 50) <= 0)
-			continue;
-		length = recvfrom(capture->fd, header, sizeof(header), MSG_TRUNC | MSG_DONTWAIT,
-				  (struct sockaddr *)&from, &size);
-		if (length > 0)
-			count(capture, header, (uint64_t)length, from.sll_pkttype);
-	}
+	while (!atomic_load(&capture->stop))
+		if (poll(&end, 1, 50) > 0)
+			take(capture);
 	return NULL;
 }
 
@@ -89,6 +97,8 @@ struct capture_totals capture_read(struct capture *capture)
 	socklen_t size = sizeof(statistics);
 	struct capture_totals totals;
 
+	while (take(capture))
+		;
 	/* The kernel forgets them as it tells them. */
 	assert_int_equal(getsockopt(capture->fd, SOL_PACKET, PACKET_STATISTICS, &statistics, &size), 0);
 	pthread_mutex_lock(&capture->lock);
@@ -96,6 +106,32 @@ struct capture_totals capture_read(struct capture *capture)
 	totals = capture->totals;
 	pthread_mutex_unlock(&capture->lock);
 	return totals;
+}
+
+static bool agrees(const struct capture_totals *truth, const struct meter_totals *totals, bool uploads)
+{
+	return totals->download_bytes == truth->bytes[CAPTURE_IN] &&
+	       (!uploads || totals->upload_bytes == truth->bytes[CAPTURE_OUT]);
+}
+
+bool capture_settles(struct capture *capture, const struct meter *meter, uint32_t slot, bool uploads,
+		     int seconds)
+{
+	uint64_t before = 0;
+
+	for (int i = 0, quiet = 0; i < seconds * (1000 / LOOK_MS); i++) {
+		struct capture_totals truth = capture_read(capture);
+		uint64_t now = truth.packets[CAPTURE_IN] + truth.packets[CAPTURE_OUT];
+		struct meter_totals totals;
+
+		meter_read(meter, slot, &totals);
+		quiet = now == before && agrees(&truth, &totals, uploads) ? quiet + 1 : 0;
+		if (quiet * LOOK_MS >= QUIET_MS)
+			return true;
+		before = now;
+		usleep(LOOK_MS * 1000);
+	}
+	return false;
 }
 
 void capture_stop(struct capture *capture)

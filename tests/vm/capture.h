@@ -3,9 +3,11 @@
 #ifndef WIRETOLL_TESTS_VM_CAPTURE_H
 #define WIRETOLL_TESTS_VM_CAPTURE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct capture;
+struct meter;
 
 enum capture_direction { CAPTURE_IN, CAPTURE_OUT, CAPTURE_DIRECTIONS };
 
@@ -18,7 +20,15 @@ struct capture_totals {
 
 /* Counts on the interface from now on, in a thread of its own; fails the test when it cannot. */
 struct capture *capture_start(int place, const char *interface);
+/* All that the device has seen by now. */
 struct capture_totals capture_read(struct capture *capture);
+/*
+ * Whether the meter's bytes of that slot come to be what was captured, and stay so while nothing more comes:
+ * down, and with `uploads` up as well. The last packets are on their way for a moment, and for longer on a
+ * busy machine.
+ */
+bool capture_settles(struct capture *capture, const struct meter *meter, uint32_t slot, bool uploads,
+		     int seconds);
 void capture_stop(struct capture *capture);
 
 #endif

@@ -58,8 +58,9 @@ void lab_set_prefix(struct meter *meter, const char *prefix, uint32_t slot);
 
 /* TCP until all has arrived; how many segments had to be sent again, at any place. */
 uint64_t lab_tcp(int from, int to, const char *address, size_t bytes);
-/* TCP that gives up when nothing has moved for half a second. Returns the bytes that have arrived. */
-size_t lab_tcp_until_stalled(int from, int to, const char *address);
+/* TCP that gives up when the meter's limit is used up and nothing moves any more. Returns the bytes that have
+ * arrived. */
+size_t lab_tcp_until_exhausted(const struct meter *meter, int from, int to, const char *address);
 
 /*
  * `count` datagrams, of sizes that start at `size` and go up by `step`; `segment` is UDP_SEGMENT or 0.

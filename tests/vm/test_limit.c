@@ -9,8 +9,9 @@
 
 #define BOTH     (WT_UPLOADS | WT_DOWNLOADS)
 #define UNSPENT  1000000 /* what a limit may leave */
-#define PING     "ping -q -n -c 2 -i 0.1 -W 1 10.8.0.1 >/dev/null"
-#define A_MOMENT 300000
+#define PATIENCE 60
+#define PING     "ping -q -n -c 2 -i 0.1 -W 60 10.8.0.1 >/dev/null"
+#define NO_PING  "ping -q -n -c 2 -i 0.1 -W 1 10.8.0.1 >/dev/null"
 
 static void grant(struct meter *meter, uint64_t cycle, uint64_t number, uint64_t ceiling, uint32_t mask)
 {
@@ -27,7 +28,7 @@ static void assert_cut(struct meter *meter, struct capture *capture, uint64_t ce
 	struct capture_totals truth;
 	struct meter_totals totals;
 
-	usleep(A_MOMENT);
+	capture_settles(capture, meter, 1, false, PATIENCE);
 	truth = capture_read(capture);
 	meter_read(meter, 1, &totals);
 	meter_read_limit(meter, &limit);
@@ -40,11 +41,13 @@ static void assert_cut(struct meter *meter, struct capture *capture, uint64_t ce
 	assert_in_range(truth.bytes[CAPTURE_OUT] - totals.upload_bytes, 0, totals.refused_bytes);
 }
 
-static void assert_nothing_passes(struct capture *capture)
+static void assert_nothing_passes(struct meter *meter, struct capture *capture)
 {
-	struct capture_totals before = capture_read(capture), now;
+	struct capture_totals before, now;
 
-	assert_int_not_equal(lab_run(1, PING), 0);
+	assert_true(capture_settles(capture, meter, 1, false, PATIENCE));
+	before = capture_read(capture);
+	assert_int_not_equal(lab_run(1, NO_PING), 0);
 	now = capture_read(capture);
 	assert_int_equal(now.bytes[CAPTURE_IN], before.bytes[CAPTURE_IN]);
 	assert_true(now.packets[CAPTURE_OUT] >= before.packets[CAPTURE_OUT] + 2);
@@ -57,14 +60,14 @@ static void cuts_at_the_ceiling_and_resumes_with_the_next_grant(void **state)
 
 	(void)state;
 	grant(meter, 1, 1, 3000000, BOTH);
-	assert_true(lab_tcp_until_stalled(GATEWAY, 1, FIRST4) > 1000000);
+	assert_true(lab_tcp_until_exhausted(meter, GATEWAY, 1, FIRST4) > 1000000);
 	assert_cut(meter, capture, 3000000);
-	assert_nothing_passes(capture);
+	assert_nothing_passes(meter, capture);
 	grant(meter, 1, 2, 6000000, BOTH);
 	assert_int_equal(lab_run(1, PING), 0);
-	assert_true(lab_tcp_until_stalled(1, GATEWAY, GATEWAY6) > 1000000);
+	assert_true(lab_tcp_until_exhausted(meter, 1, GATEWAY, GATEWAY6) > 1000000);
 	assert_cut(meter, capture, 6000000);
-	assert_nothing_passes(capture);
+	assert_nothing_passes(meter, capture);
 	grant(meter, 1, 3, WT_NO_CEILING, BOTH);
 	assert_int_equal(lab_run(1, PING), 0);
 	capture_stop(capture);
@@ -82,7 +85,7 @@ static void counts_only_the_directions_of_the_mask(void **state)
 	lab_tcp(GATEWAY, 1, FIRST4, 3000000);
 	meter_read_limit(meter, &limit);
 	assert_false(limit.exhausted);
-	lab_tcp_until_stalled(1, GATEWAY, GATEWAY4);
+	lab_tcp_until_exhausted(meter, 1, GATEWAY, GATEWAY4);
 	meter_read_limit(meter, &limit);
 	assert_true(limit.exhausted);
 	meter_read(meter, 1, &totals);
@@ -99,7 +102,7 @@ static void refuses_while_it_is_told_to(void **state)
 	(void)state;
 	assert_int_equal(lab_run(1, PING), 0);
 	meter_set_refuse(meter, WT_REFUSE_ADMIN);
-	assert_nothing_passes(capture);
+	assert_nothing_passes(meter, capture);
 	meter_set_refuse(meter, 0);
 	assert_int_equal(lab_run(1, PING), 0);
 	capture_stop(capture);

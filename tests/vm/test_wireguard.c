@@ -3,6 +3,7 @@
  * Thousands of peers on the kernel's WireGuard through netlink, as `wg show` then lists them; and one prefix
  * taken from a peer with many, while its session goes on. Runs last, as it leaves the device behind.
  */
+#include "capture.h"
 #include "lab.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #define PREFIXES 4U  /* of each peer */
 #define MANY     200 /* of one peer */
 #define MANY_NET "10.50.0"
+#define PATIENCE 60 /* seconds */
 
 struct expected {
 	char key[KEY_TEXT_SIZE];
@@ -210,9 +212,11 @@ static void give_many_prefixes(struct wg *wg, const struct key *key, struct mete
 		assert_int_equal(lab_run(1, "ip addr add " MANY_NET ".%d/32 dev wgc", i), 0);
 }
 
-static int ping_from(int host)
+/* Two requests; whether there was an answer. `patience` is for when there is none, in seconds. */
+static int ping_from(int host, int patience)
 {
-	return lab_run(1, "ping -q -n -c 2 -i 0.1 -W 1 -I " MANY_NET ".%d 10.8.0.1 >/dev/null", host);
+	return lab_run(1, "ping -q -n -c 2 -i 0.1 -W %d -I " MANY_NET ".%d 10.8.0.1 >/dev/null", patience,
+		       host);
 }
 
 /* Takes one prefix from WireGuard and the meter while the customer's packets flow: none of them is lost. */
@@ -230,33 +234,42 @@ static void remove_under_traffic(struct wg *wg, const struct key *key, struct me
 	size = fread(text, 1, sizeof(text) - 1, traffic);
 	text[size] = '\0';
 	assert_int_equal(pclose(traffic), 0);
-	assert_non_null(strstr(text, "200 packets transmitted, 200 received"));
+	/* What has arrived, the capture says: ping does not wait for an answer that is late. */
+	assert_non_null(strstr(text, "200 packets transmitted"));
 }
 
 static void one_prefix_goes_and_the_session_stays(void **state)
 {
 	struct wg *wg = open_device(LAB_DEVICE);
 	struct meter *meter = lab_attach();
+	struct capture *capture = capture_start(1, "wgc");
 	struct wg_device *before, *after;
 	struct wg_peer then = first_customer(wg, &before), now;
 	struct meter_totals counted, strangers;
+	struct capture_totals truth;
 
 	(void)state;
 	give_many_prefixes(wg, &then.public_key, meter);
-	assert_int_equal(ping_from(7), 0);
-	assert_int_equal(ping_from(8), 0);
+	assert_int_equal(ping_from(7, PATIENCE), 0);
+	assert_int_equal(ping_from(8, PATIENCE), 0);
 	remove_under_traffic(wg, &then.public_key, meter);
 	now = first_customer(wg, &after);
 	assert_int_equal(after->n_peers, before->n_peers);
 	assert_int_equal(now.n_allowed_ips, 2 + MANY - 1);
-	assert_int_equal(now.handshake_ns, then.handshake_ns);
+	/* WireGuard renews it by itself after two minutes: a busy machine may take as long. */
+	if (now.handshake_ns != then.handshake_ns)
+		assert_true(now.handshake_ns - then.handshake_ns > 110 * NSEC_PER_SEC);
 	assert_true(now.rx_bytes > then.rx_bytes);
 	assert_memory_equal(&now.endpoint, &then.endpoint, sizeof(then.endpoint));
-	assert_int_not_equal(ping_from(7), 0);
-	assert_int_equal(ping_from(8), 0);
-	assert_int_equal(lab_run(2, "ping -q -n -c 2 -i 0.1 -W 1 10.8.0.1 >/dev/null"), 0);
+	assert_int_not_equal(ping_from(7, 1), 0);
+	assert_int_equal(ping_from(8, PATIENCE), 0);
+	assert_int_equal(lab_run(2, "ping -q -n -c 2 -i 0.1 -W %d 10.8.0.1 >/dev/null", PATIENCE), 0);
 	/* 84 bytes a ping: two from .7 before, two before, 200 within and two after from .8. */
+	capture_settles(capture, meter, 1, false, PATIENCE);
+	truth = capture_read(capture);
 	meter_read(meter, 1, &counted);
+	assert_int_equal(truth.packets[CAPTURE_IN], 206);
+	assert_int_equal(truth.bytes[CAPTURE_IN], 206 * 84);
 	assert_int_equal(counted.upload_packets, 206);
 	assert_int_equal(counted.upload_bytes, 206 * 84);
 	assert_int_equal(counted.download_bytes, 206 * 84);
@@ -264,6 +277,7 @@ static void one_prefix_goes_and_the_session_stays(void **state)
 	assert_int_equal(strangers.upload_bytes, 0);
 	wg_device_free(before);
 	wg_device_free(after);
+	capture_stop(capture);
 	assert_int_equal(meter_remove(meter), 0);
 	wg_close(wg);
 }

@@ -16,7 +16,9 @@
 
 #define PORT     7777
 #define STALL_MS 500
-#define WAIT_MS  10000
+#define STALLS   240
+#define WAIT_MS  60000
+#define LATE_MS  3000 /* a datagram that has not arrived by then is lost */
 #define LARGEST  65536
 
 static uint8_t buffer[LARGEST];
@@ -117,14 +119,19 @@ uint64_t lab_tcp(int from, int to, const char *address, size_t bytes)
 	return retransmitted() - before;
 }
 
-size_t lab_tcp_until_stalled(int from, int to, const char *address)
+size_t lab_tcp_until_exhausted(const struct meter *meter, int from, int to, const char *address)
 {
 	const struct linger reset = {.l_onoff = 1};
+	struct meter_limit_state limit = {0};
 	int sender, receiver;
-	size_t arrived;
+	size_t arrived = 0;
 
 	connect_tcp(from, to, address, &sender, &receiver);
-	arrived = move(sender, receiver, SIZE_MAX, STALL_MS);
+	/* A busy machine stalls of its own accord. */
+	for (int i = 0; i < STALLS && !limit.exhausted; i++) {
+		arrived += move(sender, receiver, SIZE_MAX, STALL_MS);
+		meter_read_limit(meter, &limit);
+	}
 	/* Nothing of it is to be sent again later. */
 	setsockopt(sender, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	close(sender);
@@ -152,7 +159,7 @@ size_t lab_udp(const struct lab_datagrams *datagrams)
 	const int segment = datagrams->segment, room = 4 << 20;
 	int receiver = bound_socket(datagrams->to, SOCK_DGRAM);
 	int sender = lab_socket(datagrams->from, AF_INET6, SOCK_DGRAM, 0);
-	size_t size = datagrams->size, sent = 0, arrived = 0;
+	size_t size = datagrams->size, sent = 0, arrived = 0, expected = 0;
 
 	assert_int_equal(setsockopt(sender, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)), 0);
 	if (segment)
@@ -161,11 +168,14 @@ size_t lab_udp(const struct lab_datagrams *datagrams)
 		assert_int_equal(sendto(sender, buffer, size, 0, (const struct sockaddr *)&to, sizeof(to)),
 				 size);
 		sent += size;
-		/* In step with the receiver: this is about lengths, not about speed. */
-		if (i % 8 == 7)
-			arrived += receive_all(receiver, 1000, sent - arrived);
+		expected += size;
+		/* In step with the receiver: this is about lengths, not about speed. What is lost is waited
+		 * for once. */
+		if (i % 8 == 7 || i == datagrams->count - 1) {
+			arrived += receive_all(receiver, LATE_MS, expected);
+			expected = 0;
+		}
 	}
-	arrived += receive_all(receiver, 1000, sent - arrived);
 	close(sender);
 	close(receiver);
 	return sent - arrived;
