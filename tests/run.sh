@@ -129,7 +129,7 @@ run_machines() {
 		echo "  --    vm                           left out: it needs qemu-system-x86_64 on such a machine"
 		return
 	fi
-	begin sums vm 3600 make --no-print-directory test-vm
+	begin sums vm 5400 make --no-print-directory test-vm
 }
 
 # Most programs mostly wait, for settling times and for the database: beside two others they find the processors idle. They may

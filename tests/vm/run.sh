@@ -12,8 +12,8 @@ exec 9> "$folder/lock"
 flock 9 # one machine at a time: they share the folder and the processors
 
 full=${FULL:-0}
-seconds=$([ "$full" = 1 ] && echo 900 || echo 600) # for one program
-limit=$([ "$full" = 1 ] && echo 4800 || echo 2400) # for the whole run
+seconds=$([ "$full" = 1 ] && echo 1800 || echo 1200) # for one program
+limit=$([ "$full" = 1 ] && echo 7200 || echo 3600) # for the whole run
 # A machine that is emulated beside others stands still now and then: that is no fault of its kernel.
 patience="watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=300 workqueue.watchdog_thresh=300 sysctl.kernel.hung_task_timeout_secs=600"
 
