@@ -139,9 +139,12 @@ static void on_clock_set(void *data, int result)
 	if (watch_clock(agent) < 0)
 		log_warning("could not watch the clock any further");
 	turn_clock_set(agent);
-	if (is_over(agent) || report_is_writing(agent))
+	if (is_over(agent))
 		return;
 	log_info("the clock was set by %.3f s", (double)(clock_utc_ns() - before) / NSEC_PER_SEC);
+	/* What is being written was counted a moment ago. */
+	if (report_is_writing(agent))
+		return;
 	sample_take(agent);
 	report_make_at(agent, before);
 }
