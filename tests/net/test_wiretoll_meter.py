@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -124,15 +125,20 @@ QUEUE = 10000
 
 def widen(pid):
     """A WireGuard's sockets take what it is slow to read on a busy machine: what is lost between two counts is a difference."""
-    handle = os.pidfd_open(pid)
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        if not os.readlink(path).startswith("socket:"):
+    handle, widened = os.pidfd_open(pid), 0
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        copy = ctypes.CDLL(None).syscall(PIDFD_GETFD, handle, int(number), 0)
+        if copy < 0:
+            continue  # closed meanwhile
+        if not stat.S_ISSOCK(os.fstat(copy).st_mode):
+            os.close(copy)
             continue
-        copy = ctypes.CDLL(None).syscall(PIDFD_GETFD, handle, int(path.name), 0)
         with socket.socket(fileno=copy) as connection:
             if connection.type == socket.SOCK_DGRAM:
                 connection.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+                widened += 1
     os.close(handle)
+    assert widened, "it listens"
 
 
 def wireguard_of(client):
