@@ -216,7 +216,8 @@ def test_a_cycle_that_began_after_the_backup_has_newer_grants(api):
     agent = active_agent(World(api, overage="revoke_access"), included_gb="0.001")
     server = Copy(api, backup(api, "turn.dump"))
     server.sql("SELECT billing.ensure_cycle(now() - interval '40 days')")
-    server.sql("UPDATE billing.bucket SET cycle = billing.cycle_id(now() - interval '40 days')")  # the month has changed since
+    server.sql("UPDATE billing.bucket SET cycle = billing.cycle_id(now() - interval '40 days') WHERE holder = %s",
+               agent.gateway.id)  # the month has changed since
     there = copy.copy(agent)
     there.api = server
     there.report([agent.grow(1, agent.gateway.peer(), now(), upload_bytes=1)])
