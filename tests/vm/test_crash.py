@@ -244,7 +244,7 @@ def test_power_lost_and_back_in_time(lab):
     watch(gateway)
     client.connect(key)
     wait_for("the client passes", lambda: client.ping(wait=1), PATIENCE)
-    assert client.ping(count=20, interval=0.02, size=600) == 20
+    assert client.ping(count=20, interval=0.02, size=600, wait=PATIENCE) == 20
     wait_told(gateway, client)
 
     # The clock is set while packets flow, forth and back: noticed at once, and nothing is lost by it.
@@ -293,13 +293,13 @@ def test_power_lost_and_back_in_time(lab):
     # The new epoch has every byte from its beginning.
     reconnect(client, key)
     first, begun = at_rest(gateway, client)
-    assert client.ping(count=30, interval=0.02, size=700) == 30
+    assert client.ping(count=30, interval=0.02, size=700, wait=PATIENCE) == 30
     wait_for("all is told", lambda: difference(billed(gateway), first) == difference(client.counters(), begun), PATIENCE)
 
     # A snapshot, traffic that is told, and back to the snapshot.
     machine.snapshot(folder / "state", folder / "disk.snapshot")
     wait_for("the client passes", lambda: client.ping(wait=1), PATIENCE)
-    assert client.ping(count=30, interval=0.02, size=500) == 30
+    assert client.ping(count=30, interval=0.02, size=500, wait=PATIENCE) == 30
     before_rollback = client.counters()
     wait_for("all is told", lambda: difference(billed(gateway), first) == difference(before_rollback, begun), PATIENCE)
     machine.kill()
@@ -311,7 +311,7 @@ def test_power_lost_and_back_in_time(lab):
     assert all(a <= b for a, b in zip(billed(gateway), client.counters())), "billed twice"
     reconnect(client, key)
     third, begun = at_rest(gateway, client)
-    assert client.ping(count=30, interval=0.02, size=400) == 30
+    assert client.ping(count=30, interval=0.02, size=400, wait=PATIENCE) == 30
     wait_for("all is told", lambda: difference(billed(gateway), third) == difference(client.counters(), begun), PATIENCE)
     assert all(a <= b for a, b in zip(billed(gateway), client.counters()))
     assert difference(billed(gateway), third)[0] > 0 and sent
