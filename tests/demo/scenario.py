@@ -374,9 +374,9 @@ class Scenario:
         assert sent > 1000 and lost == 0, "no other peer loses one packet"
         assert passed_while_off == 0, "a disabled peer passes nothing"
         # Of WireGuard's own accord it would take 5 s each time. A machine that does other things as well may have its moments.
-        assert sorted(returns)[len(returns) * 9 // 10] < 1, "an enabled peer is back within a second"
+        assert sorted(returns)[-2] < 1, "an enabled peer is back within a second, but for a moment of the machine's own"
         # The goal is a p99 under 100 ms; here it is shown that no change waits for anything but processors.
-        assert p50 < 500 and p99 < 5000, "every change is in the kernel at once"
+        assert p99 < 1000, "every change is in the kernel within a second"
 
     @staticmethod
     def find_pin(agent, gateway):
@@ -434,7 +434,7 @@ class Scenario:
         self.result["resume_ms"] = round((ping.replies[0] - granted) * 1000, 1)
         ping.stop()
         self.progress.note(f"first packet through {self.result['resume_ms']} ms after the grant")
-        assert self.result["resume_ms"] < 5000, "at once, but for a machine that does other things as well"
+        assert self.result["resume_ms"] < 1000
         wait_for("active again", lambda: self.gateway("gw1")["status"] == "active", step=0.1)
 
     def overage(self):
