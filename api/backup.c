@@ -24,6 +24,8 @@
 
 #define PROGRESS_NS (200 * 1000 * 1000L)
 
+#define LOOKS_FOR_SESSIONS 16 /* for 3 s */
+
 /*
  * Where the connection file says that the database is, as libpq's environment variables: arguments can be
  * seen by everybody on the machine, the environment by our own user only.
@@ -167,20 +169,38 @@ int backup_run(const char *database_file, const char *file)
 	return r;
 }
 
-/* Who is connected would go on in the middle of it, give out numbers of the past, and lose its temporary
- * tables. */
-static int check_nobody_is_there(struct db *db)
+static int count_sessions(struct db *db, int *ret_n)
 {
 	_cleanup_result_ PGresult *found = NULL;
 	int r = DB_QUERY(db, &found,
 			 "SELECT FROM pg_stat_activity WHERE datname = current_database() "
 			 "AND usename IN ('wiretoll_api', 'wiretoll_deploy')");
 
-	if (r < 0 || PQntuples(found) == 0)
+	if (r < 0)
 		return r;
+	*ret_n = PQntuples(found);
+	return 0;
+}
+
+/*
+ * Who is connected would go on in the middle of it, give out numbers of the past, and lose its temporary
+ * tables. PostgreSQL ends a session a moment after its process has ended.
+ */
+static int check_nobody_is_there(struct db *db)
+{
+	const struct timespec pause = {.tv_nsec = PROGRESS_NS};
+	int n = 0, r;
+
+	for (int look = 0; look < LOOKS_FOR_SESSIONS; look++) {
+		if (look > 0)
+			nanosleep(&pause, NULL);
+		r = count_sessions(db, &n);
+		if (r < 0 || n == 0)
+			return r;
+	}
 	log_error("%d sessions of wiretoll_api and wiretoll_deploy are connected to the database: stop the "
 		  "API and the deployment workers first",
-		  PQntuples(found));
+		  n);
 	return -EBUSY;
 }
 
