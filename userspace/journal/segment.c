@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 const char *segment_name(uint64_t first, char buffer[static SEGMENT_NAME_SIZE])
 {
 	snprintf(buffer, SEGMENT_NAME_SIZE, "%016" PRIx64 ".wtj", first);
@@ -150,24 +152,14 @@ void content_free(struct content *content)
 	free(content->data);
 }
 
-static int write_all(int fd, const char *data, size_t size)
-{
-	for (size_t done = 0; done < size;) {
-		ssize_t put = pwrite(fd, data + done, size - done, (off_t)done);
-
-		if (put < 0)
-			return -errno;
-		done += (size_t)put;
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
 int segment_replace(int folder_fd, const char *name, const struct content *content, size_t size)
 {
 	_cleanup_close_ int fd =
 		openat(folder_fd, SEGMENT_RESCUED, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	int r = fd < 0 ? -errno : write_all(fd, content->data, size);
+	int r = fd < 0 ? -errno : file_write_all(fd, content->data, size);
 
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
 	if (r == 0 && renameat(folder_fd, SEGMENT_RESCUED, folder_fd, name) < 0)
 		r = -errno;
 	if (r < 0)
