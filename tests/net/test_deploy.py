@@ -154,7 +154,7 @@ def test_delete_kills_an_agent_that_stays(host):
     begun = time.monotonic()
     inventory.delete(gateway)
     wait_for("the deletion is finished", lambda: inventory.job(gateway)["finished"])
-    assert time.monotonic() - begun > 9
+    assert 9 < time.monotonic() - begun < 30
     assert inventory.status(gateway)[0] == "deleted"
 
 
@@ -180,7 +180,7 @@ def test_pauses_grow(host):
     at = [float(word) for word in starts.read_text().split()]
     pauses = [b - a for a, b in zip(at, at[1:])]
     for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.8)):
-        assert least <= pause < least * 2 + 10, pauses
+        assert least <= pause < least * 2 + 2, pauses
 
 
 def test_agent_that_is_done_stays_down(host):

@@ -110,7 +110,7 @@ def test_a_day_without_the_database(api):
         total += agent.counted
         assert len(agent.gateway.ledger("base")) == 25
     number = sum(len(batches) for _, _, batches, _ in agents)
-    assert took < 900
+    assert took < (900 if LONG else 300)
     figures(f"database away for a day: {GATEWAYS} gateways, {number:,} batches, {total:,} bytes, told in order in {took:.1f} s "
             f"({number / took:.0f} a second), 0 bytes off")
 
