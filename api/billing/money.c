@@ -11,6 +11,7 @@
 
 #define DEFAULT_PAGE 50
 #define MAX_PAGE     200
+#define FIRST_MONTH  "1970-01"
 
 /* Queries end with one row, "answer": the body as JSON text. Its digits pass through no number type. */
 static int answer_with(struct response *response, PGresult *row)
@@ -170,22 +171,32 @@ static int get_ledger(struct request *request, struct response *response)
 	return r < 0 ? r : answer_with(response, row);
 }
 
+/* "YYYY-MM". */
+static bool is_month(const char *text)
+{
+	static const char digits[] = "0123456789";
+
+	return strlen(text) == 7 && strspn(text, digits) == 4 && text[4] == '-' &&
+	       strspn(text + 5, digits) == 2 && strcmp(text + 5, "01") >= 0 && strcmp(text + 5, "12") <= 0;
+}
+
 /* "2026-11" as the cycle's number, "202611"; without one, the current month. */
 static int read_cycle(struct request *request, struct response *response, char ret_cycle[static 8])
 {
 	const char *text = request_query(request, "cycle");
 	char now[CLOCK_TEXT_SIZE];
-	int year, month, end = 0;
 
-	if (!text) {
-		text = clock_format(clock_utc_ns(), now);
-		now[7] = '\0';
-	}
-	if (strlen(text) != 7 || sscanf(text, "%4d-%2d%n", &year, &month, &end) != 2 || end != 7 ||
-	    year < 1970 || month < 1 || month > 12)
+	clock_format(clock_utc_ns(), now);
+	now[7] = '\0';
+	if (!text)
+		text = now;
+	/* Of the same form, months compare as their texts do. */
+	if (!is_month(text) || strcmp(text, FIRST_MONTH) < 0 || strcmp(text, now) > 0)
 		return refuse(response, 422, "cycle",
-			      "cycle is \"%.64s\"; accepted is a month in UTC like 2026-11", text);
-	snprintf(ret_cycle, 8, "%04d%02d", year % 10000, month % 100);
+			      "cycle is \"%.64s\"; accepted is a month in UTC from " FIRST_MONTH
+			      " to the current one, %s",
+			      text, now);
+	snprintf(ret_cycle, 8, "%.4s%.2s", text, text + 5);
 	return 0;
 }
 
