@@ -4,7 +4,8 @@
 #include "resources/resources.h"
 
 #define HYPERVISOR_OBJECT                                                                                    \
-	"json_build_object('id', h.id, 'name', h.name, 'location', h.location, 'driver', h.driver, 'cpu', "  \
+	"json_build_object('id', h.id, 'name', h.name, 'location', h.location, 'location_name', "            \
+	"(SELECT l.name FROM gateway.location l WHERE l.id = h.location), 'driver', h.driver, 'cpu', "       \
 	"h.cpu, "                                                                                            \
 	"'ram_mb', h.ram_mb, 'storage_gb', h.storage_gb, 'created', " SQL_TIME("h.created") ")"
 

@@ -12,8 +12,9 @@
 #define PLAN_GROUP_OBJECT                                                                                    \
 	"json_build_object('id', g.id, 'name', g.name, 'plans', (SELECT coalesce(json_agg(x.plan ORDER BY "  \
 	"x.position), "                                                                                      \
-	"'[]') FROM gateway.plan_group_plan x WHERE x.plan_group = g.id), 'created', " SQL_TIME(             \
-		"g.created") ")"
+	"'[]') FROM gateway.plan_group_plan x WHERE x.plan_group = g.id), 'plan_names', (SELECT "            \
+	"coalesce(json_agg(p.name ORDER BY x.position), '[]') FROM gateway.plan_group_plan x JOIN "          \
+	"gateway.plan p ON p.id = x.plan WHERE x.plan_group = g.id), 'created', " SQL_TIME("g.created") ")"
 
 static int list_plan_groups(struct request *request, struct response *response)
 {

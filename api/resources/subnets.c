@@ -287,6 +287,21 @@ static int remove_others(struct request *request, struct response *response, con
 	return r;
 }
 
+static int refuse_attachment(struct response *response, const struct subnet *subnet, const char *field)
+{
+	if (subnet->hypervisor)
+		return refuse(
+			response, 422, field,
+			"%s is \"%.64s\", which is not in the VPC's location; accepted is a hypervisor of "
+			"it (GET /v1/hypervisors)",
+			field, subnet->hypervisor);
+	return refuse(
+		response, 422, field,
+		"%sattachment: the VPC's location has no hypervisor yet that could be attached to bridge "
+		"%.15s; accepted is null until it has one",
+		subnet->where, subnet->bridge);
+}
+
 static int store_attachments(struct request *request, struct response *response, const struct owned *vpc,
 			     const struct subnet *subnet, const char *id)
 {
@@ -310,8 +325,7 @@ static int store_attachments(struct request *request, struct response *response,
 		       "WHERE v.owner = $1 AND v.id = $3 AND ($6::uuid IS NULL OR h.id = $6::uuid)",
 		       vpc->owner, id, vpc->id, subnet->bridge, subnet->route_netns, or_null(hypervisor));
 	if (r == 0)
-		return refuse(response, 422, field,
-			      "%s: the VPC's location has no such hypervisor (GET /v1/hypervisors)", field);
+		return refuse_attachment(response, subnet, field);
 	return r < 0 ? r : 0;
 }
 
