@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/wipe.h"
 #include "handshake.h"
-#include "listen.h"
+#include "base/listen.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -203,7 +203,8 @@ def test_only_the_pinned_ca_is_trusted(admin, tmp_path):
                     tmp_path / "other.key", "-out", other, "-subj", "/CN=other", "-days", "1"], check=True, capture_output=True)
     stored = json.loads(admin.config.read_text())
     admin.config.write_text(json.dumps({**stored, "ca_pem": other.read_text()}))
-    assert "certificate" in admin.run("whoami", status=1).err
+    said = admin.run("whoami", status=1).err  # C5
+    assert "is not of the CA that is trusted" in said and "wiretoll login" in said and "SSL" not in said and "openssl" not in said.lower()
 
 
 def test_logout_revokes_the_token(api, admin):
@@ -286,6 +287,43 @@ def test_lists_follow_the_pages_and_stop_at_the_limit(api, admin):
     assert len(admin.json("plan", "list", "--limit", 2)) == 2
 
 
+def test_c11_a_list_that_was_cut_says_so(admin):
+    for _ in range(2):
+        admin.run("plan", "create", unique("plan"), "--cpu", 1, "--ram-mb", 1, "--storage-gb", 1, "--unlimited")
+    said = admin.run("plan", "list", "--limit", 1, "--json")
+    assert len(json.loads(said.out)) == 1 and "more than these 1" in said.err
+    everything = admin.run("plan", "list", "--json")
+    assert everything.err == ""
+    assert admin.run("plan", "list", "--limit", len(json.loads(everything.out))).err == ""
+    assert "--limit" in admin.run("plan", "list", "--limit", 0, status=2).err
+
+
+def test_c10_lists_show_names(admin, cloud):
+    assert re.search(rf"^{cloud.host} +{cloud.location} +netns", admin.run("hypervisor", "list").out, re.MULTILINE)
+    assert re.search(rf"^{cloud.group} +{cloud.plan} ", admin.run("plan-group", "list").out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [["gateway", "show"], ["plan", "show"], ["peer", "list"], ["gateway", "log"], ["gateway", "delete"], ["plan", "delete"]])
+def test_c2_an_empty_name_names_nothing(admin, command):
+    said = admin.run(*command, "", status=2)
+    assert "is empty" in said.err and said.out == ""
+
+
+def test_c2_an_empty_option_names_nobody(admin):
+    for command in (["usage", "--user", ""], ["report", "--user="], ["report", "--cycle", ""]):
+        assert "not empty" in admin.run(*command, status=2).err
+
+
+def test_c6_a_bridge_in_a_location_without_hypervisors(admin, cloud):
+    location = unique("empty")
+    admin.run("location", "create", location, "--credit-value", 0, "--bandwidth-rate", 0, "--accounting", "both", "--overage", "none")
+    said = admin.run("vpc", "create", unique("vpc"), "--owner", cloud.user, "--location", location, "--subnet", "10.9.0.0/24,bridge=br9", status=1)
+    assert "has no hypervisor yet" in said.err and "br9" in said.err
+    other = admin.run("vpc", "create", unique("vpc"), "--owner", cloud.user, "--location", location, "--subnet",
+                      f"10.9.0.0/24,bridge=br9,hypervisor={cloud.host}", status=1)
+    assert cloud.host in other.err and "not in the VPC's location" in other.err
+
+
 def test_vpcs_take_subnets_as_options(api, cloud):
     private, public = sorted(read(api, f"/v1/vpcs/{cloud.vpc}")["subnets"], key=lambda subnet: subnet["public"])
     assert private["cidr"] == "10.1.0.0/24" and private["gateway_range"] == "10.1.0.2-10.1.0.9"
@@ -343,6 +381,14 @@ def test_the_log_of_a_deployment_is_for_the_admin(api, admin, customer, cloud, g
     customer.run("gateway", "log", gateway["name"], status=1)
 
 
+def test_c1_a_failed_gateway_is_deployed_again(api, customer, cloud, gateway):
+    claim(api, cloud, gateway["id"])
+    api.sql("SELECT gateway.fail_job(%s, 'no room')", gateway["id"])
+    assert read(api, f"/v1/gateways/{gateway['id']}")["status"] == "error"
+    customer.run("gateway", "retry", gateway["name"])
+    assert read(api, f"/v1/gateways/{gateway['id']}")["status"] == "deploying"
+
+
 def test_deleting_a_gateway_that_deploys(api, customer, gateway):
     customer.run("gateway", "delete", gateway["name"])
     status, answer = api.request("GET", f"/v1/gateways/{gateway['id']}", token=api.admin_token)
@@ -381,6 +427,17 @@ def test_sites_take_a_preshared_key_from_a_file_and_never_show_it(customer, gate
     assert "preshared key" in said and secret[:-3] not in said
 
 
+def test_c9_a_site_loses_its_endpoint_and_its_preshared_key(customer, gateway):
+    site = f"{gateway['name']}/office"
+    customer.run("peer", "add", site, "--kind", "site", "--public-key", new_key(), "--allowed-ips", "192.168.7.0/24", "--endpoint",
+                 "203.0.113.7:51820", "--generate-preshared-key")
+    assert customer.json("peer", "show", site)["has_preshared_key"] is True
+    changed = customer.json("peer", "edit", site, "--no-endpoint", "--no-preshared-key")
+    assert (changed["endpoint"], changed["has_preshared_key"]) == (None, False)
+    said = customer.run("peer", "edit", site, "--no-preshared-key", "--generate-preshared-key", status=2).err
+    assert "--no-preshared-key" in said
+
+
 def test_overlapping_prefixes_are_refused_with_both_names(customer, gateway):
     for peer, prefix, status in (("a", "192.168.0.0/16", 0), ("b", "192.168.7.0/24", 1)):
         said = customer.run("peer", "add", f"{gateway['name']}/{peer}", "--kind", "site", "--public-key", new_key(), "--allowed-ips",
@@ -404,6 +461,19 @@ def test_usage_and_report_of_a_new_gateway(customer, gateway, cloud):
     assert "," in customer.run("report", "--csv").out.splitlines()[0]
 
 
+@pytest.mark.parametrize("months, state", [(-1, "final"), (-13, "final"), (0, "open")])
+def test_c7_an_empty_month_has_its_state(customer, gateway, months, state):
+    number = time.gmtime().tm_year * 12 + time.gmtime().tm_mon - 1 + months
+    cycle = f"{number // 12}-{number % 12 + 1:02}"
+    assert customer.json("report", "--cycle", cycle)["state"] == state
+
+
+@pytest.mark.parametrize("cycle", ["9999-12", "2026-13", "2026-00", "26-11", "2026-+1", "1969-12", " 2026-1"])
+def test_c7_a_month_that_is_none_or_to_come_is_refused(customer, cycle):
+    said = customer.run("report", "--cycle", cycle, status=1).err
+    assert f'cycle is "{cycle}"' in said and "current one" in said
+
+
 def test_the_ledger_is_for_billing(admin, customer):
     customer.run("ledger", status=1)
     assert isinstance(admin.json("ledger", "--limit", 5), list)
@@ -422,6 +492,11 @@ def test_four_commands_from_nothing_to_a_tunnel(api, customer, cloud, tmp_path):
     agent = deploy(api, cloud, gateway)
     out, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 0 and "active" in out, err
+
+    whole = customer.json("peer", "add", f"{name}/tablet", "--keygen")  # C8
+    private = re.search(r"^PrivateKey = (\S{44})$", whole.pop("config"), re.MULTILINE)[1]
+    assert whole == read(api, f"/v1/gateways/{gateway}/peers/tablet")
+    assert whole["public_key"] == subprocess.run(["wg", "pubkey"], input=private, capture_output=True, text=True, check=True).stdout.strip()
 
     config = customer.run("peer", "add", f"{name}/laptop", "--keygen").out
     private = re.search(r"^PrivateKey = (\S{44})$", config, re.MULTILINE)[1]
@@ -470,7 +545,7 @@ def test_help_goes_to_standard_output(cli, arguments):
 
 
 @pytest.mark.parametrize("arguments, named", [
-    ([], "Usage"),
+    ([], "Usage: wiretoll COMMAND"),
     (["plan"], "needs a verb"),
     (["plan", "destroy"], "destroy"),
     (["plans", "list"], "plans"),
@@ -486,6 +561,7 @@ def test_help_goes_to_standard_output(cli, arguments):
 def test_wrong_usage_ends_with_2(cli, arguments, named):
     said = cli.run(*arguments, status=2)
     assert named in said.err and said.out == ""
+    assert not arguments or len(said.err.splitlines()) <= 3, "C12: the problem and where help is, not the help"
 
 
 @pytest.mark.parametrize("arguments", [["peer", "show", "laptop"], ["peer", "add", "prod/laptop"], ["usage"], ["plan", "edit", "small"],

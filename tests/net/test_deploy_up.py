@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import signal
+import socket
 import ssl
 import stat
 import subprocess
@@ -105,6 +106,17 @@ def test_ready_and_what_runs_as_whom(up):
             # What a process that is not dumpable has in /proc belongs to root, and only root's tracers may look.
             assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
             assert Path(f"/proc/{pid}/status").read_text().count("NoNewPrivs:\t1") == (program == "wiretoll-api")
+
+
+def test_c4_an_address_that_is_taken_ends_it_before_anything_is_told(up):
+    with socket.create_server(("127.0.0.1", PORT)):
+        with open(up.out, "w", encoding="utf-8") as out:
+            status = subprocess.run(up.command(*up.listen), stdout=out, stderr=out, timeout=PATIENCE, check=False).returncode
+    said = up.out.read_text()
+    assert status == 1 and f"cannot listen at 127.0.0.1:{PORT}" in said and "--listen" in said
+    assert "token" not in said and not (up.state / "admin-token").exists()
+    up.start()
+    assert up.health()
 
 
 def as_user(uid, *command):

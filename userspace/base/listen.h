@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The sockets that the server listens on. */
-#ifndef WIRETOLL_API_LISTEN_H
-#define WIRETOLL_API_LISTEN_H
+/* The sockets that a server listens on. */
+#ifndef WIRETOLL_BASE_LISTEN_H
+#define WIRETOLL_BASE_LISTEN_H
 
 #include "base/base.h"
 

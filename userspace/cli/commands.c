@@ -57,13 +57,16 @@ static const struct cli_option GATEWAY_CREATE_OPTIONS[] = {
 
 static const struct cli_option PEER_ADD_OPTIONS[] = {
 	{"keygen", OPTION_FLAG, NULL, NULL, "make the key pair here and print the ready configuration"},
-	{"kind", OPTION_CHOICE, "kind", "road_warrior|site_to_site", "what it is (road_warrior)"},
+	{"kind", OPTION_CHOICE, "kind", "road_warrior|site_to_site",
+	 "what it is (road_warrior); `site` is enough"},
 	PEER_FIELDS,
 	{0},
 };
 static const struct cli_option PEER_EDIT_OPTIONS[] = {
 	{"name", OPTION_TEXT, "name", "NAME", "a new name"},
 	PEER_FIELDS,
+	{"no-endpoint", OPTION_NULL, "endpoint", NULL, "the site calls in"},
+	{"no-preshared-key", OPTION_NULL, "preshared_key", NULL, "no preshared key any more"},
 	{0},
 };
 

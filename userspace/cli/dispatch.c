@@ -25,7 +25,7 @@ static int complain(const char *problem, int exit_code)
 static int wrong_usage(const struct command *command, const char *problem)
 {
 	complain(problem, EXIT_USAGE);
-	help_command(stderr, command);
+	help_usage(stderr, command);
 	return EXIT_USAGE;
 }
 
@@ -40,6 +40,16 @@ static bool count_fits(const struct command *command, unsigned count)
 		word += strcspn(word, " ");
 	}
 	return count >= least && count <= most;
+}
+
+/* An empty name would ask for the list that its path begins with. */
+static bool has_empty_argument(const struct arguments *arguments)
+{
+	for (unsigned i = 0; i < arguments->positional_count; i++) {
+		if (*arguments->positional[i] == '\0')
+			return true;
+	}
+	return false;
 }
 
 static int run(const struct command *command, const struct arguments *arguments)
@@ -95,6 +105,10 @@ static int parse_and_run(const struct command *command, int argc, char **argv)
 			 arguments.positional_count, arguments.positional_count == 1 ? "" : "s");
 		return wrong_usage(command, text);
 	}
+	if (has_empty_argument(&arguments)) {
+		snprintf(text, sizeof(text), "an argument is empty; accepted is %s", command->arguments);
+		return wrong_usage(command, text);
+	}
 	return run(command, &arguments);
 }
 
@@ -129,7 +143,7 @@ static int unknown_command(const char *noun, const char *verb, bool knows_noun)
 	else
 		snprintf(text, sizeof(text), "%s needs a verb", noun);
 	complain(text, EXIT_USAGE);
-	help_noun(stderr, noun);
+	fprintf(stderr, "`wiretoll %s --help` lists its verbs.\n", noun);
 	return EXIT_USAGE;
 }
 

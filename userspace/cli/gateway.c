@@ -185,7 +185,7 @@ static int find_id(struct session *session, const char *name, char **ret_id)
 static int ask_and_wait(struct session *session, const struct arguments *arguments, const char *method,
 			const char *suffix, bool until_gone, json_t **ret_gateway)
 {
-	_cleanup_free_ char *path = NULL, *id = NULL;
+	_cleanup_free_ char *gateway = NULL, *path = NULL, *id = NULL;
 	int64_t seconds;
 	int r = read_timeout(session, arguments, &seconds);
 
@@ -193,8 +193,8 @@ static int ask_and_wait(struct session *session, const struct arguments *argumen
 		r = find_id(session, arguments->positional[0], &id);
 	if (r != 0)
 		return r;
-	path = path_format("/v1/gateways/%s%s", id, suffix);
-	if (!path)
+	gateway = path_format("/v1/gateways/%s", id);
+	if (!gateway || asprintf(&path, "%s%s", gateway, suffix) < 0)
 		return session_no_memory(session);
 	r = session_call(session, method, path, NULL, NULL);
 	if (r < 0 || !argument_given(arguments, "wait"))

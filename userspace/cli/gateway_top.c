@@ -84,6 +84,7 @@ static int add_unattributed(struct session *session, const char *name, json_t *p
 	char cycle_begins[CLOCK_TEXT_SIZE];
 	_cleanup_free_ char *path = NULL;
 	_cleanup_json_ json_t *usage = NULL;
+	bool more; /* never: all are asked for */
 	json_t *item;
 	size_t index;
 	int r;
@@ -94,7 +95,7 @@ static int add_unattributed(struct session *session, const char *name, json_t *p
 	path = path_format("/v1/gateways/%s/usage?interval=total&by=peer&from=%s", name, cycle_begins);
 	if (!path)
 		return session_no_memory(session);
-	r = session_list(session, path, NULL, 0, &usage);
+	r = session_list(session, path, NULL, 0, &usage, &more);
 	if (r < 0)
 		return r;
 	json_array_foreach (usage, index, item) {
@@ -112,13 +113,14 @@ static int take_look(struct session *session, const char *name, struct look *ret
 	_cleanup_free_ char *gateway_path = path_format("/v1/gateways/%s", name);
 	_cleanup_free_ char *peers_path = path_format("/v1/gateways/%s/peers", name);
 	WT_CLEANUP(cleanup_look) struct look look = {.by_id = json_object()};
+	bool more;
 	int r;
 
 	if (!gateway_path || !peers_path || !look.by_id)
 		return session_no_memory(session);
 	r = session_call(session, "GET", gateway_path, NULL, &look.gateway);
 	if (r == 0)
-		r = session_list(session, peers_path, NULL, 0, &look.peers);
+		r = session_list(session, peers_path, NULL, 0, &look.peers, &more);
 	if (r == 0)
 		r = add_unattributed(session, name, look.peers);
 	if (r < 0)

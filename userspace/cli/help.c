@@ -79,6 +79,7 @@ void help_all(FILE *file)
 			command = print_noun(file, command);
 	}
 	fputs("\nEverywhere a name or an id will do; a peer is named GATEWAY/PEER. Reads take --json.\n"
+	      "Of a word to choose as much is enough as makes it unique: --kind site.\n"
 	      "`wiretoll COMMAND --help` shows a command's options; `wiretoll --version` the version.\n",
 	      file);
 }
@@ -93,14 +94,30 @@ void help_noun(FILE *file, const char *noun)
 	fprintf(file, "\n`wiretoll %s VERB --help` shows a verb's options.\n", noun);
 }
 
+/* "Usage: wiretoll gateway extra NAME GB [OPTIONS]" and what options there are. */
+static void print_usage(FILE *file, const struct command *command,
+			const struct cli_option *ret_tables[static MAX_TABLES])
+{
+	command_options(command, ret_tables);
+	fputs("Usage: wiretoll ", file);
+	print_name(file, command);
+	fputs(ret_tables[0] ? " [OPTIONS]\n" : "\n", file);
+}
+
+void help_usage(FILE *file, const struct command *command)
+{
+	const struct cli_option *tables[MAX_TABLES];
+
+	print_usage(file, command, tables);
+	fprintf(file, "`wiretoll %s%s%s --help` shows more.\n", command->noun, command->verb ? " " : "",
+		command->verb ? command->verb : "");
+}
+
 void help_command(FILE *file, const struct command *command)
 {
 	const struct cli_option *tables[MAX_TABLES];
 
-	command_options(command, tables);
-	fputs("Usage: wiretoll ", file);
-	print_name(file, command);
-	fputs(tables[0] ? " [OPTIONS]\n" : "\n", file);
+	print_usage(file, command, tables);
 	for (unsigned i = 0; tables[i]; i++) {
 		if (i == 0)
 			fputc('\n', file);

@@ -14,6 +14,9 @@ void help_all(FILE *file);
 /* The commands of one noun. */
 void help_noun(FILE *file, const char *noun);
 
+/* One command's usage in one line, and where the rest is. */
+void help_usage(FILE *file, const struct command *command);
+
 /* One command: usage, options, note. */
 void help_command(FILE *file, const struct command *command);
 

@@ -143,6 +143,15 @@ static int failed(CURLcode code, const char *url, const char *detail, char probl
 {
 	if (code == CURLE_OUT_OF_MEMORY)
 		return -ENOMEM;
+	if (code == CURLE_PEER_FAILED_VERIFICATION) {
+		snprintf(problem, HTTP_PROBLEM_SIZE,
+			 "%.150s is not the server that was logged in to: its certificate is not of the CA "
+			 "that is trusted, or not for this address, or not valid now. If the server was set "
+			 "up "
+			 "anew, `wiretoll login` with its URL compares the fingerprint again",
+			 url);
+		return -EIO;
+	}
 	snprintf(problem, HTTP_PROBLEM_SIZE, "could not reach %.200s: %.200s", url,
 		 *detail ? detail : curl_easy_strerror(code));
 	return -EIO;

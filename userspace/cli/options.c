@@ -169,6 +169,8 @@ static int take_value(struct arguments *arguments, const struct cli_option *opti
 	arguments->given[arguments->given_count++] = (struct given_option){option, text};
 	if (option->field)
 		return set_field(arguments->fields, option, text, problem);
+	if (!is_flag(option) && *text == '\0')
+		return wrong_value(option, text, "a value that is not empty", problem);
 	return read_value(option, text, &checked, problem);
 }
 

@@ -42,6 +42,10 @@ int peer_preshared_key(struct session *session, const struct arguments *argument
 {
 	const char *path = argument_value(arguments, "preshared-key-file");
 
+	if (argument_given(arguments, "no-preshared-key") &&
+	    (path || argument_given(arguments, "generate-preshared-key")))
+		return session_fail(session, WRONG_USAGE,
+				    "--no-preshared-key goes with no other preshared key");
 	if (!argument_given(arguments, "generate-preshared-key"))
 		return path ? load_preshared_key(session, path, body) : 0;
 	if (path)
@@ -83,25 +87,44 @@ static int add_peer(struct session *session, const struct peer_name *name, const
 	return session_call(session, "POST", path, body, ret_peer);
 }
 
-/* Writes the configuration with the private key in the placeholder's stead. */
-static int write_config(struct session *session, const char *config, const struct key *private_key)
+/* The configuration with the private key in the placeholder's stead. The caller wipes and frees it. */
+static int fill_in_key(struct session *session, const char *config, const struct key *private_key,
+		       char **ret_text)
 {
 	const char *placeholder = strstr(config, PLACEHOLDER);
-	char text[KEY_TEXT_SIZE];
-	bool written;
+	char key[KEY_TEXT_SIZE], *text = NULL;
+	int length;
 
 	if (!placeholder)
 		return session_fail(session, -EBADMSG, "the downloaded configuration has no " PLACEHOLDER);
+	key_format(private_key, key);
+	length = asprintf(&text, "%.*s%s%s", (int)(placeholder - config), config, key,
+			  placeholder + strlen(PLACEHOLDER));
+	sodium_memzero(key, sizeof(key));
+	if (length < 0)
+		return session_no_memory(session);
+	*ret_text = text;
+	return 0;
+}
+
+/* With --json the peer's object, with the configuration as its member `config`; else that alone. */
+static int write_config(struct session *session, const struct arguments *arguments, json_t *peer,
+			const char *config)
+{
+	bool written;
+
 	warn_of_readers();
 	/* A reader that is gone is an error to act on, not the end of the program. */
 	(void)signal(SIGPIPE, SIG_IGN);
-	key_format(private_key, text);
-	written =
-		fwrite(config, 1, (size_t)(placeholder - config), stdout) == (size_t)(placeholder - config) &&
-		fputs(text, stdout) >= 0 && fputs(placeholder + strlen(PLACEHOLDER), stdout) >= 0 &&
-		fflush(stdout) == 0;
-	sodium_memzero(text, sizeof(text));
-	return written ? 0
+	if (argument_given(arguments, "json")) {
+		if (json_object_set_new(peer, "config", json_string(config)) < 0)
+			return session_no_memory(session);
+		written = json_dumpf(peer, stdout, JSON_INDENT(2)) == 0 && putchar('\n') != EOF;
+	} else {
+		written = fputs(config, stdout) >= 0;
+	}
+	return written && fflush(stdout) == 0
+		       ? 0
 		       : session_fail(session, -EIO, "could not write the configuration: %s",
 				      strerror(errno));
 }
@@ -120,10 +143,23 @@ static void take_back(struct session *session, const struct peer_name *name)
 			     problem);
 }
 
-static int add_with_new_key(struct session *session, const struct peer_name *name, json_t *body)
+static int show_config(struct session *session, const struct arguments *arguments,
+		       const struct peer_name *name, json_t *peer, const struct key *private_key)
+{
+	_cleanup_secret_ char *config = NULL, *text = NULL;
+	int r;
+
+	r = peer_config(session, name, &config);
+	if (r == 0)
+		r = fill_in_key(session, config, private_key, &text);
+	return r < 0 ? r : write_config(session, arguments, peer, text);
+}
+
+static int add_with_new_key(struct session *session, const struct arguments *arguments,
+			    const struct peer_name *name, json_t *body)
 {
 	struct key WT_CLEANUP(key_wipe) private_key;
-	_cleanup_secret_ char *config = NULL;
+	_cleanup_json_ json_t *peer = NULL;
 	char public_text[KEY_TEXT_SIZE];
 	struct key public_key;
 	int r;
@@ -134,12 +170,10 @@ static int add_with_new_key(struct session *session, const struct peer_name *nam
 		return session_fail(session, r, "could not make a key pair");
 	if (json_object_set_new(body, "public_key", json_string(key_format(&public_key, public_text))) < 0)
 		return session_no_memory(session);
-	r = add_peer(session, name, body, NULL);
+	r = add_peer(session, name, body, &peer);
 	if (r < 0)
 		return r;
-	r = peer_config(session, name, &config);
-	if (r == 0)
-		r = write_config(session, config, &private_key);
+	r = show_config(session, arguments, name, peer, &private_key);
 	if (r < 0)
 		take_back(session, name);
 	return r;
@@ -158,7 +192,7 @@ int run_peer_add(struct session *session, const struct command *command, const s
 	if (r != 0)
 		return r;
 	if (argument_given(arguments, "keygen"))
-		return add_with_new_key(session, &name, body);
+		return add_with_new_key(session, arguments, &name, body);
 	r = add_peer(session, &name, body, &peer);
 	return r < 0 ? r : print_object(session, arguments, peer);
 }

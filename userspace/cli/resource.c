@@ -103,12 +103,20 @@ int fetch_list(struct session *session, const struct arguments *arguments, const
 {
 	const char *limit_text = argument_value(arguments, "limit");
 	int64_t limit = 0;
+	bool more;
+	int r;
 
-	if (limit_text && integer_parse(limit_text, &limit) < 0)
-		return session_fail(session, -EINVAL, "--limit is out of range");
+	if (limit_text && (integer_parse(limit_text, &limit) < 0 || limit == 0))
+		return session_fail(session, WRONG_USAGE,
+				    "--limit is \"%.40s\"; accepted is a whole number from 1", limit_text);
 	if (!path)
 		return session_no_memory(session);
-	return session_list(session, path, argument_value(arguments, "after"), (uint64_t)limit, ret_items);
+	r = session_list(session, path, argument_value(arguments, "after"), (uint64_t)limit, ret_items,
+			 &more);
+	/* Beside the output, which stays a table or JSON and nothing else. */
+	if (r == 0 && more)
+		fprintf(stderr, "wiretoll: there are more than these %s\n", limit_text);
+	return r;
 }
 
 int list_path(struct session *session, const struct arguments *arguments, const char *path,
@@ -118,7 +126,7 @@ int list_path(struct session *session, const struct arguments *arguments, const 
 	int r;
 
 	r = fetch_list(session, arguments, path, &items);
-	return r < 0 ? r : print_list(session, arguments, columns, items);
+	return r != 0 ? r : print_list(session, arguments, columns, items);
 }
 
 static char *object_path(const struct command *command, const struct arguments *arguments)

@@ -30,7 +30,8 @@ static const struct cli_option PLAN_GROUP_FIELDS[] = {
 	{"plans", OPTION_LIST, "plans", "PLAN[,PLAN]...", "its plans, in order"},
 	{0},
 };
-const struct resource RESOURCE_PLAN_GROUP = {"/v1/plan-groups", "name,plans,id", PLAN_GROUP_FIELDS};
+const struct resource RESOURCE_PLAN_GROUP = {"/v1/plan-groups", "name,plan_names=PLANS,id",
+					     PLAN_GROUP_FIELDS};
 
 static const struct cli_option LOCATION_FIELDS[] = {
 	{"name", OPTION_TEXT, "name", "NAME", "the location's name"},
@@ -60,7 +61,8 @@ static const struct cli_option HYPERVISOR_FIELDS[] = {
 	{0},
 };
 const struct resource RESOURCE_HYPERVISOR = {
-	"/v1/hypervisors", "name,location,driver,cpu=CPU,ram_mb=RAM MB,storage_gb,id", HYPERVISOR_FIELDS};
+	"/v1/hypervisors", "name,location_name=LOCATION,driver,cpu=CPU,ram_mb=RAM MB,storage_gb,id",
+	HYPERVISOR_FIELDS};
 
 static const struct cli_option USER_FIELDS[] = {
 	{"name", OPTION_TEXT, "name", "NAME", "the account's name"},

@@ -161,7 +161,7 @@ static int add_page(struct session *session, const char *path, uint64_t count, c
 }
 
 int session_list(struct session *session, const char *path, const char *after, uint64_t limit,
-		 json_t **ret_items)
+		 json_t **ret_items, bool *ret_more)
 {
 	_cleanup_json_ json_t *items = json_array();
 	_cleanup_free_ char *cursor = after ? strdup(after) : NULL;
@@ -180,6 +180,7 @@ int session_list(struct session *session, const char *path, const char *after, u
 		cursor = next;
 	} while (cursor && (!limit || json_array_size(items) < limit));
 	*ret_items = TAKE_PTR(items);
+	*ret_more = cursor != NULL;
 	return 0;
 }
 

@@ -43,10 +43,10 @@ WT_MUST_CHECK int session_text(struct session *session, const char *path, char *
 
 /*
  * Follows the pages of a list from behind `after` (NULL: the beginning), up to `limit` items (0: all). `path`
- * may have a query. The answer is an array.
+ * may have a query. The answer is an array; *ret_more says whether the list goes on behind it.
  */
 WT_MUST_CHECK int session_list(struct session *session, const char *path, const char *after, uint64_t limit,
-			       json_t **ret_items);
+			       json_t **ret_items, bool *ret_more);
 
 /*
  * "/v1/gateways/%s" with each %s (the only conversion) escaped. The caller frees it; NULL without memory.

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/listen.h"
 #include "cli/commands.h"
 #include "cli/http_client.h"
 #include "cli/signals.h"
@@ -213,11 +214,31 @@ static int wait_until_healthy(struct up_processes *processes, int signal_fd)
 	return 0;
 }
 
+/*
+ * Whether the API will get the addresses that it is to listen at. Looked at before anything is made or told,
+ * as an API that cannot listen would be started again and again.
+ */
+static int check_listen(const struct up *up)
+{
+	for (size_t i = 0; i < up->n_listen; i++) {
+		char bound[LISTEN_TEXT_SIZE];
+		int fd = listen_on(up->listen[i], bound);
+
+		if (fd < 0)
+			return up_fail(fd, "cannot listen at %s: %s; --listen ADDRESS:PORT names another",
+				       up->listen[i], strerror(-fd));
+		close(fd);
+	}
+	return 0;
+}
+
 static int bring_up(struct up_processes *processes, int signal_fd)
 {
 	const struct up *up = processes->up;
 	int r = up->sample ? up_sample_prepare(up) : 0;
 
+	if (r == 0)
+		r = check_listen(up);
 	if (r == 0)
 		r = up_postgres_prepare(up);
 	if (r == 0)

@@ -67,7 +67,7 @@ static int show_by_peer(struct session *session, const struct arguments *argumen
 	int r;
 
 	r = fetch_list(session, arguments, path, &items);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	if (!argument_given(arguments, "json") && name_unattributed(items) < 0)
 		return session_no_memory(session);
