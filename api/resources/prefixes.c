@@ -59,6 +59,12 @@ static int replace(struct request *request, const struct owned *gateway, const c
 		"UPDATE gateway.prefix SET freed = now() WHERE owner = $1 AND gateway = $2 AND peer = $3 "
 		"AND freed IS NULL AND cidr <> ALL ($4::cidr[])",
 		gateway->owner, gateway->id, peer, cidrs);
+	if (r >= 0 && tunnel) /* the row of an address that has rested goes to who has it now */
+		r = DB_EXECUTE(
+			request->db,
+			"UPDATE gateway.prefix SET peer = $3, freed = NULL WHERE owner = $1 AND gateway = $2 "
+			"AND tunnel AND freed IS NOT NULL AND cidr = ANY ($4::cidr[])",
+			gateway->owner, gateway->id, peer, cidrs);
 	if (r >= 0)
 		r = DB_EXECUTE(request->db,
 			       "INSERT INTO gateway.prefix (owner, gateway, peer, cidr, tunnel) "
@@ -96,16 +102,26 @@ static unsigned last_host(const struct cidr *subnet)
 	return subnet->family == AF_INET ? hosts - 1 : hosts;
 }
 
-static const char next_free_sql[] =
-	"WITH used AS (SELECT host(x.cidr)::inet AS ip, bool_or(x.freed IS NULL) AS held, max(x.freed) AS "
-	"freed "
-	"FROM gateway.prefix x WHERE x.owner = $1 AND x.gateway = $2 AND x.tunnel AND x.cidr <<= $3::cidr "
-	"GROUP BY 1) "
-	"SELECT (SELECT host(c.ip) FROM (SELECT host($3::inet + n)::inet AS ip FROM generate_series(2, "
-	"$4::bigint) n) c "
-	"LEFT JOIN used u ON u.ip = c.ip WHERE u.ip IS NULL OR (NOT u.held AND u.freed <= now() - " REST ") "
-	"ORDER BY u.freed NULLS FIRST, c.ip LIMIT 1) AS ip, (SELECT count(*) FROM used WHERE held) AS held, "
-	"(SELECT count(*) FROM used WHERE NOT held AND freed > now() - " REST ") AS resting";
+/* Why there is none. */
+static int refuse_full(struct request *request, struct response *response, const struct owned *gateway,
+		       const char *field, const char *subnet)
+{
+	_cleanup_result_ PGresult *row = NULL;
+	int r;
+
+	r = DB_QUERY(
+		request->db, &row,
+		"SELECT count(*) FILTER (WHERE x.freed IS NULL) AS held, count(*) FILTER (WHERE x.freed > "
+		"now() - " REST ") AS resting FROM gateway.prefix x WHERE x.owner = $1 AND x.gateway = $2 "
+		"AND x.tunnel AND x.cidr <<= $3::cidr",
+		gateway->owner, gateway->id, subnet);
+	if (r < 0)
+		return r;
+	return refuse(response, 422, field,
+		      "%s: no free address in the tunnel subnet %s: %s are held and %s rest for 10 minutes "
+		      "after use",
+		      field, subnet, db_value(row, 0, "held"), db_value(row, 0, "resting"));
+}
 
 static int next_free(struct request *request, struct response *response, const struct owned *gateway,
 		     const char *field, const char *subnet_text, char ret_ip[static CIDR_TEXT_SIZE])
@@ -119,14 +135,12 @@ static int next_free(struct request *request, struct response *response, const s
 	if (r < 0)
 		return r;
 	snprintf(last, sizeof(last), "%u", last_host(&subnet));
-	r = DB_QUERY(request->db, &row, next_free_sql, gateway->owner, gateway->id, subnet_text, last);
+	r = DB_QUERY(request->db, &row, "SELECT host(gateway.next_tunnel_address($1, $2, $3, $4)) AS ip",
+		     gateway->owner, gateway->id, subnet_text, last);
 	if (r < 0)
 		return r;
 	if (!db_value(row, 0, "ip"))
-		return refuse(response, 422, field,
-			      "%s: no free address in the tunnel subnet %s: %s are held and %s rest for 10 "
-			      "minutes after use",
-			      field, subnet_text, db_value(row, 0, "held"), db_value(row, 0, "resting"));
+		return refuse_full(request, response, gateway, field, subnet_text);
 	snprintf(ret_ip, CIDR_TEXT_SIZE, "%s", db_value(row, 0, "ip"));
 	return 0;
 }

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A fair share: what one owner, gateway or address asks for costs no other more than a moment."""
+
+import concurrent.futures
+import ipaddress
+import random
+
+from world import public_key
+
+
+def peers_of(gateway):
+    return f"/v1/gateways/{gateway['id']}/peers"
+
+
+def new_gateway(world, **fields):
+    user = world.user()
+    return world.gateway(user, vpc=world.vpc(user, world.location())["id"], **fields)
+
+
+# ---- the search for a free address ----
+
+class Addresses:
+    """What the next address of a tunnel subnet has to be, from what was given and given back."""
+
+    def __init__(self, subnet, hosts):
+        self.all = [str(subnet[host]) for host in hosts]
+        self.held, self.freed, self.now = set(), {}, 0
+
+    def next(self):
+        fresh = [ip for ip in self.all if ip not in self.held and ip not in self.freed]
+        rested = [ip for ip in self.all if ip in self.freed and self.now - self.freed[ip] >= 600]
+        return fresh[0] if fresh else min(rested, key=lambda ip: (self.freed[ip], self.all.index(ip)), default=None)
+
+    def take(self, ip):
+        assert ip not in self.held
+        self.held.add(ip)
+        self.freed.pop(ip, None)
+
+    def free(self, ip):
+        self.held.remove(ip)
+        self.freed[ip] = self.now
+
+
+def test_h1_every_address_of_a_subnet_is_given_out_once(world):
+    """Forty at once: all 253 of a /24, none twice, and not one more."""
+    gateway = new_gateway(world, tunnel_subnet="10.98.0.0/24")
+    token, four = gateway["user"]["token"], ipaddress.ip_network("10.98.0.0/24")
+    six = ipaddress.ip_network(gateway["tunnel_subnet6"])
+
+    def create(_):
+        while True:  # as a client does that is told to come again
+            status, answer = world.api.request("POST", peers_of(gateway), {"name": world.name("p"), "public_key": public_key()}, token)
+            if status != 503:
+                return status, answer
+
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(create, range(256)))
+    made = [answer for status, answer in answers if status == 201]
+    assert sorted(peer["tunnel_ip"] for peer in made) == sorted(str(four[host]) for host in range(2, 255))
+    # A refused peer gives its IPv6 address back: none is left out.
+    assert sorted(peer["tunnel_ip6"] for peer in made) == sorted(str(six[host]) for host in range(2, 255))
+    refused = [answer for status, answer in answers if status == 422]
+    assert len(refused) == 3 and all("no free address" in answer["detail"] and "253 are held" in answer["detail"] for answer in refused)
+
+
+def test_h1_addresses_come_in_the_order_of_a_model(api, world):
+    """Wished ones, moved ones, those of deleted peers: lowest never used, then the longest free, none within ten minutes."""
+    gateway = new_gateway(world, tunnel_subnet="10.98.0.0/28")
+    token, model, chance = gateway["user"]["token"], Addresses(ipaddress.ip_network("10.98.0.0/28"), range(2, 15)), random.Random(5)
+    peers, outcomes = {}, set()
+    for _ in range(120):
+        minutes = chance.choice((0, 0, 5, 11))
+        model.now += minutes * 60 + 0.001
+        api.sql("UPDATE gateway.prefix SET freed = freed - make_interval(mins => %s) WHERE gateway = %s", minutes, gateway["id"])
+        wish = chance.choice(model.all)
+        may_have = wish not in model.held and (wish not in model.freed or model.now - model.freed[wish] >= 600)
+        doing = chance.choice(("create", "create", "wish", "delete", "move"))
+        if doing in ("create", "wish"):
+            expected = model.next() if doing == "create" else wish if may_have else None
+            body = {"name": world.name("p"), "public_key": public_key(), **({"tunnel_ip": wish} if doing == "wish" else {})}
+            status, answer = api.request("POST", peers_of(gateway), body, token)
+            outcomes.add((doing, status))
+            assert status == 201 if expected else status in (409, 422), (doing, wish, expected, answer)
+            if expected:
+                assert answer["tunnel_ip"] == expected
+                model.take(expected)
+                peers[answer["id"]] = expected
+        elif peers and doing == "delete":
+            peer = chance.choice(sorted(peers))
+            world.call("DELETE", f"{peers_of(gateway)}/{peer}", token=token, status=204)
+            model.free(peers.pop(peer))
+        elif peers and may_have:
+            peer = chance.choice(sorted(peers))
+            assert world.call("PATCH", f"{peers_of(gateway)}/{peer}", {"tunnel_ip": wish}, token)["tunnel_ip"] == wish
+            model.free(peers[peer])
+            model.take(wish)
+            peers[peer] = wish
+    assert {("create", 201), ("create", 422), ("wish", 201), ("wish", 409)} <= outcomes
+    held = api.sql("SELECT host(cidr) FROM gateway.prefix WHERE gateway = %s AND family(cidr) = 4 AND freed IS NULL", gateway["id"])
+    assert sorted(ip for ip, in held) == sorted(model.held)
+
+
+def test_h1_the_search_looks_at_a_few_pages_whatever_was_in_use(api, world):
+    gateway = new_gateway(world)
+    six, token = ipaddress.ip_network(gateway["tunnel_subnet6"]), gateway["user"]["token"]
+    first = world.peer(gateway)
+    # As 65,533 peers would have left it that came and went, the last half an hour ago.
+    api.sql("INSERT INTO gateway.prefix (owner, gateway, peer, cidr, tunnel, freed)"
+            " SELECT %s, %s, %s, host(%s::inet + n)::cidr, true, now() - interval '30 minutes' - (65536 - n) * interval '1 second'"
+            " FROM generate_series(3, 65535) n", gateway["owner"], gateway["id"], first["id"], str(six[0]))
+    api.sql("ANALYZE gateway.prefix")
+    assert world.peer(gateway)["tunnel_ip6"] == str(six[3])  # has been free longest
+    for _ in range(2):  # a session reads the catalogue at the first time
+        [[plan]] = api.sql("EXPLAIN (ANALYZE, BUFFERS, FORMAT json) SELECT gateway.next_tunnel_address(%s, %s, %s, 65535)",
+                           gateway["owner"], gateway["id"], gateway["tunnel_subnet6"])
+    assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < 200
+    assert world.call("POST", peers_of(gateway), {"name": "next", "public_key": public_key()}, token, 201)["tunnel_ip6"] == str(six[4])
