@@ -19,7 +19,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	for (size_t i = 0; i < names.count; i++) {
 		const struct peer_label *label = &names.labels[i];
+		_cleanup_json_ json_t *text = json_string(label->name);
 
+		CLAIM(text); /* which is UTF-8, or an output would lose it */
 		CLAIM(label->name[0] && memchr(label->name, '\0', sizeof(label->name)));
 		CLAIM(names_find(&names, &label->public_key) == label->name);
 		CLAIM(names_find_key(&names, label->name) == &label->public_key);

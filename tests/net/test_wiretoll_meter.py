@@ -658,8 +658,30 @@ def test_prometheus(network, tmp_path):
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen("http://127.0.0.1:9586/", timeout=60)
         assert error.value.code == 404
-    done = wiretoll("meter", "wg0", "--prometheus", "everywhere", check=False)
-    assert done.returncode == 1 and "ADDRESS:PORT" in done.stderr
+
+
+def status_of(address, target):
+    """The status that a bare request for the target gets."""
+    with socket.create_connection(address, timeout=60) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: meter\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.count(b"wiretoll_interface_limited") in (0, 3)
+    return int(answer.split()[1])
+
+
+def test_f14_prometheus_takes_the_absolute_form(network):
+    with metering("--prometheus", "[::1]:9588"):
+        for target, status in (("/metrics", 200), ("http://meter/metrics", 200), ("HTTP://[::1]:9588/metrics", 200),
+                               ("http://meter/", 404), ("http://meter", 404), ("http:/metrics", 404), ("/metrics/", 404)):
+            assert status_of(("::1", 9588), target) == status, target
+
+
+@pytest.mark.parametrize("address", ["::1:9586", "everywhere", "127.0.0.1", "127.0.0.1:", ":9586", "[::1]", "127.0.0.1:0", "127.0.0.1:70000",
+                                     "127.0.0.1: 80", "localhost:9586", "[127.0.0.1:9586"])
+def test_s2a_a_wrong_address_is_wrong_usage(network, address):
+    done = wiretoll("meter", "wg0", "--count", "1", "--prometheus", address, check=False)
+    assert (done.returncode, done.stdout) == (2, "") and "127.0.0.1:9586 or [::1]:9586" in done.stderr, done
+    assert not Path("/run/wiretoll").exists(), "nothing was attached"
 
 
 def test_two_namespaces_with_the_same_name(network):
@@ -930,6 +952,37 @@ def test_top(network):
         rows = []
         lab.wait_for("the fastest first", first)
     assert re.search(r" [\d.]+ (kB|MB) .* \d+\.\d %", rows[0]), rows[0]
+
+
+def test_s2b_top_counts_peers_only(network):
+    wiretoll("meter", "wg0", "--count", "1")
+    # The host's own multicast belongs to no peer.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"wg0")
+        sender.sendto(b"all", ("224.0.0.251", 5353))
+    lab.wait_for("what is unattributed", lambda: show()["unattributed"]["download_packets"])
+    table = wiretoll("top", "wg0").stdout
+    assert "(unattributed)" in table and table.splitlines()[0].startswith("wg0  2 peers"), table
+
+
+def test_f17_only_what_was_mounted_by_it_is_unmounted(network):
+    BPF.mkdir(parents=True)
+    lab.run("mount", "-t", "bpf", "bpf", BPF)
+    try:
+        for prefix in ([], ["unshare", "--mount"]):
+            wiretoll("meter", "wg0", "--count", "1", prefix=prefix)
+            wiretoll("meter", "stop", "wg0", prefix=prefix)
+            assert os.path.ismount(BPF) and not list(BPF.glob("[0-9]*"))
+    finally:
+        lab.run("umount", BPF)
+        shutil.rmtree("/run/wiretoll")
+    # Its own goes, but not by a command that has mounts of its own.
+    wiretoll("meter", "wg0", "--count", "1")
+    wiretoll("meter", "stop", "wg0", prefix=["unshare", "--mount"])
+    assert os.path.ismount(BPF) and not list(BPF.glob("[0-9]*"))
+    wiretoll("meter", "wg0", "--count", "1", prefix=["unshare", "--mount"])
+    wiretoll("meter", "stop", "wg0")
+    assert not os.path.ismount(BPF)
 
 
 def test_top_on_a_terminal(network):

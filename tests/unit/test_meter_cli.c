@@ -96,17 +96,64 @@ static void test_intervals(void **state)
 /* ---- names ----------------------------------------------------------------------------------------------
  */
 
-static int read_names(const char *text, struct names *names, struct json_problem *problem)
+static int read_name_bytes(const char *text, size_t length, struct names *names, struct json_problem *problem)
 {
 	char path[] = "/tmp/wiretoll-names-XXXXXX";
 	int fd = mkstemp(path), r;
 
 	assert_true(fd >= 0);
-	assert_int_equal(file_write_all(fd, text, strlen(text)), 0);
+	assert_int_equal(file_write_all(fd, text, length), 0);
 	close(fd);
 	r = names_read(path, names, problem);
 	unlink(path);
 	return r;
+}
+
+static int read_names(const char *text, struct names *names, struct json_problem *problem)
+{
+	return read_name_bytes(text, strlen(text), names, problem);
+}
+
+static void test_f5_f6_names_are_utf8_text(void **state)
+{
+	static const struct {
+		const char *text, *says;
+	} wrong[] = {
+		{"# \xff\n", "line 1: it has bytes that are no UTF-8"},
+		{KEY_A " anna\n" KEY_B " b\xfc\x62\n", "line 2: it has bytes that are no UTF-8"},
+		{KEY_A " cut\xc3\n", "line 1: it has bytes that are no UTF-8"},
+		{KEY_A " \xed\xa0\x80\n", "no UTF-8"},
+		{KEY_A " c1\xc2\x9b\n", "control character"},
+		{KEY_A " # nobody\n", "line 1: it is to be a public key"},
+	};
+	static const char nul[] = "# one\n" KEY_A " an\0na\n" KEY_B " bob\n";
+	static const char last_nul[] = KEY_A " anna\n\0";
+	struct json_problem problem;
+	struct names names = {0};
+	struct key key;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		assert_int_equal(read_names(wrong[i].text, &names, &problem), -EBADMSG);
+		assert_non_null(strstr(problem.message, wrong[i].says));
+	}
+	assert_int_equal(read_name_bytes(nul, sizeof(nul) - 1, &names, &problem), -EBADMSG);
+	assert_non_null(strstr(problem.message, "line 2: it has a NUL byte"));
+	assert_int_equal(read_name_bytes(last_nul, sizeof(last_nul) - 1, &names, &problem), -EBADMSG);
+	assert_non_null(strstr(problem.message, "line 2: it has a NUL byte"));
+	/* A byte order mark, ends of lines as Windows writes them, comments behind names. */
+	assert_int_equal(read_names("\xef\xbb\xbf" KEY_A " anna # her laptop\r\n" KEY_B "\tb#2\t#x\r\n",
+				    &names, &problem),
+			 0);
+	assert_int_equal(names.count, 2);
+	assert_int_equal(key_parse(KEY_A, &key), 0);
+	assert_string_equal(names_find(&names, &key), "anna");
+	assert_int_equal(key_parse(KEY_B, &key), 0);
+	assert_string_equal(names_find(&names, &key), "b#2");
+	names_free(&names);
+	assert_int_equal(read_names("\xef\xbb\xbf", &names, &problem), 0);
+	assert_int_equal(names.count, 0);
+	names_free(&names);
 }
 
 static void test_names(void **state)
@@ -391,6 +438,7 @@ int main(void)
 		cmocka_unit_test(test_periods),
 		cmocka_unit_test(test_intervals),
 		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_f5_f6_names_are_utf8_text),
 		cmocka_unit_test(test_totals_over_epochs),
 		cmocka_unit_test(test_periods_of_use),
 		cmocka_unit_test(test_history_file),

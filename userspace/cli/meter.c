@@ -3,6 +3,7 @@
 #include "cli/meter.h"
 
 #include "cli/values.h"
+#include "standalone/prometheus.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -132,12 +133,14 @@ static int read_limits(const struct arguments *arguments, struct meter_request *
 
 static int check_interface(const char *interface, struct json_problem *problem)
 {
-	if (*interface && strlen(interface) < IFNAMSIZ && !strchr(interface, '/') &&
+	_cleanup_json_ json_t *text = json_string(interface); /* NULL: no UTF-8, which JSON cannot tell */
+
+	if (text && *interface && strlen(interface) < IFNAMSIZ && !strchr(interface, '/') &&
 	    strcmp(interface, ".") != 0 && strcmp(interface, "..") != 0)
 		return 0;
 	json_problem_set(problem, "interface",
-			 "IFACE is \"%.40s\"; accepted is an interface's name of at most 15 bytes",
-			 interface);
+			 "IFACE is \"%.40s\"; accepted is an interface's name of at most 15 bytes in UTF-8",
+			 text ? interface : "…");
 	return -EINVAL;
 }
 
@@ -154,6 +157,8 @@ static int read_plain(const struct arguments *arguments, struct meter_request *r
 	request->json = argument_given(arguments, "json");
 	request->prometheus = argument_value(arguments, "prometheus");
 	request->options.state = argument_value(arguments, "state");
+	if (request->prometheus && prometheus_check(request->prometheus, problem) < 0)
+		return -EINVAL;
 	return check_interface(request->options.interface, problem);
 }
 

@@ -185,6 +185,15 @@ static json_t *row_of(const struct top *top, const struct line *line)
 	return row;
 }
 
+static size_t count_peers(const struct line *lines, size_t count)
+{
+	size_t peers = 0;
+
+	for (size_t i = 0; i < count; i++)
+		peers += !key_is_zero(&lines[i].record->public_key);
+	return peers;
+}
+
 static void print_header(const struct top *top, size_t peers)
 {
 	const struct history *history = station_history(top->station);
@@ -227,7 +236,7 @@ static int draw(const struct top *top)
 	/* Home, draw over what is there, clear the rest: no flicker. */
 	if (top->terminal)
 		fputs("\033[H\033[J", stdout);
-	print_header(top, count);
+	print_header(top, count_peers(lines, count));
 	r = table_print(stdout, COLUMNS, rows);
 	fflush(stdout);
 	return r;

@@ -9,6 +9,9 @@
 
 #define MAX_FILE (64 << 20)
 
+/* Of UTF-8, as some editors write it before the first line. */
+#define BYTE_ORDER_MARK "\xef\xbb\xbf"
+
 static int compare_labels(const void *left, const void *right)
 {
 	const struct peer_label *a = left, *b = right;
@@ -23,25 +26,49 @@ static int compare_names(const void *left, const void *right)
 	return strcmp((*a)->name, (*b)->name);
 }
 
+static bool is_utf8(const char *text)
+{
+	_cleanup_json_ json_t *string = json_string(text);
+
+	return string != NULL;
+}
+
+/* In UTF-8 also U+0080 to U+009F. */
 static bool has_control_character(const char *text)
 {
-	for (; *text; text++) {
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+	for (const unsigned char *byte = (const unsigned char *)text; *byte; byte++) {
+		if (*byte < 0x20 || *byte == 0x7f || (byte[0] == 0xc2 && byte[1] >= 0x80 && byte[1] < 0xa0))
 			return true;
 	}
 	return false;
 }
 
+/* A '#' begins a comment where a word may begin: a key or a name may have one within. */
+static void cut_comment(char *line)
+{
+	for (char *hash = strchr(line, '#'); hash; hash = strchr(hash + 1, '#')) {
+		if (hash == line || strchr(" \t", hash[-1])) {
+			*hash = '\0';
+			return;
+		}
+	}
+}
+
 /* 1 when the line has a label, 0 when it has none. */
 static int parse_line(char *line, struct peer_label *ret_label, const char **ret_wrong)
 {
-	size_t length = strlen(line);
+	size_t length;
 	char *name;
 
+	*ret_wrong = "it has bytes that are no UTF-8; accepted is UTF-8 text";
+	if (!is_utf8(line))
+		return -EBADMSG;
+	cut_comment(line);
+	length = strlen(line);
 	while (length > 0 && strchr(" \t\r", line[length - 1]))
 		line[--length] = '\0';
 	line += strspn(line, " \t");
-	if (*line == '\0' || *line == '#')
+	if (*line == '\0')
 		return 0;
 	name = line + strcspn(line, " \t");
 	if (*name != '\0')
@@ -101,18 +128,22 @@ static int check_unique(struct names *names, const char *path, struct json_probl
 	return 0;
 }
 
-static int parse_lines(char *text, const char *path, struct names *names, struct json_problem *problem)
+/* The text has `length` bytes and a NUL behind them. */
+static int parse_lines(char *text, size_t length, const char *path, struct names *names,
+		       struct json_problem *problem)
 {
+	const char *end = text + length;
 	unsigned number = 0;
 	char *line;
 	int r;
 
 	while ((line = strsep(&text, "\n"))) {
+		const char *line_end = text ? text - 1 : end;
+		const char *wrong = "it has a NUL byte; accepted is UTF-8 text";
 		struct peer_label label;
-		const char *wrong;
 
 		number++;
-		r = parse_line(line, &label, &wrong);
+		r = line + strlen(line) == line_end ? parse_line(line, &label, &wrong) : -EBADMSG;
 		if (r < 0) {
 			json_problem_set(problem, "names", "%s, line %u: %s", path, number, wrong);
 			return r;
@@ -129,13 +160,15 @@ int names_read(const char *path, struct names *ret_names, struct json_problem *p
 {
 	_cleanup_free_ char *text = NULL;
 	struct names names = {0};
-	int r = file_read(path, MAX_FILE, &text, NULL);
+	size_t length, skipped;
+	int r = file_read(path, MAX_FILE, &text, &length);
 
 	if (r < 0) {
 		json_problem_set(problem, "names", "could not read %s: %s", path, strerror(-r));
 		return r;
 	}
-	r = parse_lines(text, path, &names, problem);
+	skipped = strncmp(text, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)) == 0 ? strlen(BYTE_ORDER_MARK) : 0;
+	r = parse_lines(text + skipped, length - skipped, path, &names, problem);
 	if (r == 0)
 		r = check_unique(&names, path, problem);
 	if (r == -ENOMEM)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Names of peers, from a file with a line "KEY NAME" for each; empty lines and those with # are skipped. */
+/*
+ * Names of peers, from a file in UTF-8 with a line "KEY NAME" for each. A '#' at the line's beginning or
+ * behind a space begins a comment; empty lines are skipped.
+ */
 #ifndef WIRETOLL_STANDALONE_NAMES_H
 #define WIRETOLL_STANDALONE_NAMES_H
 
@@ -20,8 +23,9 @@ struct names {
 };
 
 /*
- * Reads the file. Key and name must each be there once, a name has no control characters. Returns -EBADMSG
- * and other errors with a message that names file and line.
+ * Reads the file. Key and name must each be there once, a name has no control characters. A byte order mark
+ * and line ends of Windows are accepted. Returns -EBADMSG and other errors with a message that names file and
+ * line.
  */
 WT_MUST_CHECK int names_read(const char *path, struct names *ret_names, struct json_problem *problem);
 void names_free(struct names *names);

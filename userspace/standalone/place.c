@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
+#include <mntent.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +77,25 @@ int place_lock(int *ret_lock)
 	return 0;
 }
 
+/* What is mounted by us says so: another's is not ours to take away. */
+#define MOUNT_SOURCE "wiretoll"
+
+/* Of what is mounted on top of the path. */
+static bool is_ours(const char *path)
+{
+	FILE *mounts = setmntent("/proc/thread-self/mounts", "r");
+	struct mntent *entry;
+	bool ours = false;
+
+	while (mounts && (entry = getmntent(mounts))) {
+		if (strcmp(entry->mnt_dir, path) == 0)
+			ours = strcmp(entry->mnt_fsname, MOUNT_SOURCE) == 0;
+	}
+	if (mounts)
+		endmntent(mounts);
+	return ours;
+}
+
 static bool is_bpf(const char *path)
 {
 	struct statfs status;
@@ -106,7 +126,7 @@ int place_mount(struct json_problem *problem)
 		return -ENOENT;
 	}
 	if ((mkdir(PLACE_BPF, 0700) && errno != EEXIST) ||
-	    mount("bpf", PLACE_BPF, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700")) {
+	    mount(MOUNT_SOURCE, PLACE_BPF, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700")) {
 		int r = -errno;
 
 		json_problem_set(problem, "", "could not mount a BPF file system at " PLACE_BPF ": %s",
@@ -116,7 +136,10 @@ int place_mount(struct json_problem *problem)
 	return 0;
 }
 
-/* Each step fails where something else still is, and that ends it. */
+/*
+ * Each step fails where something else still is, and that ends it. A command with mounts of its own takes
+ * nothing away: to remove the mount point of another mount namespace's file system detaches it there.
+ */
 void place_clear(void)
 {
 	rmdir(PLACE_HISTORY);
@@ -124,7 +147,8 @@ void place_clear(void)
 	if (is_bpf(PLACE_BPF)) {
 		struct stat status;
 
-		if (stat(PLACE_BPF, &status) || status.st_nlink > 2 || umount(PLACE_BPF))
+		if (!mounts_last() || !is_ours(PLACE_BPF) || stat(PLACE_BPF, &status) ||
+		    status.st_nlink > 2 || umount(PLACE_BPF))
 			return;
 	}
 	rmdir(PLACE_BPF);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -46,6 +47,17 @@ static enum MHD_Result refuse(struct MHD_Connection *connection, unsigned status
 	return copy ? answer(connection, status, "text/plain; charset=utf-8", copy) : MHD_NO;
 }
 
+/* RFC 9112, 3.2.2: a server must accept the absolute form, "http://host/path", too; the host says nothing. */
+static const char *path_of(const char *target)
+{
+	const char *path = strncasecmp(target, "http://", 7) == 0 ? target + 7 : NULL;
+
+	if (!path)
+		return target;
+	path += strcspn(path, "/");
+	return *path ? path : "/";
+}
+
 static enum MHD_Result on_request(void *data, struct MHD_Connection *connection, const char *url,
 				  const char *method, const char *version, const char *upload, size_t *size,
 				  void **context)
@@ -57,11 +69,20 @@ static enum MHD_Result on_request(void *data, struct MHD_Connection *connection,
 	*size = 0;
 	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
 		return refuse(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-	if (strcmp(url, "/metrics") != 0)
+	if (strcmp(path_of(url), "/metrics") != 0)
 		return refuse(connection, MHD_HTTP_NOT_FOUND, "there is only /metrics\n");
 	server->refresh(server->data);
 	text = prometheus_text(server->station);
 	return text ? answer(connection, MHD_HTTP_OK, CONTENT_TYPE, text) : MHD_NO;
+}
+
+/* 1 to 65535 in digits: getaddrinfo() takes larger numbers, and what is left of them. */
+static bool is_port(const char *text)
+{
+	size_t digits = strspn(text, "0123456789");
+	long port = digits <= 5 ? strtol(text, NULL, 10) : 0;
+
+	return text[digits] == '\0' && port >= 1 && port <= 65535;
 }
 
 /* "ADDRESS:PORT" with an IPv6 address in brackets. */
@@ -86,7 +107,7 @@ static int resolve(const char *text, struct addrinfo **ret_info)
 	} else if (strchr(host, ':')) {
 		return -EINVAL;
 	}
-	return *host && *port && getaddrinfo(host, port, &hints, ret_info) == 0 ? 0 : -EINVAL;
+	return *host && is_port(port) && getaddrinfo(host, port, &hints, ret_info) == 0 ? 0 : -EINVAL;
 }
 
 static int listen_at(const struct addrinfo *info, int *ret_fd)
@@ -111,21 +132,35 @@ static int start(struct prometheus *server, int fd)
 	return server->daemon ? 0 : -EIO;
 }
 
+int prometheus_check(const char *address, struct json_problem *problem)
+{
+	struct addrinfo *info = NULL;
+	int r = resolve(address, &info);
+
+	if (r == -EINVAL)
+		json_problem_set(problem, "prometheus",
+				 "--prometheus is \"%.80s\"; accepted is ADDRESS:PORT, as 127.0.0.1:9586 or "
+				 "[::1]:9586",
+				 address);
+	else if (r < 0)
+		json_problem_set(problem, "prometheus", "out of memory");
+	if (info)
+		freeaddrinfo(info);
+	return r;
+}
+
 int prometheus_open(const char *address, const struct station *station, prometheus_refresh_fn refresh,
 		    void *data, struct prometheus **ret_server, struct json_problem *problem)
 {
 	struct prometheus *server;
 	struct addrinfo *info = NULL;
 	_cleanup_close_ int fd = -1;
-	int r = resolve(address, &info);
+	int r = prometheus_check(address, problem);
 
-	if (r < 0) {
-		json_problem_set(problem, "prometheus",
-				 "--prometheus is \"%.80s\"; accepted is ADDRESS:PORT, as 127.0.0.1:9586 or "
-				 "[::1]:9586",
-				 address);
+	if (r == 0)
+		r = resolve(address, &info);
+	if (r < 0)
 		return r;
-	}
 	r = listen_at(info, &fd);
 	freeaddrinfo(info);
 	server = calloc(1, sizeof(*server));

@@ -11,6 +11,9 @@ struct prometheus;
 /* Called before an answer is written, to bring the station up to date. */
 typedef void (*prometheus_refresh_fn)(void *data);
 
+/* Whether the address has the form that prometheus_open() takes; -EINVAL with a message if not. */
+WT_MUST_CHECK int prometheus_check(const char *address, struct json_problem *problem);
+
 /*
  * Listens at "127.0.0.1:9586" or "[::1]:9586". Returns -EINVAL for another form, or what keeps it from
  * listening, with a message.
