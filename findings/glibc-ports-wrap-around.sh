@@ -6,6 +6,7 @@
 # bind() then takes for "any free port". A plus sign and leading blanks are accepted, a minus sign is not.
 # Why it matters: a daemon whose listen address was mistyped listens, without a word, at another port.
 # What to do: check the port's digits and range before.
+# shellcheck source=lib/pinned.sh
 . "$(dirname "$0")/lib/pinned.sh"
 
 unpack libc6=2.36-9+deb12u14

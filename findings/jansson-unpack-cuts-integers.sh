@@ -6,6 +6,7 @@
 # 2147483648 becomes negative. A type that does not fit ("b" of the number 1) is an error; a value that does not fit is none.
 # Why it matters: a counter or port that json_unpack() has accepted may be another number.
 # What to do: unpack with "I" (json_int_t, 64 bits) and check the range.
+# shellcheck source=lib/pinned.sh
 . "$(dirname "$0")/lib/pinned.sh"
 
 unpack libjansson4=2.14-2 libjansson-dev=2.14-2

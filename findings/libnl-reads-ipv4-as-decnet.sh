@@ -6,6 +6,7 @@
 # "/33" of an IPv4 address is taken, "/-1" is 4294967295, and what stands behind the digits is not looked at ("/24abc").
 # Why it matters: a mistyped IPv4 address of a peer becomes an address of another family with return value 0, where an error is expected.
 # What to do: give the family, check the length against the family's, or parse with inet_pton().
+# shellcheck source=lib/pinned.sh
 . "$(dirname "$0")/lib/pinned.sh"
 
 unpack libnl-3-200=3.7.0-0.2+b1 libnl-3-dev=3.7.0-0.2+b1

@@ -35,5 +35,5 @@ for file in $(git ls-files '*.c' '*.h' '*.sh' '*.sql' '*.py'); do
 	fi
 done
 
-shellcheck -e SC1091 "${scripts[@]}" || failed=1
+shellcheck -x -P SCRIPTDIR -e SC1091 "${scripts[@]}" || failed=1
 exit $failed
