@@ -3,7 +3,7 @@
 # nftables 1.0.6 (Debian 12, 1.0.6-2+deb12u2), sets with "flags interval; auto-merge".
 #
 # Seen: two adjacent prefixes that were added one after the other are one element from then on, and deleting one of them is an error,
-# "element does not exist", though deletion of merged intervals is meant to work since 1.0.3. Without auto-merge the same two commands work.
+# "element does not exist". Without auto-merge the same commands work.
 # Why it matters: whoever keeps a set in step with a list of prefixes cannot take out what it has put in.
 # What to do: no auto-merge in sets that a program maintains; overlapping prefixes are then refused, and the program must know them.
 # shellcheck source=lib/pinned.sh
