@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "auth.h"
 
+#include "base/text.h"
+#include "resources/form.h"
 #include "token.h"
 
 #include <errno.h>
@@ -8,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#define ACT_FOR "Wiretoll-Act-For"
 
 static const char token_sql[] =
 	"SELECT t.kind, t.owner, t.gateway, t.attempt, t.generation, u.id AS user_id, u.role "
@@ -73,24 +77,33 @@ static void read_principal(const PGresult *row, struct principal *principal)
 		copy_id(principal->owner, user);
 }
 
-static int act_for(struct request *request, struct response *response)
+/* Whom a service acts for. Where nothing is about a user's own, it need not act for anyone. */
+static int act_for(struct request *request, unsigned roles, struct response *response)
 {
-	const char *name = request_header(request, "Wiretoll-Act-For");
+	const char *name = request_header(request, ACT_FOR);
+	bool service = request->principal.role == ROLE_SERVICE;
 	_cleanup_result_ PGresult *row = NULL;
 	int r;
 
-	if (!name || request->principal.role != ROLE_SERVICE)
+	if (name && !service)
+		return refuse(response, 403, ACT_FOR,
+			      ACT_FOR " is accepted from a token of role service only: leave it out");
+	if (!name && service && roles & ROUTE_FOR_USER)
+		return refuse(response, 422, ACT_FOR,
+			      ACT_FOR " is required: a service has nothing of its own; accepted is the name "
+				      "or id of a user of role user");
+	if (!name)
 		return 0;
-	r = DB_QUERY(request->db, &row, act_for_sql, name);
+	if (text_is_printable(name))
+		r = DB_QUERY(request->db, &row, act_for_sql, name);
+	else
+		r = 0;
 	if (r < 0)
 		return r;
-	if (PQntuples(row) == 0) {
-		response_problem(
-			response, 422, "Wiretoll-Act-For",
-			"Wiretoll-Act-For is \"%.64s\"; accepted is the name or id of a user of role user",
-			name);
-		return -EACCES;
-	}
+	if (!row || PQntuples(row) == 0)
+		return refuse(response, 422, ACT_FOR,
+			      ACT_FOR " is \"%.64s\"; accepted is the name or id of a user of role user",
+			      name);
 	copy_id(request->principal.owner, db_value(row, 0, "id"));
 	return 0;
 }
@@ -123,5 +136,5 @@ int authenticate(struct request *request, unsigned roles, struct response *respo
 				 request->path);
 		return -EACCES;
 	}
-	return act_for(request, response);
+	return act_for(request, roles, response);
 }

@@ -122,6 +122,8 @@ static int run_once(struct exchange *exchange, const struct route *route)
 	response_reset(&exchange->response);
 	if (!(route->roles & ROLE_NONE))
 		r = authenticate(request, route->roles, &exchange->response);
+	if (r == 0)
+		r = request_check_query(request, route->query, &exchange->response);
 	if (r == 0 && takes_body(route->method) && !(route->roles & ROUTE_OWN_BODY))
 		r = parse_body(exchange);
 	if (r == 0)
@@ -155,6 +157,11 @@ static int find(struct exchange *exchange, const struct route **ret_route)
 	if (r == -EOPNOTSUPP)
 		response_problem(response, 405, NULL, "%s does not take %s; accepted are %s", exchange->path,
 				 exchange->request.method, response->allow);
+	else if (r == -EILSEQ)
+		response_problem(response, 422, NULL,
+				 "%.200s names something that is no text; accepted are printable characters "
+				 "in UTF-8",
+				 exchange->path);
 	else if (r < 0)
 		response_problem(response, 404, NULL, "there is no %.200s", exchange->path);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(exchange->arguments); i++)

@@ -106,6 +106,6 @@ static int get_metrics(struct request *request, struct response *response)
 }
 
 const struct route metrics_routes[] = {
-	{"GET", "/metrics", ROLE_ADMIN | ROLE_BILLING, get_metrics},
+	{"GET", "/metrics", ROLE_ADMIN | ROLE_BILLING, get_metrics, NULL},
 	{0},
 };

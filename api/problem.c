@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "problem.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -53,7 +55,7 @@ static const struct {
 int response_problem(struct response *response, unsigned status, const char *field, const char *format, ...)
 {
 	const char *title = "Error";
-	char detail[512];
+	char detail[512], shown[2 * sizeof(detail)];
 	va_list args;
 
 	va_start(args, format);
@@ -64,14 +66,12 @@ int response_problem(struct response *response, unsigned status, const char *fie
 			title = titles[i].title;
 	}
 	json_decref(response->json);
-	/* A value quoted in the detail may have been cut within a character: then the title has to do. */
+	/* A value that is quoted may be anything, and cut anywhere. */
 	response->json = json_pack("{s:s, s:s, s:i, s:s}", "type", "about:blank", "title", title, "status",
-				   (int)status, "detail", detail);
-	if (!response->json)
-		response->json = json_pack("{s:s, s:s, s:i}", "type", "about:blank", "title", title, "status",
-					   (int)status);
+				   (int)status, "detail", text_show(detail, shown, sizeof(shown)));
 	if (field)
-		json_object_set_new(response->json, "field", json_string(field));
+		json_object_set_new(response->json, "field",
+				    json_string(text_show(field, shown, sizeof(shown))));
 	response->status = status;
 	response->content_type = "application/problem+json";
 	return 0;

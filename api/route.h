@@ -26,6 +26,8 @@ enum role {
 
 /* Beside the roles of a route: its handler parses the body itself, by request_parse(). */
 #define ROUTE_OWN_BODY 256u
+/* It is about what a user owns: a service has to name the user in Wiretoll-Act-For. */
+#define ROUTE_FOR_USER 512u
 
 /* Who asks. `owner` is whose objects may be seen: the user itself, or whom a service acts for; empty: all. */
 struct principal {
@@ -59,7 +61,16 @@ struct request {
 
 struct response;
 
+/* The value of a parameter of the query, decoded; NULL when it is not there. */
 const char *request_query(const struct request *request, const char *name);
+
+/*
+ * -EBADMSG with 422 in the response when the query has a parameter that is not among `accepted` (as in struct
+ * route), one twice, one without a value, or one whose value is no printable text.
+ */
+WT_MUST_CHECK int request_check_query(const struct request *request, const char *accepted,
+				      struct response *response);
+
 const char *request_header(const struct request *request, const char *name);
 
 /* Makes `text` the request's parsed body. -EBADMSG: it is no JSON object, and the response says so. */
@@ -103,9 +114,14 @@ int request_collect(struct request *request, void *prepared, void (*free_prepare
 struct route {
 	const char *method;
 	const char *path; /* "/v1/gateways/{id}/peers/{peer}" */
-	unsigned roles;   /* of enum role, and ROUTE_OWN_BODY */
+	unsigned roles;   /* of enum role, and ROUTE_… */
 	handler_fn handler;
+	const char *query; /* the parameters it takes, separated by spaces, or QUERY_…; NULL: none */
 };
+
+#define QUERY_PAGE "limit after"
+/* An agent may be newer than the API: what is not known is no error. */
+#define QUERY_ANY "*"
 
 /* Fills in a problem document (RFC 9457) and returns 0, so that handlers can `return response_problem(…)`. */
 int response_problem(struct response *response, unsigned status, const char *field, const char *format, ...)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "routes.h"
 
+#include "base/text.h"
 #include "resources/resources.h"
 
 #include <errno.h>
@@ -73,8 +74,10 @@ static int read_arguments(const char *pattern, const char *path, char *arguments
 			arguments[n] = strndup(path, length);
 			if (!arguments[n])
 				return -ENOMEM;
-			if (url_decode(arguments[n++]) < 0)
+			if (url_decode(arguments[n]) < 0)
 				return -ENOENT;
+			if (!text_is_printable(arguments[n++]))
+				return -EILSEQ;
 		}
 		pattern += strcspn(pattern, "/");
 		path += length;

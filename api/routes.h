@@ -9,8 +9,9 @@
 
 /*
  * Finds the row for a method and a path as it came (URL-encoded, no query), with the path's arguments
- * decoded; the caller frees them, found or not. -ENOENT for an unknown path; -EOPNOTSUPP when the path takes
- * other methods, named in ret_allow. HEAD is served by GET, and a trailing slash means nothing.
+ * decoded; the caller frees them, found or not. -ENOENT for an unknown path; -EILSEQ for an argument that is
+ * no printable text; -EOPNOTSUPP when the path takes other methods, named in ret_allow. HEAD is served by
+ * GET, and a trailing slash means nothing.
  */
 WT_MUST_CHECK int route_find(const char *method, const char *path, const struct route **ret_route,
 			     char *arguments[static MAX_ARGUMENTS], char *ret_allow, size_t allow_size);

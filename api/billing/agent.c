@@ -242,9 +242,9 @@ static int get_held(struct request *request, struct response *response)
 }
 
 const struct route agent_routes[] = {
-	{"POST", "/v1/agent/enroll", ROLE_NONE, post_enroll},
-	{"GET", "/v1/agent/state", ROLE_GATEWAY, get_state},
-	{"GET", "/v1/agent/held", ROLE_GATEWAY, get_held},
-	{"POST", "/v1/agent/report", ROLE_GATEWAY | ROUTE_OWN_BODY, post_report},
+	{"POST", "/v1/agent/enroll", ROLE_NONE, post_enroll, QUERY_ANY},
+	{"GET", "/v1/agent/state", ROLE_GATEWAY, get_state, QUERY_ANY},
+	{"GET", "/v1/agent/held", ROLE_GATEWAY, get_held, QUERY_ANY},
+	{"POST", "/v1/agent/report", ROLE_GATEWAY | ROUTE_OWN_BODY, post_report, QUERY_ANY},
 	{0},
 };

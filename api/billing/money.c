@@ -2,16 +2,14 @@
 /* What is read of usage and money: the billing service's side, and the customer's report. */
 #include "base/clock.h"
 #include "billing/who.h"
-#include "resources/form.h"
+#include "resources/common.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_PAGE 50
-#define MAX_PAGE     200
-#define FIRST_MONTH  "1970-01"
+#define FIRST_MONTH "1970-01"
 
 /* Queries end with one row, "answer": the body as JSON text. Its digits pass through no number type. */
 static int answer_with(struct response *response, PGresult *row)
@@ -24,17 +22,14 @@ static int answer_with(struct response *response, PGresult *row)
 	return response->text ? 0 : -ENOMEM;
 }
 
-static int read_limit(const struct request *request, struct response *response, char ret_limit[static 8])
+static int read_limit(const struct request *request, struct response *response, char ret_limit[static 12])
 {
-	const char *text = request_query(request, "limit");
-	char *end;
-	long limit = text ? strtol(text, &end, 10) : DEFAULT_PAGE;
+	unsigned limit;
+	int r = query_limit(request, response, &limit);
 
-	if (text && (end == text || *end || limit < 1 || limit > MAX_PAGE))
-		return refuse(response, 422, "limit",
-			      "limit is \"%.64s\"; accepted is a number from 1 to 200", text);
-	snprintf(ret_limit, 8, "%ld", limit);
-	return 0;
+	if (r == 0)
+		snprintf(ret_limit, 12, "%u", limit);
+	return r;
 }
 
 static int read_choice(const struct request *request, struct response *response, const char *field,
@@ -101,7 +96,7 @@ static int answer_usage(struct request *request, struct response *response, cons
 	static const char *const intervals[] = {"total", "hour", "day", "cycle", NULL};
 	_cleanup_result_ PGresult *row = NULL;
 	const char *interval, *from, *to, *after;
-	char limit[8];
+	char limit[12];
 	int r = read_choice(request, response, "interval", intervals, "hour, day, cycle or total", &interval);
 
 	if (r == 0)
@@ -158,7 +153,7 @@ static int get_ledger(struct request *request, struct response *response)
 {
 	const char *after = request_query(request, "after");
 	_cleanup_result_ PGresult *row = NULL;
-	char limit[8];
+	char limit[12];
 	int r = read_limit(request, response, limit);
 
 	if (r == 0 && after &&
@@ -260,9 +255,11 @@ static int get_report(struct request *request, struct response *response)
 }
 
 const struct route billing_routes[] = {
-	{"GET", "/v1/gateways/{gateway}/usage", ROLE_ANY_USER, get_gateway_usage},
-	{"GET", "/v1/users/{user}/usage", ROLE_ANY_USER, get_user_usage},
-	{"GET", "/v1/users/{user}/report", ROLE_ANY_USER, get_report},
-	{"GET", "/v1/ledger", ROLE_BILLING | ROLE_ADMIN, get_ledger},
+	{"GET", "/v1/gateways/{gateway}/usage", ROLE_ANY_USER | ROUTE_FOR_USER, get_gateway_usage,
+	 QUERY_PAGE " interval from to by"},
+	{"GET", "/v1/users/{user}/usage", ROLE_ANY_USER | ROUTE_FOR_USER, get_user_usage,
+	 QUERY_PAGE " interval from to"},
+	{"GET", "/v1/users/{user}/report", ROLE_ANY_USER | ROUTE_FOR_USER, get_report, "cycle format"},
+	{"GET", "/v1/ledger", ROLE_BILLING | ROLE_ADMIN, get_ledger, QUERY_PAGE},
 	{0},
 };

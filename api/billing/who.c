@@ -40,8 +40,9 @@ int billing_find_user(struct request *request, const char *argument, struct resp
 
 	if (r < 0)
 		return r;
+	/* Word for word what is said of one that does not exist: names cannot be tried out. */
 	if (request->principal.owner[0] && strcmp(user, request->principal.owner) != 0)
-		return refuse(response, 404, NULL, "there is no %.200s", request->path);
+		return refuse_unknown_noun(response, USER, argument);
 	memcpy(ret_user, user, UUID_TEXT_SIZE);
 	return 0;
 }

@@ -27,6 +27,6 @@ static int clear_alarms(struct request *request, struct response *response)
 }
 
 const struct route alarm_routes[] = {
-	{"DELETE", "/v1/gateways/{gateway}/alarms", ROLE_ADMIN, clear_alarms},
-	{NULL, NULL, 0, NULL},
+	{"DELETE", "/v1/gateways/{gateway}/alarms", ROLE_ADMIN, clear_alarms, NULL},
+	{0},
 };

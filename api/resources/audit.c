@@ -22,6 +22,6 @@ static int list_audit(struct request *request, struct response *response)
 }
 
 const struct route audit_routes[] = {
-	{"GET", "/v1/audit", ROLE_ADMIN, list_audit},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/audit", ROLE_ADMIN, list_audit, QUERY_PAGE},
+	{0},
 };

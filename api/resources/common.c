@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "resources/common.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -9,7 +11,7 @@
 
 #define DEFAULT_LIMIT 50
 #define MAX_LIMIT     200
-#define MAX_CURSOR    128
+#define MAX_CURSOR    256 /* a name of 63 characters, of up to four bytes each */
 
 static int load_json(const char *text, json_t **ret_json)
 {
@@ -49,20 +51,29 @@ struct page {
 	bool begins; /* at the first */
 };
 
+/* Digits only: strtoul() would take " +5". */
+int query_limit(const struct request *request, struct response *response, unsigned *ret_limit)
+{
+	const char *text = request_query(request, "limit");
+	size_t digits = text ? strspn(text, "0123456789") : 0;
+	unsigned long limit = text ? strtoul(text, NULL, 10) : DEFAULT_LIMIT;
+
+	if (text && (digits == 0 || digits > 3 || text[digits] || limit < 1 || limit > MAX_LIMIT))
+		return refuse(response, 422, "limit", "limit is \"%.32s\"; accepted is a number from 1 to %d",
+			      text, MAX_LIMIT);
+	*ret_limit = (unsigned)limit;
+	return 0;
+}
+
 /* A cursor is "ID:NAME" of the last item of a page. */
 static int read_page(struct request *request, struct response *response, struct page *page)
 {
-	const char *limit = request_query(request, "limit"), *after = request_query(request, "after");
-	unsigned long number = DEFAULT_LIMIT;
-	char *end = NULL;
+	const char *after = request_query(request, "after");
+	int r = query_limit(request, response, &page->limit);
 
-	if (limit)
-		number = strtoul(limit, &end, 10);
-	if (limit && (*limit < '0' || *limit > '9' || *end || number < 1 || number > MAX_LIMIT))
-		return refuse(response, 422, "limit", "limit is \"%.32s\"; accepted is a number from 1 to %d",
-			      limit, MAX_LIMIT);
-	page->limit = (unsigned)number;
-	snprintf(page->rows, sizeof(page->rows), "%lu", number + 1);
+	if (r < 0)
+		return r;
+	snprintf(page->rows, sizeof(page->rows), "%u", page->limit + 1);
 	page->begins = !after || !*after;
 	if (page->begins)
 		return 0;
@@ -141,6 +152,11 @@ static const struct {
 #undef NOUN
 };
 
+int refuse_unknown_noun(struct response *response, enum noun noun, const char *key)
+{
+	return refuse(response, 404, NULL, "\"%.64s\" is not the id or name of %s", key, nouns[noun].word);
+}
+
 int find_noun(struct request *request, struct response *response, enum noun noun, const char *field,
 	      const char *key, char ret_id[static UUID_TEXT_SIZE])
 {
@@ -155,10 +171,21 @@ int find_noun(struct request *request, struct response *response, enum noun noun
 		return 0;
 	}
 	if (!field)
-		return refuse(response, 404, NULL, "\"%.64s\" is not the id or name of %s", key,
-			      nouns[noun].word);
+		return refuse_unknown_noun(response, noun, key);
 	return refuse(response, 422, field, "%s is \"%.64s\"; accepted is the id or name of %s (GET %s)",
 		      field, key, nouns[noun].word, nouns[noun].path);
+}
+
+const char *external_id(const struct request *request, struct response *response)
+{
+	const char *id = request->arguments[0];
+
+	if (is_text(id, MAX_EXTERNAL_ID))
+		return id;
+	(void)refuse(response, 422, "external_id",
+		     "external_id is \"%.64s\" (%zu characters); accepted are 1 to %d printable characters",
+		     id, text_length(id), MAX_EXTERNAL_ID);
+	return NULL;
 }
 
 int get_noun(struct request *request, struct response *response, enum noun noun, answer_fn answer)

@@ -32,6 +32,9 @@ WT_MUST_CHECK int answer_page(struct request *request, struct response *response
 #define SQL_AFTER(row) "($1::text IS NULL OR (" row ".name, " row ".id) > ($1, $2::uuid))"
 #define SQL_PAGE(row)  " ORDER BY " row ".name, " row ".id LIMIT $3::bigint"
 
+/* The page's size that the query asks for (?limit=), from 1 to 200, else 50. -EBADMSG with 422 otherwise. */
+WT_MUST_CHECK int query_limit(const struct request *request, struct response *response, unsigned *ret_limit);
+
 /* 204. */
 int answer_nothing(struct response *response);
 
@@ -44,6 +47,16 @@ enum noun { IMAGE, PLAN, PLAN_GROUP, LOCATION, HYPERVISOR, USER };
  */
 WT_MUST_CHECK int find_noun(struct request *request, struct response *response, enum noun noun,
 			    const char *field, const char *key, char ret_id[static UUID_TEXT_SIZE]);
+
+/* The 404 of find_noun(); returns -EBADMSG. */
+int refuse_unknown_noun(struct response *response, enum noun noun, const char *key);
+
+/*
+ * The cloud's own id of a thing, out of the path of a PUT: NULL with 422 in the response when it is not text
+ * of 1 to MAX_EXTERNAL_ID characters.
+ */
+#define MAX_EXTERNAL_ID 200
+const char *external_id(const struct request *request, struct response *response);
 
 /* Answers with the thing that has this id. */
 typedef int (*answer_fn)(struct request *request, struct response *response, unsigned status, const char *id);

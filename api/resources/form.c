@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "resources/form.h"
 
+#include "base/text.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -80,20 +82,16 @@ static const char *read_string(struct form *form, const char *field, enum need n
 	return got(form, field, need, r, &problem) ? text : NULL;
 }
 
-static bool has_control(const char *text)
+bool is_text(const char *text, size_t max)
 {
-	for (; *text; text++) {
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			return true;
-	}
-	return false;
+	return *text && text_is_printable(text) && text_length(text) <= max;
 }
 
 const char *form_text(struct form *form, const char *field, enum need need, size_t max)
 {
 	const char *text = read_string(form, field, need);
 
-	if (!text || (*text && strlen(text) <= max && !has_control(text)))
+	if (!text || is_text(text, max))
 		return text;
 	form_refuse(form, field, "%s is \"%.64s\"; accepted are 1 to %zu printable characters", field, text,
 		    max);
@@ -102,11 +100,20 @@ const char *form_text(struct form *form, const char *field, enum need need, size
 
 const char *form_secret(struct form *form, const char *field, enum need need, size_t max)
 {
-	const char *text = read_string(form, field, need);
+	const json_t *value = json_object_get(form->body, field);
+	const char *text;
 
-	if (!text || (*text && strlen(text) <= max && !has_control(text)))
+	/* Of another type, too, it is not quoted: the secret may be within. */
+	if (value && !json_is_null(value) && !json_is_string(value)) {
+		remember(form, field);
+		form_refuse(form, field, "%s (not quoted) is no string; accepted is one", field);
+		return NULL;
+	}
+	text = read_string(form, field, need);
+	if (!text || is_text(text, max))
 		return text;
-	form_refuse(form, field, "%s is not accepted: 1 to %zu printable characters are", field, max);
+	form_refuse(form, field, "%s (not quoted) is not accepted: 1 to %zu printable characters are", field,
+		    max);
 	return NULL;
 }
 
@@ -197,14 +204,21 @@ static bool is_decimal(const char *text)
 
 const char *form_decimal(struct form *form, const char *field, enum need need)
 {
-	const char *text = read_string(form, field, need);
+	static const char accepted[] =
+		"accepted is a decimal of at most 10 digits and 9 places, as a string such as \"10.5\"";
+	const json_t *value = json_object_get(form->body, field);
+	const char *text;
 
+	if (json_is_number(value)) {
+		remember(form, field);
+		form_refuse(form, field, "%s is the number %.12g; %s", field, json_number_value(value),
+			    accepted);
+		return NULL;
+	}
+	text = read_string(form, field, need);
 	if (!text || is_decimal(text))
 		return text;
-	form_refuse(
-		form, field,
-		"%s is \"%.64s\"; accepted is a decimal of at most 10 digits and 9 places such as \"10.5\"",
-		field, text);
+	form_refuse(form, field, "%s is \"%.64s\"; %s", field, text, accepted);
 	return NULL;
 }
 

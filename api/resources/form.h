@@ -31,7 +31,10 @@ struct form form_within(const json_t *object, const char *where, struct response
 /* Whether the field is there, be it null: for changes, where null means "none" and absence "as it was". */
 bool form_has(const struct form *form, const char *field);
 
-/* Text of 1 to `max` characters, none of them a control character. */
+/* Whether it is text of 1 to `max` characters, as text_is_printable() takes them. */
+bool is_text(const char *text, size_t max);
+
+/* Such text. */
 const char *form_text(struct form *form, const char *field, enum need need, size_t max);
 /* The same for a secret: the message does not quote it. */
 const char *form_secret(struct form *form, const char *field, enum need need, size_t max);

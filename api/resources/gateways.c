@@ -188,13 +188,13 @@ static int get_log(struct request *request, struct response *response)
 }
 
 const struct route gateway_routes[] = {
-	{"GET", "/v1/gateways", ROLE_CUSTOMER, list_gateways},
-	{"POST", "/v1/gateways", ROLE_CUSTOMER, create_gateway},
-	{"GET", "/v1/gateways/{gateway}", ROLE_CUSTOMER, get_gateway},
-	{"PATCH", "/v1/gateways/{gateway}", ROLE_CUSTOMER, change_gateway},
-	{"DELETE", "/v1/gateways/{gateway}", ROLE_CUSTOMER, delete_gateway},
-	{"POST", "/v1/gateways/{gateway}/retry", ROLE_CUSTOMER, retry_gateway},
-	{"POST", "/v1/gateways/{gateway}/extra", ROLE_ADMIN, add_extra},
-	{"GET", "/v1/gateways/{gateway}/log", ROLE_ADMIN, get_log},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/gateways", ROLE_CUSTOMER | ROUTE_FOR_USER, list_gateways, QUERY_PAGE " search status"},
+	{"POST", "/v1/gateways", ROLE_CUSTOMER | ROUTE_FOR_USER, create_gateway, NULL},
+	{"GET", "/v1/gateways/{gateway}", ROLE_CUSTOMER | ROUTE_FOR_USER, get_gateway, NULL},
+	{"PATCH", "/v1/gateways/{gateway}", ROLE_CUSTOMER | ROUTE_FOR_USER, change_gateway, NULL},
+	{"DELETE", "/v1/gateways/{gateway}", ROLE_CUSTOMER | ROUTE_FOR_USER, delete_gateway, NULL},
+	{"POST", "/v1/gateways/{gateway}/retry", ROLE_CUSTOMER | ROUTE_FOR_USER, retry_gateway, NULL},
+	{"POST", "/v1/gateways/{gateway}/extra", ROLE_ADMIN, add_extra, NULL},
+	{"GET", "/v1/gateways/{gateway}/log", ROLE_ADMIN, get_log, QUERY_PAGE},
+	{0},
 };

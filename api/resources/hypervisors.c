@@ -106,10 +106,10 @@ static int delete_hypervisor(struct request *request, struct response *response)
 }
 
 const struct route hypervisor_routes[] = {
-	{"GET", "/v1/hypervisors", ROLE_ADMIN, list_hypervisors},
-	{"POST", "/v1/hypervisors", ROLE_ADMIN, create_hypervisor},
-	{"GET", "/v1/hypervisors/{hypervisor}", ROLE_ADMIN, get_hypervisor},
-	{"PATCH", "/v1/hypervisors/{hypervisor}", ROLE_ADMIN, change_hypervisor},
-	{"DELETE", "/v1/hypervisors/{hypervisor}", ROLE_ADMIN, delete_hypervisor},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/hypervisors", ROLE_ADMIN, list_hypervisors, QUERY_PAGE},
+	{"POST", "/v1/hypervisors", ROLE_ADMIN, create_hypervisor, NULL},
+	{"GET", "/v1/hypervisors/{hypervisor}", ROLE_ADMIN, get_hypervisor, NULL},
+	{"PATCH", "/v1/hypervisors/{hypervisor}", ROLE_ADMIN, change_hypervisor, NULL},
+	{"DELETE", "/v1/hypervisors/{hypervisor}", ROLE_ADMIN, delete_hypervisor, NULL},
+	{0},
 };

@@ -90,10 +90,10 @@ static int delete_image(struct request *request, struct response *response)
 }
 
 const struct route image_routes[] = {
-	{"GET", "/v1/images", ROLE_ADMIN, list_images},
-	{"POST", "/v1/images", ROLE_ADMIN, create_image},
-	{"GET", "/v1/images/{image}", ROLE_ADMIN, get_image},
-	{"PATCH", "/v1/images/{image}", ROLE_ADMIN, change_image},
-	{"DELETE", "/v1/images/{image}", ROLE_ADMIN, delete_image},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/images", ROLE_ADMIN, list_images, QUERY_PAGE},
+	{"POST", "/v1/images", ROLE_ADMIN, create_image, NULL},
+	{"GET", "/v1/images/{image}", ROLE_ADMIN, get_image, NULL},
+	{"PATCH", "/v1/images/{image}", ROLE_ADMIN, change_image, NULL},
+	{"DELETE", "/v1/images/{image}", ROLE_ADMIN, delete_image, NULL},
+	{0},
 };

@@ -208,10 +208,10 @@ static int delete_location(struct request *request, struct response *response)
 }
 
 const struct route location_routes[] = {
-	{"GET", "/v1/locations", ROLE_ANY_USER, list_locations},
-	{"POST", "/v1/locations", ROLE_ADMIN, create_location},
-	{"GET", "/v1/locations/{location}", ROLE_ANY_USER, get_location},
-	{"PATCH", "/v1/locations/{location}", ROLE_ADMIN, change_location},
-	{"DELETE", "/v1/locations/{location}", ROLE_ADMIN, delete_location},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/locations", ROLE_ANY_USER, list_locations, QUERY_PAGE},
+	{"POST", "/v1/locations", ROLE_ADMIN, create_location, NULL},
+	{"GET", "/v1/locations/{location}", ROLE_ANY_USER, get_location, NULL},
+	{"PATCH", "/v1/locations/{location}", ROLE_ADMIN, change_location, NULL},
+	{"DELETE", "/v1/locations/{location}", ROLE_ADMIN, delete_location, NULL},
+	{0},
 };

@@ -30,7 +30,7 @@ static void read_public_key(struct peer_input *input, enum need need)
 
 	if (!text)
 		return;
-	if (key_parse(text, &input->public_key) < 0 || key_is_zero(&input->public_key)) {
+	if (key_parse(text, &input->public_key) < 0 || !key_can_agree(&input->public_key)) {
 		form_refuse(&input->form, "public_key",
 			    "public_key (%zu characters, not quoted) is not a WireGuard key; accepted are "
 			    "the 44 characters of "
@@ -41,26 +41,42 @@ static void read_public_key(struct peer_input *input, enum need need)
 	input->has_public_key = true;
 }
 
+#define ACCEPTED_PRESHARED_KEY                                                                               \
+	"accepted are the 44 characters of base64 that `wg genpsk` prints, true to have one made, or null "  \
+	"for none"
+
+/* A key that is all zeros is no key to WireGuard: it would be told, and not used. */
+static void parse_preshared_key(struct peer_input *input, const char *text)
+{
+	if (key_parse(text, &input->preshared_key) < 0)
+		form_refuse(&input->form, "preshared_key",
+			    "preshared_key (not quoted) is not a WireGuard key; " ACCEPTED_PRESHARED_KEY);
+	else if (key_is_zero(&input->preshared_key))
+		form_refuse(&input->form, "preshared_key",
+			    "preshared_key is all zeros, which WireGuard takes for "
+			    "none; " ACCEPTED_PRESHARED_KEY);
+}
+
 static void read_preshared_key(struct peer_input *input)
 {
 	struct form *form = &input->form;
 	const json_t *value = json_object_get(form->body, "preshared_key");
 	const char *text;
 
-	input->preshared_change = value ? PRESHARED_NEW : PRESHARED_AS_IT_WAS;
+	input->preshared_change = !value                ? PRESHARED_AS_IT_WAS
+				  : json_is_null(value) ? PRESHARED_NONE
+							: PRESHARED_NEW;
 	if (json_is_true(value)) {
 		(void)form_bool(form, "preshared_key", OPTIONAL);
 		key_generate_preshared(&input->preshared_key);
-		return;
-	}
-	if (json_is_null(value))
-		input->preshared_change = PRESHARED_NONE;
-	text = form_secret(form, "preshared_key", OPTIONAL, 4096);
-	if (text && key_parse(text, &input->preshared_key) < 0)
+	} else if (value && !json_is_null(value) && !json_is_string(value)) {
 		form_refuse(form, "preshared_key",
-			    "preshared_key (not quoted) is not a WireGuard key; accepted are the 44 "
-			    "characters of base64 that "
-			    "`wg genpsk` prints, true to have one made, or null for none");
+			    "preshared_key (not quoted) is neither text nor true; " ACCEPTED_PRESHARED_KEY);
+	} else {
+		text = form_secret(form, "preshared_key", OPTIONAL, 4096);
+		if (text)
+			parse_preshared_key(input, text);
+	}
 }
 
 static void read_tunnel_ip(struct peer_input *input, const char *field, int family,

@@ -246,11 +246,12 @@ static int delete_peer(struct request *request, struct response *response)
 }
 
 const struct route peer_routes[] = {
-	{"GET", "/v1/gateways/{gateway}/peers", ROLE_CUSTOMER, list_peers},
-	{"POST", "/v1/gateways/{gateway}/peers", ROLE_CUSTOMER, create_peer},
-	{"GET", "/v1/gateways/{gateway}/peers/{peer}", ROLE_CUSTOMER, get_peer},
-	{"PATCH", "/v1/gateways/{gateway}/peers/{peer}", ROLE_CUSTOMER, change_peer},
-	{"DELETE", "/v1/gateways/{gateway}/peers/{peer}", ROLE_CUSTOMER, delete_peer},
-	{"GET", "/v1/gateways/{gateway}/peers/{peer}/config", ROLE_CUSTOMER, get_peer_config},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/gateways/{gateway}/peers", ROLE_CUSTOMER | ROUTE_FOR_USER, list_peers, QUERY_PAGE},
+	{"POST", "/v1/gateways/{gateway}/peers", ROLE_CUSTOMER | ROUTE_FOR_USER, create_peer, NULL},
+	{"GET", "/v1/gateways/{gateway}/peers/{peer}", ROLE_CUSTOMER | ROUTE_FOR_USER, get_peer, NULL},
+	{"PATCH", "/v1/gateways/{gateway}/peers/{peer}", ROLE_CUSTOMER | ROUTE_FOR_USER, change_peer, NULL},
+	{"DELETE", "/v1/gateways/{gateway}/peers/{peer}", ROLE_CUSTOMER | ROUTE_FOR_USER, delete_peer, NULL},
+	{"GET", "/v1/gateways/{gateway}/peers/{peer}/config", ROLE_CUSTOMER | ROUTE_FOR_USER, get_peer_config,
+	 NULL},
+	{0},
 };

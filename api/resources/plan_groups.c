@@ -137,10 +137,10 @@ static int delete_plan_group(struct request *request, struct response *response)
 }
 
 const struct route plan_group_routes[] = {
-	{"GET", "/v1/plan-groups", ROLE_ADMIN, list_plan_groups},
-	{"POST", "/v1/plan-groups", ROLE_ADMIN, create_plan_group},
-	{"GET", "/v1/plan-groups/{group}", ROLE_ADMIN, get_plan_group},
-	{"PATCH", "/v1/plan-groups/{group}", ROLE_ADMIN, change_plan_group},
-	{"DELETE", "/v1/plan-groups/{group}", ROLE_ADMIN, delete_plan_group},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/plan-groups", ROLE_ADMIN, list_plan_groups, QUERY_PAGE},
+	{"POST", "/v1/plan-groups", ROLE_ADMIN, create_plan_group, NULL},
+	{"GET", "/v1/plan-groups/{group}", ROLE_ADMIN, get_plan_group, NULL},
+	{"PATCH", "/v1/plan-groups/{group}", ROLE_ADMIN, change_plan_group, NULL},
+	{"DELETE", "/v1/plan-groups/{group}", ROLE_ADMIN, delete_plan_group, NULL},
+	{0},
 };

@@ -104,10 +104,10 @@ static int delete_plan(struct request *request, struct response *response)
 }
 
 const struct route plan_routes[] = {
-	{"GET", "/v1/plans", ROLE_ANY_USER, list_plans},
-	{"POST", "/v1/plans", ROLE_ADMIN, create_plan},
-	{"GET", "/v1/plans/{plan}", ROLE_ANY_USER, get_plan},
-	{"PATCH", "/v1/plans/{plan}", ROLE_ADMIN, change_plan},
-	{"DELETE", "/v1/plans/{plan}", ROLE_ADMIN, delete_plan},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/plans", ROLE_ANY_USER, list_plans, QUERY_PAGE},
+	{"POST", "/v1/plans", ROLE_ADMIN, create_plan, NULL},
+	{"GET", "/v1/plans/{plan}", ROLE_ANY_USER, get_plan, NULL},
+	{"PATCH", "/v1/plans/{plan}", ROLE_ADMIN, change_plan, NULL},
+	{"DELETE", "/v1/plans/{plan}", ROLE_ADMIN, delete_plan, NULL},
+	{0},
 };

@@ -111,9 +111,9 @@ static int post_logout(struct request *request, struct response *response)
 }
 
 const struct route session_routes[] = {
-	{"GET", "/v1/health", ROLE_NONE, get_health},
-	{"POST", "/v1/login", ROLE_NONE, post_login},
-	{"GET", "/v1/me", ROLE_ANY_USER, get_me},
-	{"POST", "/v1/logout", ROLE_ANY_USER, post_logout},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/health", ROLE_NONE, get_health, NULL},
+	{"POST", "/v1/login", ROLE_NONE, post_login, NULL},
+	{"GET", "/v1/me", ROLE_ANY_USER, get_me, NULL},
+	{"POST", "/v1/logout", ROLE_ANY_USER, post_logout, NULL},
+	{0},
 };

@@ -204,7 +204,8 @@ static int read_subnet(const json_t *object, size_t index, struct response *resp
 
 	snprintf(subnet->where, sizeof(subnet->where), "subnets[%zu].", index);
 	if (!json_is_object(object))
-		return refuse(response, 422, "subnets", "subnets[%zu] is not an object", index);
+		return refuse(response, 422, "subnets",
+			      "subnets[%zu] is not an object; accepted are objects with a cidr", index);
 	form = form_within(object, subnet->where, response);
 	read_cidr(&form, subnet);
 	subnet->public = form_bool(&form, "public", OPTIONAL);

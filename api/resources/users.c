@@ -139,25 +139,27 @@ static int change_user(struct request *request, struct response *response)
 /* A9: the cloud's own id names the user; the same request twice changes nothing. */
 static int put_user(struct request *request, struct response *response)
 {
-	const char *external_id = request->arguments[0];
+	const char *external = external_id(request, response);
 	_cleanup_result_ PGresult *rows = NULL;
 	char id[UUID_TEXT_SIZE];
 	struct user user;
 	int r;
 
+	if (!external)
+		return -EBADMSG;
 	uuid_generate(id);
 	r = read_user(request, response, REQUIRED, &user);
 	if (r == 0)
 		r = db_begin(request->db);
 	if (r == 0)
 		r = DB_QUERY(request->db, &rows, "SELECT id FROM gateway.app_user WHERE external_id = $1",
-			     external_id);
+			     external);
 	if (r < 0)
 		return r;
 	if (PQntuples(rows) == 1)
 		memcpy(id, PQgetvalue(rows, 0, 0), sizeof(id));
 	r = PQntuples(rows) == 1 ? update_user(request, &user, id)
-				 : insert_user(request, &user, id, external_id);
+				 : insert_user(request, &user, id, external);
 	return r < 0 ? r : finish(request, response, PQntuples(rows) == 1 ? 200 : 201, "put", id);
 }
 
@@ -229,12 +231,12 @@ static int create_login_token(struct request *request, struct response *response
 }
 
 const struct route user_routes[] = {
-	{"GET", "/v1/users", ROLE_ADMIN, list_users},
-	{"POST", "/v1/users", ROLE_ADMIN, create_user},
-	{"GET", "/v1/users/{user}", ROLE_ADMIN, get_user},
-	{"PATCH", "/v1/users/{user}", ROLE_ADMIN, change_user},
-	{"PUT", "/v1/users/{user}", ROLE_ADMIN, put_user},
-	{"DELETE", "/v1/users/{user}", ROLE_ADMIN, delete_user},
-	{"POST", "/v1/users/{user}/login-token", ROLE_ADMIN, create_login_token},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/users", ROLE_ADMIN, list_users, QUERY_PAGE},
+	{"POST", "/v1/users", ROLE_ADMIN, create_user, NULL},
+	{"GET", "/v1/users/{user}", ROLE_ADMIN, get_user, NULL},
+	{"PATCH", "/v1/users/{user}", ROLE_ADMIN, change_user, NULL},
+	{"PUT", "/v1/users/{user}", ROLE_ADMIN, put_user, NULL},
+	{"DELETE", "/v1/users/{user}", ROLE_ADMIN, delete_user, NULL},
+	{"POST", "/v1/users/{user}/login-token", ROLE_ADMIN, create_login_token, NULL},
+	{0},
 };

@@ -5,6 +5,7 @@
 #include "resources/resources.h"
 #include "resources/subnets.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,11 +64,32 @@ static int get_vpc(struct request *request, struct response *response)
 	return r < 0 ? r : answer_vpc(request, response, 200, &vpc);
 }
 
+/* An ordinary user: that there are accounts of other roles, and how they are called, is no service's matter.
+ */
+static int find_customer(struct request *request, struct response *response, struct vpc *vpc)
+{
+	_cleanup_result_ PGresult *rows = NULL;
+	int r;
+
+	r = DB_QUERY(request->db, &rows,
+		     "SELECT id FROM gateway.app_user WHERE role = 'user' AND (id = $2::uuid OR name = $1) "
+		     "ORDER BY id = $2::uuid DESC LIMIT 1",
+		     vpc->owner, is_uuid(vpc->owner) ? vpc->owner : NULL);
+	if (r < 0)
+		return r;
+	if (PQntuples(rows) == 0)
+		return refuse(response, 422, "owner",
+			      "owner is \"%.64s\"; accepted is the id or name of a user of role user",
+			      vpc->owner);
+	snprintf(vpc->owner_id, sizeof(vpc->owner_id), "%s", PQgetvalue(rows, 0, 0));
+	return 0;
+}
+
 /* A service names the owner by Wiretoll-Act-For or in the body; where it does both, they are the same. */
 static int resolve_owner(struct request *request, struct response *response, struct vpc *vpc)
 {
 	const struct principal *who = &request->principal;
-	bool acts = who->role == ROLE_SERVICE && strcmp(who->owner, who->user) != 0;
+	bool service = who->role == ROLE_SERVICE, acts = service && strcmp(who->owner, who->user) != 0;
 	int r;
 
 	if (!vpc->owner && acts) {
@@ -75,8 +97,11 @@ static int resolve_owner(struct request *request, struct response *response, str
 		return 0;
 	}
 	if (!vpc->owner)
-		return refuse(response, 422, "owner", "owner is required");
-	r = find_noun(request, response, USER, "owner", vpc->owner, vpc->owner_id);
+		return refuse(response, 422, "owner",
+			      "owner is required; accepted is the id or name of a user%s",
+			      service ? ", here or in Wiretoll-Act-For" : "");
+	r = service ? find_customer(request, response, vpc)
+		    : find_noun(request, response, USER, "owner", vpc->owner, vpc->owner_id);
 	if (r == 0 && acts && strcmp(vpc->owner_id, who->owner) != 0)
 		return refuse(response, 422, "owner",
 			      "owner is \"%.64s\"; accepted is whom Wiretoll-Act-For names", vpc->owner);
@@ -192,23 +217,25 @@ static int update_vpc(struct request *request, struct response *response, const 
 
 static int put_vpc(struct request *request, struct response *response)
 {
-	const char *external_id = request->arguments[0];
+	const char *external = external_id(request, response);
 	_cleanup_result_ PGresult *rows = NULL;
 	struct vpc vpc;
 	struct owned id;
 	bool exists;
 	int r;
 
+	if (!external)
+		return -EBADMSG;
 	r = read_vpc(request, response, &vpc);
 	if (r == 0)
 		r = db_begin(request->db);
 	if (r == 0)
-		r = lock_external(request, external_id, &rows);
+		r = lock_external(request, external, &rows);
 	if (r < 0)
 		return r;
 	exists = PQntuples(rows) > 0;
 	r = exists ? update_vpc(request, response, &vpc, rows, &id)
-		   : insert_vpc(request, &vpc, external_id, &id);
+		   : insert_vpc(request, &vpc, external, &id);
 	return r < 0 ? r : finish(request, response, exists ? 200 : 201, &vpc, &id);
 }
 
@@ -256,10 +283,10 @@ static int delete_vpc(struct request *request, struct response *response)
 }
 
 const struct route vpc_routes[] = {
-	{"GET", "/v1/vpcs", ROLE_CUSTOMER, list_vpcs},
-	{"POST", "/v1/vpcs", ROLE_ADMIN | ROLE_SERVICE, create_vpc},
-	{"GET", "/v1/vpcs/{vpc}", ROLE_CUSTOMER, get_vpc},
-	{"PUT", "/v1/vpcs/{vpc}", ROLE_ADMIN | ROLE_SERVICE, put_vpc},
-	{"DELETE", "/v1/vpcs/{vpc}", ROLE_ADMIN | ROLE_SERVICE, delete_vpc},
-	{NULL, NULL, 0, NULL},
+	{"GET", "/v1/vpcs", ROLE_CUSTOMER | ROUTE_FOR_USER, list_vpcs, QUERY_PAGE},
+	{"POST", "/v1/vpcs", ROLE_ADMIN | ROLE_SERVICE, create_vpc, NULL},
+	{"GET", "/v1/vpcs/{vpc}", ROLE_CUSTOMER | ROUTE_FOR_USER, get_vpc, NULL},
+	{"PUT", "/v1/vpcs/{vpc}", ROLE_ADMIN | ROLE_SERVICE, put_vpc, NULL},
+	{"DELETE", "/v1/vpcs/{vpc}", ROLE_ADMIN | ROLE_SERVICE | ROUTE_FOR_USER, delete_vpc, NULL},
+	{0},
 };

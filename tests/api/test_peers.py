@@ -94,7 +94,7 @@ def test_bad_road_warrior(world, gateway, field, value, accepted):
     ("endpoint", "[10.0.0.1]:51820", "HOST:PORT"),
     ("endpoint", "two words:51820", "HOST:PORT"),
     ("preshared_key", "short", "44 characters"),
-    ("preshared_key", False, "a string"),
+    ("preshared_key", False, "true to have one made"),
     ("tunnel_ip", "10.99.0.9", "accepted are: kind, name"),
 ])
 def test_bad_site(world, gateway, field, value, accepted):

@@ -18,7 +18,7 @@ def routes():
     """The rows as they stand in the source: method, path, roles."""
     found = []
     for source in sorted((REPOSITORY / "api").rglob("*.c")):
-        for method, path, roles in re.findall(r'\{\s*"(GET|POST|PUT|PATCH|DELETE)",\s*"(/v1/[^"]*)",\s*([A-Z_ |]+),\s*\w+\s*\}',
+        for method, path, roles in re.findall(r'\{\s*"(GET|POST|PUT|PATCH|DELETE)",\s*"(/v1/[^"]*)",\s*([A-Z_ |]+),\s*\w+,\s*[^{}]+\}',
                                               source.read_text()):
             found.append((method, path, frozenset(re.findall(r"ROLE_\w+", roles))))
     return found

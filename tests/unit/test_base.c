@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/key.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -365,6 +366,51 @@ static void test_json_refuses(void **state)
 	assert_problem(&problem, "spaced", " 1", "decimal digits");
 }
 
+static void test_key_can_agree(void **state)
+{
+	struct key private_key, public_key, none = {{0}};
+
+	(void)state;
+	key_generate_private(&private_key);
+	assert_int_equal(key_public(&private_key, &public_key), 0);
+	assert_true(key_can_agree(&public_key));
+	assert_false(key_can_agree(&none));
+	none.bytes[0] = 1;
+	assert_false(key_can_agree(&none));
+}
+
+static void test_text(void **state)
+{
+	static const struct {
+		const char *text, *shown; /* the same: it is printable */
+		size_t length;
+	} cases[] = {
+		{"", "", 0},
+		{"plain", "plain", 5},
+		{"\xc3\xa4\xe2\x82\xac\xf0\x9d\x84\x9e", "\xc3\xa4\xe2\x82\xac\xf0\x9d\x84\x9e", 3},
+		{"a\nb\x7f", "a\\x0ab\\x7f", 4},
+		{"\xff.", "\\xff.", 2},
+		{"\xc3", "\xe2\x80\xa6", 1},
+		{"\xf0\x9d\x84\"x", "\xe2\x80\xa6\"x", 3},
+		{"\xc0\xaf", "\\xc0\\xaf", 1},                   /* "/" in two bytes */
+		{"\xed\xa0\x80", "\\xed\\xa0\\x80", 1},          /* a half of a pair of UTF-16 */
+		{"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80", 1}, /* behind the last character */
+		{"\xc2\x85", "\\xc2\\x85", 1},
+		{"\xe2\x80\xae", "\\xe2\\x80\\xae", 1},
+	};
+	char shown[64];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_string_equal(text_show(cases[i].text, shown, sizeof(shown)), cases[i].shown);
+		assert_int_equal(text_is_printable(cases[i].text),
+				 strcmp(cases[i].text, cases[i].shown) == 0);
+		assert_int_equal(text_length(cases[i].text), cases[i].length);
+	}
+	assert_string_equal(text_show("\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4", shown, 8),
+			    "\xc3\xa4\xc3\xa4\xe2\x80\xa6");
+}
+
 static char folder[] = "/tmp/test_base.XXXXXX";
 
 static int make_folder(void **state)
@@ -462,6 +508,7 @@ int main(void)
 		cmocka_unit_test(test_crc32c),           cmocka_unit_test(test_json_reads),
 		cmocka_unit_test(test_json_refuses),     cmocka_unit_test(test_file_replace),
 		cmocka_unit_test(test_file_read),        cmocka_unit_test(test_file_make_folder),
+		cmocka_unit_test(test_key_can_agree),    cmocka_unit_test(test_text),
 	};
 
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);

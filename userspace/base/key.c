@@ -78,6 +78,15 @@ bool key_is_zero(const struct key *key)
 	return sodium_is_zero(key->bytes, KEY_SIZE);
 }
 
+bool key_can_agree(const struct key *public_key)
+{
+	static const struct key any_private = {{1}};
+	struct key shared;
+
+	/* Clamped, every private key is a multiple of 8, which all of the small orders divide. */
+	return crypto_scalarmult(shared.bytes, any_private.bytes, public_key->bytes) == 0;
+}
+
 void key_wipe(struct key *key)
 {
 	sodium_memzero(key, sizeof(*key));

@@ -35,6 +35,12 @@ void key_format_hex(const struct key *key, char buffer[static 65]);
 bool key_equal(const struct key *a, const struct key *b);
 bool key_is_zero(const struct key *key);
 
+/*
+ * Whether a handshake with the owner of this public key can ever succeed: false for the points of small order
+ * (zero is one of them), with which every private key agrees on zero (RFC 7748, section 6.1).
+ */
+bool key_can_agree(const struct key *public_key);
+
 /* Overwrites the key in a way that no optimiser removes. For WT_CLEANUP, too. */
 void key_wipe(struct key *key);
 
