@@ -49,14 +49,17 @@ static __always_inline int judge(__u32 slot, __u64 bytes, __u64 packets, __u32 d
 __attribute__((noinline)) int meter_aggregate(struct __sk_buff *skb, __u32 version, __u32 slot,
 					      __u32 direction)
 {
-	struct wt_packet packet = whole(skb);
+	const struct wt_packet packet = whole(skb);
+	const struct wt_gso gso = {.size = skb->gso_size, .segs = skb->gso_segs};
+	struct wt_walk walk = {.start = packet.start, .length = packet.length};
 	struct wt_weight weight;
 
-	if (skb->gso_size)
-		weight =
-			wt_weigh_segments(packet.length, wt_repeated_header(&packet, version), skb->gso_size);
-	else
-		weight = wt_weigh_single(packet.length, version, skb->gso_segs);
+	if (gso.size) {
+		wt_follow(skb, &walk, version);
+		weight = wt_weigh_segments(&walk, &gso);
+	} else {
+		weight = wt_weigh_single(packet.length, version, gso.segs);
+	}
 	if (weight.unparsed)
 		count_unparsed();
 	return judge(slot, weight.bytes, weight.packets, direction);

@@ -12,8 +12,23 @@
 #define WT_IPV4_HEADER 20
 #define WT_IPV6_HEADER 40
 
-/* Chains of IPv6 extension headers longer than this are not followed; none is seen in practice. */
-#define WT_MAX_EXTENSIONS 8
+/* Tunnels within the tunnel that are followed: their headers are repeated, too. */
+#define WT_MAX_LAYERS 3
+
+/* Headers of all kinds that are followed; more are not seen in practice. */
+#define WT_MAX_HEADERS 24
+
+/* The gso_size of what is cut along the parts that it was put together from. */
+#define WT_BY_FRAGMENTS 0xffff
+
+/* Longer IPv6 packets than this had an option of 8 bytes to say so (to Linux 6.19), which segments lose. */
+#define WT_JUMBO_FROM 65536
+#define WT_JUMBO_SIZE 8
+
+#define WT_FRAGMENT_HEADER 8
+
+/* The smallest there is, and a packet of SCTP has one. */
+#define WT_SCTP_CHUNK 4
 
 #ifdef __bpf__
 #include <linux/bpf.h>
@@ -52,16 +67,44 @@ WT_INLINE int wt_load(const struct wt_packet *packet, __u32 offset, void *to, co
 }
 #endif
 
-/* Only what repeats its header in every segment can be an aggregate that is followed. */
+/* What can stand behind a header, by its number as an IP protocol. */
 enum wt_protocol {
 	WT_PROTO_HOP_BY_HOP = 0,
+	WT_PROTO_IPV4 = 4,
 	WT_PROTO_TCP = 6,
 	WT_PROTO_UDP = 17,
+	WT_PROTO_IPV6 = 41,
 	WT_PROTO_ROUTING = 43,
 	WT_PROTO_FRAGMENT = 44,
+	WT_PROTO_GRE = 47,
 	WT_PROTO_AH = 51,
 	WT_PROTO_DESTINATION = 60,
+	WT_PROTO_SCTP = 132,
 	WT_PROTO_MOBILITY = 135,
+	WT_PROTO_ETHERNET = 143,
+	WT_PROTO_END = 256, /* none: the headers end, or are not understood */
+};
+
+enum wt_ethertype {
+	WT_ETHERTYPE_IPV4 = 0x0800,
+	WT_ETHERTYPE_BRIDGED = 0x6558, /* an Ethernet frame */
+	WT_ETHERTYPE_VLAN = 0x8100,
+	WT_ETHERTYPE_IPV6 = 0x86dd,
+	WT_ETHERTYPE_QINQ = 0x88a8,
+};
+
+/* Into what an aggregate of UDP is cut. */
+enum wt_cut {
+	WT_CUT_UNKNOWN,   /* the headers tell a tunnel from datagrams */
+	WT_CUT_DATAGRAMS, /* with a UDP header each */
+	WT_CUT_FRAGMENTS, /* of one datagram */
+};
+
+/* What the kernel says of an aggregate. */
+struct wt_gso {
+	__u32 size; /* of a segment's payload; 0: this is no aggregate */
+	__u32 segs;
+	__u32 cut; /* enum wt_cut */
 };
 
 struct wt_weight {
@@ -69,6 +112,49 @@ struct wt_weight {
 	__u64 packets;
 	__u32 unparsed; /* the headers could not be followed; bytes is the packet's length */
 };
+
+/* A walk along the headers of an aggregate. */
+struct wt_walk {
+	__u32 start;   /* of the IP header in the packet's data */
+	__u32 length;  /* from the IP header on */
+	__u32 offset;  /* of the next header, from the IP header on */
+	__u32 next;    /* its protocol */
+	__u32 layers;  /* IP headers passed */
+	__u32 version; /* of the last of them */
+	__u32 header;  /* what each segment repeats, up to the payload; 0: not known */
+	__u32 jumbo;   /* that had the jumbo option, right before TCP */
+	__u32 less;    /* bytes of the header that segments do not have */
+	__u32 more;    /* bytes that each segment has besides */
+	__u32 cut;     /* enum wt_cut */
+	__u32 sctp;    /* it carries SCTP, whose packets are of any size */
+};
+
+/* What a function of its own can be given in the programs. */
+#ifdef __bpf__
+typedef struct __sk_buff wt_source;
+
+#define WT_STEP __attribute__((noinline))
+
+WT_INLINE int wt_look(wt_source *skb, const struct wt_walk *walk, __u32 offset, void *to, const __u32 size)
+{
+	return bpf_skb_load_bytes(skb, walk->start + offset, to, size);
+}
+#else
+typedef const struct wt_packet wt_source;
+
+#define WT_STEP static inline
+
+WT_INLINE int wt_look(wt_source *packet, const struct wt_walk *walk, __u32 offset, void *to, const __u32 size)
+{
+	(void)walk;
+	return wt_load(packet, offset, to, size);
+}
+#endif
+
+WT_INLINE __u32 wt_number16(const __u8 bytes[2])
+{
+	return bytes[0] << 8 | bytes[1];
+}
 
 /* 4, 6, or 0 for what is not a whole IP header. */
 WT_INLINE __u32 wt_ip_version(const struct wt_packet *packet)
@@ -82,96 +168,289 @@ WT_INLINE __u32 wt_ip_version(const struct wt_packet *packet)
 	return first >> 4 == 6 && packet->length >= WT_IPV6_HEADER ? 6 : 0;
 }
 
-/* Offset of the TCP or UDP header, and which of the two; 0 when there is none to be followed. */
-WT_INLINE __u32 wt_find_transport4(const struct wt_packet *packet, __u8 *ret_protocol)
+/* Bytes of an IPv6 extension header; all kinds are repeated, whatever they say. */
+WT_INLINE __u32 wt_extension_size(__u32 protocol, const __u8 head[2])
 {
-	__u8 header[WT_IPV4_HEADER];
-	__u32 size;
-
-	if (wt_load(packet, 0, header, sizeof(header)))
-		return 0;
-	size = (header[0] & 15) * 4;
-	/* A fragment (more fragments, or an offset) has no header to repeat. */
-	if (size < WT_IPV4_HEADER || (header[6] & 0x3f) || header[7])
-		return 0;
-	*ret_protocol = header[9];
-	return size;
+	if (protocol == WT_PROTO_FRAGMENT)
+		return 8;
+	return protocol == WT_PROTO_AH ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
 }
 
-/* Bytes of one extension header, 0 when this is not one that may be passed. */
-WT_INLINE __u32 wt_extension_size(__u8 protocol, const __u8 head[4])
+/* Whether the IP header at the offset says that its packet ends where the aggregate does. */
+WT_INLINE int wt_reaches_end(wt_source *source, const struct wt_walk *walk, __u32 offset, __u32 protocol)
 {
-	switch (protocol) {
+	__u32 left = walk->length - offset, size;
+	__u8 head[6];
+
+	if (offset > walk->length || wt_look(source, walk, offset, head, sizeof(head)))
+		return 0;
+	if (protocol == WT_PROTO_IPV4)
+		size = head[0] >> 4 == 4 ? wt_number16(head + 2) : 1;
+	else
+		size = head[0] >> 4 == 6 ? wt_number16(head + 4) + WT_IPV6_HEADER : 1;
+	/* Too large for the field, which is 0 then. */
+	if (size == (protocol == WT_PROTO_IPV4 ? 0 : WT_IPV6_HEADER) && left > WT_JUMBO_FROM - 1)
+		return 1;
+	return size == left;
+}
+
+WT_INLINE __u32 wt_protocol_of(__u32 ethertype)
+{
+	switch (ethertype) {
+	case WT_ETHERTYPE_IPV4:
+		return WT_PROTO_IPV4;
+	case WT_ETHERTYPE_IPV6:
+		return WT_PROTO_IPV6;
+	case WT_ETHERTYPE_BRIDGED:
+		return WT_PROTO_ETHERNET;
+	default:
+		return WT_PROTO_END;
+	}
+}
+
+/* An Ethernet header with at most two VLAN tags. */
+WT_INLINE void wt_pass_ethernet(wt_source *source, const struct wt_walk *walk, __u32 *offset, __u32 *next)
+{
+	__u8 types[10] = {0};
+	__u32 at = 0, type;
+
+	*next = WT_PROTO_END;
+	if (wt_look(source, walk, *offset + 12, types, sizeof(types)))
+		return;
+	type = wt_number16(types);
+	if (type == WT_ETHERTYPE_VLAN || type == WT_ETHERTYPE_QINQ) {
+		at = 4;
+		type = wt_number16(types + 4);
+	}
+	if (at && type == WT_ETHERTYPE_VLAN) {
+		at = 8;
+		type = wt_number16(types + 8);
+	}
+	*offset += 14 + at;
+	*next = wt_protocol_of(type);
+}
+
+/* Version 0, RFC 2784 and 2890; RFC 1701's routing is not followed. */
+WT_INLINE void wt_pass_gre(wt_source *source, const struct wt_walk *walk, __u32 *offset, __u32 *next)
+{
+	__u8 head[4];
+
+	*next = WT_PROTO_END;
+	if (wt_look(source, walk, *offset, head, sizeof(head)) || (head[0] & 0x40) || (head[1] & 7))
+		return;
+	*offset += 4 + (head[0] >> 7) * 4 + (head[0] >> 5 & 1) * 4 + (head[0] >> 4 & 1) * 4;
+	*next = wt_protocol_of(wt_number16(head + 2));
+}
+
+/*
+ * Goes on behind a UDP header if a tunnel of this kind begins there: its innermost IP packet reaches to the
+ * end of the aggregate, where a datagram's own would end with the first segment.
+ */
+WT_STEP int wt_enter(wt_source *source, struct wt_walk *walk, __u32 offset, __u32 next)
+{
+	if (!walk)
+		return 0;
+	if (next == WT_PROTO_GRE)
+		wt_pass_gre(source, walk, &offset, &next);
+	if (next == WT_PROTO_ETHERNET)
+		wt_pass_ethernet(source, walk, &offset, &next);
+	if ((next != WT_PROTO_IPV4 && next != WT_PROTO_IPV6) || !wt_reaches_end(source, walk, offset, next))
+		return 0;
+	walk->offset = offset;
+	walk->next = next;
+	return 1;
+}
+
+/* FOU (also GUE without a header), VXLAN (GPE, GBP), Geneve, GUE, GRE in UDP; any port may be one's. */
+WT_INLINE void wt_try_tunnels(wt_source *source, struct wt_walk *walk, __u32 inside)
+{
+	__u8 head[4];
+	__u32 inner;
+
+	if (wt_look(source, walk, inside, head, sizeof(head)))
+		return;
+	inner = head[0] >> 4 == 4 ? WT_PROTO_IPV4 : head[0] >> 4 == 6 ? WT_PROTO_IPV6 : WT_PROTO_END;
+	if (inner != WT_PROTO_END && wt_enter(source, walk, inside, inner))
+		return;
+	if (head[0] & 0x08) {
+		inner = head[0] & 0x04 && head[3] == 1   ? WT_PROTO_IPV4
+			: head[0] & 0x04 && head[3] == 2 ? WT_PROTO_IPV6
+							 : WT_PROTO_ETHERNET;
+		if (wt_enter(source, walk, inside + 8, inner))
+			return;
+	}
+	inner = wt_protocol_of(wt_number16(head + 2));
+	if (inner != WT_PROTO_END && head[0] < 0x40 &&
+	    wt_enter(source, walk, inside + 8 + head[0] * 4, inner))
+		return;
+	if (inner != WT_PROTO_END && wt_enter(source, walk, inside, WT_PROTO_GRE))
+		return;
+	if (head[0] < 0x20 &&
+	    (head[1] == WT_PROTO_IPV4 || head[1] == WT_PROTO_IPV6 || head[1] == WT_PROTO_GRE))
+		wt_enter(source, walk, inside + 4 + head[0] * 4, head[1]);
+}
+
+/* Plain datagrams, if nothing behind says otherwise. */
+WT_INLINE void wt_pass_udp(wt_source *source, struct wt_walk *walk)
+{
+	walk->next = WT_PROTO_END;
+	if (walk->cut == WT_CUT_FRAGMENTS) {
+		walk->header = walk->offset;
+		walk->more = walk->version == 6 ? WT_FRAGMENT_HEADER : 0;
+		return;
+	}
+	walk->header = walk->offset + 8;
+	if (walk->cut == WT_CUT_UNKNOWN)
+		wt_try_tunnels(source, walk, walk->header);
+}
+
+/* Whatever its fragment bits say: what is an aggregate still is cut into segments with this header. */
+WT_INLINE void wt_pass_ipv4(wt_source *source, struct wt_walk *walk)
+{
+	__u8 head[10];
+
+	walk->next = WT_PROTO_END;
+	walk->version = 4;
+	if (wt_look(source, walk, walk->offset, head, sizeof(head)) || head[0] >> 4 != 4 ||
+	    (head[0] & 15) * 4 < WT_IPV4_HEADER)
+		return;
+	walk->offset += (head[0] & 15) * 4;
+	walk->next = head[9];
+	walk->jumbo = 0;
+}
+
+WT_INLINE int wt_has_jumbo(wt_source *source, const struct wt_walk *walk)
+{
+	__u8 option[WT_JUMBO_SIZE];
+
+	return walk->length > WT_JUMBO_FROM && !wt_look(source, walk, walk->offset, option, sizeof(option)) &&
+	       option[0] == WT_PROTO_TCP && option[1] == 0 && option[2] == 0xc2 && option[3] == 4;
+}
+
+WT_INLINE void wt_pass_ipv6(wt_source *source, struct wt_walk *walk)
+{
+	__u8 head[7];
+
+	walk->next = WT_PROTO_END;
+	walk->version = 6;
+	if (wt_look(source, walk, walk->offset, head, sizeof(head)) || head[0] >> 4 != 6)
+		return;
+	walk->offset += WT_IPV6_HEADER;
+	walk->next = head[6];
+	walk->jumbo = walk->next == WT_PROTO_HOP_BY_HOP && wt_has_jumbo(source, walk);
+}
+
+WT_INLINE void wt_pass_extension(wt_source *source, struct wt_walk *walk)
+{
+	__u32 protocol = walk->next;
+	__u8 head[2];
+
+	walk->next = WT_PROTO_END;
+	if (walk->version != 6 || wt_look(source, walk, walk->offset, head, sizeof(head)))
+		return;
+	walk->offset += wt_extension_size(protocol, head);
+	walk->next = head[0];
+}
+
+WT_INLINE void wt_pass_tcp(wt_source *source, struct wt_walk *walk)
+{
+	__u8 words;
+
+	walk->next = WT_PROTO_END;
+	if (wt_look(source, walk, walk->offset + 12, &words, 1) || words >> 4 < 5)
+		return;
+	walk->header = walk->offset + (words >> 4) * 4;
+	walk->less = walk->jumbo ? WT_JUMBO_SIZE : 0;
+}
+
+/* Segments are packets of SCTP with chunks of their own; they repeat its common header. */
+WT_INLINE void wt_pass_sctp(struct wt_walk *walk)
+{
+	walk->next = WT_PROTO_END;
+	walk->header = walk->offset + 12;
+	walk->sctp = 1;
+}
+
+/* Passes one header. */
+WT_STEP int wt_step(wt_source *source, struct wt_walk *walk)
+{
+	if (!walk)
+		return 0;
+	switch (walk->next) {
+	case WT_PROTO_IPV4:
+	case WT_PROTO_IPV6:
+		if (walk->layers++ > WT_MAX_LAYERS)
+			walk->next = WT_PROTO_END;
+		else if (walk->next == WT_PROTO_IPV4)
+			wt_pass_ipv4(source, walk);
+		else
+			wt_pass_ipv6(source, walk);
+		break;
+	case WT_PROTO_TCP:
+		wt_pass_tcp(source, walk);
+		break;
+	case WT_PROTO_UDP:
+		wt_pass_udp(source, walk);
+		break;
+	case WT_PROTO_SCTP:
+		wt_pass_sctp(walk);
+		break;
+	case WT_PROTO_GRE:
+		wt_pass_gre(source, walk, &walk->offset, &walk->next);
+		break;
+	case WT_PROTO_ETHERNET:
+		wt_pass_ethernet(source, walk, &walk->offset, &walk->next);
+		break;
 	case WT_PROTO_HOP_BY_HOP:
 	case WT_PROTO_ROUTING:
+	case WT_PROTO_FRAGMENT:
+	case WT_PROTO_AH:
 	case WT_PROTO_DESTINATION:
 	case WT_PROTO_MOBILITY:
-		return (head[1] + 1) * 8;
-	case WT_PROTO_AH:
-		return (head[1] + 2) * 4;
-	case WT_PROTO_FRAGMENT: /* a whole packet may carry one, with no offset and nothing to follow */
-		return head[2] || (head[3] & 0xf9) ? 0 : 8;
+		wt_pass_extension(source, walk);
+		break;
 	default:
-		return 0;
+		walk->next = WT_PROTO_END;
 	}
+	return 0;
 }
 
-WT_INLINE __u32 wt_find_transport6(const struct wt_packet *packet, __u8 *ret_protocol)
+/* Follows the headers of an aggregate to its payload. `version` is what wt_ip_version() tells of it. */
+WT_INLINE void wt_follow(wt_source *source, struct wt_walk *walk, __u32 version)
 {
-	__u32 offset = WT_IPV6_HEADER;
-	__u8 head[4], protocol;
-	__u32 size;
-
-	if (wt_load(packet, 6, &protocol, 1))
-		return 0;
-	for (int i = 0; i < WT_MAX_EXTENSIONS; i++) {
-		if (protocol == WT_PROTO_TCP || protocol == WT_PROTO_UDP)
-			break;
-		if (wt_load(packet, offset, head, sizeof(head)))
-			return 0;
-		size = wt_extension_size(protocol, head);
-		if (!size)
-			return 0;
-		protocol = head[0];
-		offset += size;
-	}
-	*ret_protocol = protocol;
-	return offset;
+	walk->next = version == 4 ? WT_PROTO_IPV4 : version == 6 ? WT_PROTO_IPV6 : WT_PROTO_END;
+	for (int i = 0; i < WT_MAX_HEADERS && walk->next != WT_PROTO_END; i++)
+		wt_step(source, walk);
 }
 
-/* Bytes in front of the payload, which every segment repeats; 0 when they cannot be told. */
-WT_INLINE __u32 wt_repeated_header(const struct wt_packet *packet, __u32 version)
+/* As many as are claimed, or 0 if there are not so many chunks. */
+WT_INLINE __u32 wt_sctp_packets(__u32 payload, __u32 gso_segs)
 {
-	__u8 protocol = 0, doff;
-	__u32 offset;
-
-	if (!version)
-		return 0;
-	offset = version == 4 ? wt_find_transport4(packet, &protocol) : wt_find_transport6(packet, &protocol);
-	if (!offset)
-		return 0;
-	if (protocol == WT_PROTO_UDP)
-		return offset + 8;
-	if (protocol != WT_PROTO_TCP || wt_load(packet, offset + 12, &doff, 1) || doff >> 4 < 5)
-		return 0;
-	return offset + (doff >> 4) * 4;
+	return gso_segs <= payload / WT_SCTP_CHUNK ? gso_segs : 0;
 }
 
 /*
  * The bytes and packets that an aggregate becomes on the wire: every segment but the first adds the headers
  * that it repeats. Neither gso_segs nor the IP length is believed: a guest or a TUN writer chooses the
- * first, and large aggregates leave the second 0. Never less than the packet's length.
+ * first, and large aggregates leave the second 0. Only SCTP's have nothing else to go by. Never less than the
+ * packet's length.
  */
-WT_INLINE struct wt_weight wt_weigh_segments(__u32 length, __u32 header, __u32 gso_size)
+WT_INLINE struct wt_weight wt_weigh_segments(const struct wt_walk *walk, const struct wt_gso *gso)
 {
-	struct wt_weight weight = {.bytes = length, .packets = 1};
+	const __u32 length = walk->length - walk->less, header = walk->header - walk->less;
+	struct wt_weight weight = {.bytes = walk->length, .packets = 1};
+	__u64 packets = 0;
 
-	if (!header || header >= length) {
+	if (walk->header && walk->header < walk->length)
+		packets = walk->sctp && gso->size == WT_BY_FRAGMENTS
+				  ? wt_sctp_packets(length - header, gso->segs)
+				  : ((__u64)(length - header) + gso->size - 1) / gso->size;
+	if (!packets)
 		weight.unparsed = 1;
+	if (packets <= 1)
 		return weight;
-	}
-	weight.packets = ((__u64)(length - header) + gso_size - 1) / gso_size;
-	weight.bytes += (weight.packets - 1) * header;
+	weight.packets = packets;
+	weight.bytes = length + (packets - 1) * header + packets * walk->more;
 	return weight;
 }
 
@@ -181,13 +460,17 @@ WT_INLINE struct wt_weight wt_weigh_single(__u32 length, __u32 version, __u32 gs
 	return (struct wt_weight){.bytes = length, .packets = 1, .unparsed = gso_segs > 1 || !version};
 }
 
-WT_INLINE struct wt_weight wt_weigh(const struct wt_packet *packet, __u32 gso_size, __u32 gso_segs)
+#ifndef __bpf__
+WT_INLINE struct wt_weight wt_weigh(const struct wt_packet *packet, const struct wt_gso *gso)
 {
+	struct wt_walk walk = {.length = packet->length, .cut = gso->cut};
 	__u32 version = wt_ip_version(packet);
 
-	if (!gso_size)
-		return wt_weigh_single(packet->length, version, gso_segs);
-	return wt_weigh_segments(packet->length, wt_repeated_header(packet, version), gso_size);
+	if (!gso->size)
+		return wt_weigh_single(packet->length, version, gso->segs);
+	wt_follow(packet, &walk, version);
+	return wt_weigh_segments(&walk, gso);
 }
+#endif
 
 #endif

@@ -10,13 +10,16 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input input = {data, size};
-	uint32_t gso_size = take_number(&input, 2), gso_segs = take_number(&input, 2),
-		 beyond = take_number(&input, 3) % (1 << 19);
+	const struct wt_gso gso = {take_number(&input, 2), take_number(&input, 2),
+				   take_number(&input, 1) % 3};
+	uint32_t beyond = take_number(&input, 3) % (1 << 19);
 	uint8_t *bytes = copy_of(input.data, input.left);
 	const uint32_t captured = (uint32_t)input.left;
 	const struct wt_packet packet = {.data = bytes, .length = captured + beyond, .captured = captured};
-	const struct wt_weight weight = wt_weigh(&packet, gso_size, gso_segs);
-	const struct segments expected = cut(bytes, captured, packet.length, gso_size, gso_segs);
+	const struct aggregate aggregate = {bytes,    captured, packet.length,
+					    gso.size, gso.segs, (enum cutting)gso.cut};
+	const struct wt_weight weight = wt_weigh(&packet, &gso);
+	const struct segments expected = cut(&aggregate);
 
 	CLAIM(weight.bytes >= packet.length);
 	CLAIM(weight.bytes == expected.bytes);

@@ -17,7 +17,7 @@
 #include <linux/bpf.h>
 #include <sys/socket.h>
 #include <time.h>
-#include "../chance.h"
+#include "../drafts.h"
 #include "../prefix_oracle.h"
 
 #define SLOTS    100
@@ -150,17 +150,38 @@ static uint32_t put_headers(uint8_t *ip, bool ipv4)
 	return size + (transport == 6 ? 4 * (ip[size + 12] >> 4) : 8);
 }
 
+/* Tunnels within the tunnel, up to one more than are followed; returns the size of all headers. */
+static uint32_t put_tunnels(uint8_t *ip, bool ipv4)
+{
+	struct draft draft;
+
+	draft_begin(&draft);
+	draft_ip(&draft, ipv4 ? IP4_OPTIONS : IP6_EXTENSIONS);
+	for (uint32_t left = random_below(5); left; left--) {
+		draft_tunnel(&draft, (enum tunnel)random_below(TUNNELS));
+		draft_ip(&draft, (enum ip_kind)random_below(IP_KINDS));
+	}
+	draft_transport(&draft, (enum transport)random_below(TRANSPORTS));
+	draft_seal(&draft, 200);
+	memcpy(ip, draft.bytes, draft.size);
+	put_address(ip + (ipv4 ? 12 : 8), ipv4);
+	put_address(ip + (ipv4 ? 16 : 24), ipv4);
+	return draft.size;
+}
+
 static struct frame random_frame(void)
 {
 	struct frame frame = {0};
 	uint8_t *ip = frame.bytes + ETHERNET;
-	bool ipv4 = random_below(2);
-	uint32_t headers = put_headers(ip, ipv4);
+	bool ipv4 = random_below(2), tunnels = random_below(3) == 0;
+	uint32_t headers = tunnels ? put_tunnels(ip, ipv4) : put_headers(ip, ipv4);
 
 	/* Under the EtherType of its own, or another, as the programs do not look at it. */
 	frame.bytes[12] = ipv4 ? 0x08 : 0x86;
 	frame.bytes[13] = ipv4 ? 0x00 : 0xdd;
 	frame.size = headers + random_below(1 + (random_below(4) ? 1400 : 20));
+	if (tunnels && random_below(4))
+		frame.size = headers + 200;
 	if (random_below(8) == 0)
 		frame.size = 1 + random_below(frame.size);
 	for (uint32_t flips = random_below(4) ? 0 : random_below(6); flips; flips--)
@@ -169,6 +190,8 @@ static struct frame random_frame(void)
 		frame.bytes[12] = 0x12; /* the kernel's runner would look into the header */
 	if (random_below(3))
 		frame.gso_size = 1 + random_below(random_below(2) ? 100 : 65535);
+	if (tunnels && random_below(8) == 0)
+		frame.gso_size = 0xffff;
 	/* Whatever somebody claims of an aggregate; seldom of what is none. */
 	frame.gso_segs = random_below(frame.gso_size ? 2 : 16) ? 0 : random_below(65536);
 	return frame;
@@ -244,12 +267,24 @@ static bool passes(const struct frame *frame, unsigned direction)
 	return options_of_run.retval == XDP_PASS;
 }
 
+static struct segments segments_of(const struct frame *frame)
+{
+	const struct aggregate aggregate = {.bytes = frame->bytes + ETHERNET,
+					    .size = frame->size,
+					    .length = frame->size,
+					    .gso_size = frame->gso_size,
+					    .gso_segs = frame->gso_segs};
+
+	return cut(&aggregate);
+}
+
 static void expect(const struct frame *frame, unsigned direction, bool passed)
 {
 	const uint8_t *ip = frame->bytes + ETHERNET;
 	const struct wt_packet packet = {.data = ip, .length = frame->size, .captured = frame->size};
-	const struct segments segments = cut(ip, frame->size, frame->size, frame->gso_size, frame->gso_segs);
-	const struct wt_weight weight = wt_weigh(&packet, frame->gso_size, frame->gso_segs);
+	const struct wt_gso gso = {.size = frame->gso_size, .segs = frame->gso_segs};
+	const struct segments segments = segments_of(frame);
+	const struct wt_weight weight = wt_weigh(&packet, &gso);
 	uint32_t slot = owner_of(frame, direction);
 	struct meter_totals *totals = &expected[slot];
 

@@ -17,7 +17,7 @@ COUNTS = ["upload_bytes", "download_bytes", "upload_packets", "download_packets"
 
 
 def packets():
-    """gso_size, gso_segs, bytes beyond those captured; then an IP packet."""
+    """gso_size, gso_segs, what UDP is cut into, bytes beyond those captured; then an IP packet."""
     tcp, udp = bytes(12) + b"\x50" + bytes(7), bytes(8)
     ipv4 = b"\x45" + bytes(8)
     extensions = b"\x3c\x00" + bytes(6) + b"\x2c\x01" + bytes(14) + b"\x33\x00" + bytes(6) + b"\x06\x02" + bytes(14)
@@ -31,7 +31,7 @@ def packets():
     ]
     for packet in whole:
         for gso_size in (0, 1, 1368):
-            yield struct.pack("<HH", gso_size, 2) + (3000).to_bytes(3, "little") + packet
+            yield struct.pack("<HHB", gso_size, 2, 0) + (3000).to_bytes(3, "little") + packet
 
 
 def attribute(kind, value):
