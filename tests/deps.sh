@@ -10,21 +10,28 @@ packages=(
 	libbpf-dev libelf-dev zlib1g-dev libnl-3-dev libnl-genl-3-dev libnl-route-3-dev liburing-dev libpq-dev
 	libjansson-dev libmicrohttpd-dev libgnutls28-dev libcurl4-openssl-dev libsodium-dev libseccomp-dev
 	# running: the gateway and the control plane
-	wireguard-go wireguard-tools nftables iproute2 procps util-linux postgresql postgresql-contrib
+	wireguard-go wireguard-tools nftables iproute2 procps util-linux postgresql
 	# tests and the demo
-	libcmocka-dev libasan8 libubsan1 libclang-rt-14-dev python3 python3-pytest python3-psycopg2 iputils-ping openssl spin conntrack systemd
+	libcmocka-dev python3 python3-pytest python3-psycopg2 iputils-ping openssl spin conntrack systemd
 	# the virtual machine, whose kernel is downloaded and not installed
 	qemu-system-x86 busybox-static kmod cpio zstd dash ethtool
 )
 
-missing=()
-while read -r status package; do
-	[ "$status" = installed ] || missing+=("$package")
-done < <(for package in "${packages[@]}"; do
-	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=missing
-	echo "${status:-missing} $package"
-done)
-if [ ${#missing[@]} -eq 0 ]; then
+# The sanitizers' libraries: gcc brings its own along, clang's are a package of its version, which the release decides.
+clang_runtime() {
+	apt-cache depends clang 2> /dev/null | sed -n 's/^ *Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p' | head -n 1
+}
+
+# Those of the packages that are not installed, one a line.
+missing_of() {
+	local installed
+	installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2> /dev/null | sed -n 's/^installed //p') || true
+	printf '%s\n' "$@" | grep -vxF -f <(echo "$installed") || true
+}
+
+runtime=$(clang_runtime)
+mapfile -t missing < <(missing_of "${packages[@]}" ${runtime:+"$runtime"})
+if [ ${#missing[@]} -eq 0 ] && [ -n "$runtime" ]; then
 	exit 0
 fi
 
@@ -33,7 +40,6 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 
-echo "Installing ${#missing[@]} Debian packages: ${missing[*]}"
 # Debian's postgresql package otherwise creates and starts a cluster of its own, which nothing here uses.
 if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
 	mkdir -p /etc/postgresql-common
@@ -41,4 +47,11 @@ if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q -o Acquire::Retries=3
+runtime=$(clang_runtime)
+if [ -z "$runtime" ]; then
+	echo "make deps: no package clang here that names its version: is this Debian 12 or 13?" >&2
+	exit 1
+fi
+mapfile -t missing < <(missing_of "${packages[@]}" "$runtime")
+echo "Installing ${#missing[@]} Debian packages: ${missing[*]}"
 apt-get install -q -y -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"

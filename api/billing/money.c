@@ -55,11 +55,11 @@ static int read_time(const struct request *request, struct response *response, c
 	const char *text = request_query(request, field);
 	int64_t instant;
 
+	*ret = text;
 	if (text && clock_parse(text, &instant) < 0)
 		return refuse(response, 422, field,
 			      "%s is \"%.64s\"; accepted is an instant in UTC like 2026-11-22T14:00:00Z",
 			      field, text);
-	*ret = text;
 	return 0;
 }
 

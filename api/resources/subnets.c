@@ -14,7 +14,7 @@
 #define MAX_ROUTE_NETNS 16
 
 struct subnet {
-	char where[24]; /* "subnets[1]." */
+	char where[32]; /* "subnets[1]." */
 	struct cidr cidr;
 	char text[CIDR_TEXT_SIZE];
 	const char *public;

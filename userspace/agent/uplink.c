@@ -270,7 +270,7 @@ static void on_answer(const struct http_answer *answer, void *data)
 {
 	struct agent *agent = data;
 	json_t *json _cleanup_json_ = json_loadb(answer->body, answer->length, 0, NULL);
-	char *payload _cleanup_free_ = TAKE_PTR(agent->uplink.payload);
+	__attribute__((unused)) char *payload _cleanup_free_ = TAKE_PTR(agent->uplink.payload);
 	char reason[64];
 
 	agent->uplink.request = NULL;
