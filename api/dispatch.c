@@ -2,6 +2,7 @@
 #include "exchange.h"
 
 #include "auth.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "billing/intake.h"
 #include "problem.h"
@@ -105,8 +106,12 @@ static void answer_error(struct exchange *exchange, int error)
 		unavailable(response, "the database is away");
 		return;
 	}
-	if (error == -EAGAIN) {
+	if (error == -EAGAIN || error == -EBUSY) {
 		unavailable(response, "another change of the same objects was under way");
+		return;
+	}
+	if (error == -ETIMEDOUT) {
+		unavailable(response, "the database took too long");
 		return;
 	}
 	log_error("could not answer %s %s: %s (%s %s)", route->method, route->path, strerror(-error),
@@ -122,6 +127,8 @@ static int run_once(struct exchange *exchange, const struct route *route)
 	response_reset(&exchange->response);
 	if (!(route->roles & ROLE_NONE))
 		r = authenticate(request, route->roles, &exchange->response);
+	if (r == 0 && !(route->roles & ROLE_NONE) && !work_admits(exchange))
+		return HANDLER_WAIT;
 	if (r == 0)
 		r = request_check_query(request, route->query, &exchange->response);
 	if (r == 0 && takes_body(route->method) && !(route->roles & ROUTE_OWN_BODY))
@@ -183,6 +190,12 @@ int dispatch(struct exchange *exchange, struct db *db)
 	return run(exchange, route);
 }
 
+void dispatch_busy(struct exchange *exchange, const char *detail)
+{
+	response_problem(&exchange->response, 503, NULL, "%s", detail);
+	exchange->response.retry_after = 1;
+}
+
 static int commit(struct exchange *const *exchanges, size_t n, struct db *db)
 {
 	struct request *requests[MAX_COLLECTED];
@@ -203,12 +216,15 @@ void dispatch_collected(struct exchange *const *exchanges, size_t n, struct db *
 {
 	int r = db ? commit(exchanges, n, db) : -ENOTCONN;
 
-	/* What one of them has brought up must not fail the others. */
+	/* What one of them has brought up must not fail the others, nor who waits for its row hold them up.
+	 */
 	if (r < 0 && r != -ENOTCONN && n > 1) {
 		for (size_t i = 0; i < n; i++)
 			dispatch_collected(exchanges + i, 1, db);
 		return;
 	}
+	if (r == -EBUSY && clock_boot_ns() < exchanges[0]->give_up_ns)
+		return;
 	for (size_t i = 0; r < 0 && i < n; i++)
 		answer_error(exchanges[i], r);
 }

@@ -11,7 +11,31 @@
 #define MAX_BODY      (1024 * 1024)
 #define MAX_COLLECTED 128 /* requests in one transaction */
 
+struct share;
 struct work;
+
+/* Who is asked for a fair share of the work (share.h). */
+enum share_kind {
+	SHARE_OWNER,   /* whose objects a user, or a service for one, asks for; an admin is one by itself */
+	SHARE_GATEWAY, /* an agent, but for: */
+	SHARE_REPORTS, /* its reports */
+	SHARE_ADDRESS, /* where requests come from of which nothing else is known */
+	N_SHARE_KINDS,
+};
+
+#define SHARE_NAME_SIZE INET6_ADDRSTRLEN /* an id or an address, as text */
+
+struct share_key {
+	enum share_kind kind;
+	char name[SHARE_NAME_SIZE];
+};
+
+/* Each has workers of its own, so that neither kind of request ever waits for the other. */
+enum crew_name {
+	CUSTOMERS,
+	AGENTS,
+	N_CREWS,
+};
 
 enum exchange_state {
 	EXCHANGE_READING, /* the body still arrives */
@@ -33,21 +57,40 @@ struct exchange {
 	char *arguments[ARRAY_SIZE(((struct request *)NULL)->arguments)];
 	const struct route *route; /* that the path was found to name */
 
+	struct work *work; /* the pool that has taken it */
+	enum crew_name crew;
+	struct share_key share_key;
+	struct share *share; /* while it waits or is in work */
+	bool is_counted;     /* among the new ones that wait */
+	bool is_locked;      /* collected: another change holds its gateway's row */
+
 	/* While queued, parked or collected: its place in a list; owned by the work pool. */
 	struct exchange *previous, *next;
 	char park_key[UUID_TEXT_SIZE];
 	int64_t park_until_ns;
 	uint64_t wakes_seen; /* the pool's count of wake-ups when the handler began */
 	int64_t due_ns;      /* collected: it waits for others no longer than until then */
+	int64_t give_up_ns;  /* when its gateway's row is locked: until then it is tried again */
 };
 
-/* Answers the exchange with a worker's connection (NULL: the database is away). HANDLER_PARK, HANDLER_COLLECT
- * or 0. */
+/* The request is authenticated, and another's than was thought, who has enough in work: it is to wait. */
+#define HANDLER_WAIT 3
+
+/* Answers the exchange with a worker's connection (NULL: the database is away). HANDLER_PARK,
+ * HANDLER_COLLECT, HANDLER_WAIT or 0. */
 int dispatch(struct exchange *exchange, struct db *db);
 
-/* Answers all of these, which handlers have handed over, with one transaction if that works and else with one
- * each. */
+/*
+ * Answers all of these, which handlers have handed over, with one transaction if that works and else with one
+ * each. What a lock has kept from being answered is left with the status 0, to be tried again.
+ */
 void dispatch_collected(struct exchange *const *exchanges, size_t n, struct db *db);
+
+/* Answers 503: somebody has too much waiting already. */
+void dispatch_busy(struct exchange *exchange, const char *detail);
+
+/* Whether the request, whose principal is known by now, goes on as one of their share: else HANDLER_WAIT. */
+bool work_admits(struct exchange *exchange);
 
 /* Overwrites and frees what a try of the handler has left in the response. */
 void response_reset(struct response *response);

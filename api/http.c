@@ -237,12 +237,14 @@ static bool take_body(struct exchange *exchange, const char *data, size_t length
 
 static enum MHD_Result hand_over(struct http *http, struct exchange *exchange)
 {
+	const char *why;
+
 	exchange->request.raw_body = exchange->body;
 	exchange->request.raw_body_length = exchange->body_length;
 	format_client(exchange->connection, exchange->client_address, sizeof(exchange->client_address));
-	if (work_offer(http->work, exchange))
+	if (work_offer(http->work, exchange, &why))
 		return MHD_YES;
-	return refuse_early(exchange, 503, 1, "the server is busy");
+	return refuse_early(exchange, 503, 1, why);
 }
 
 /*

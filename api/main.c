@@ -6,6 +6,7 @@
 #include "init.h"
 #include "server.h"
 #include "store/migrate.h"
+#include "work.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -73,8 +74,8 @@ static int run_restore(const struct arguments *arguments)
 
 static const struct subcommand subcommands[] = {
 	{"serve",
-	 "--state DIR --database-file FILE --listen ADDRESS:PORT… [--workers N] [--queue N] [--connections "
-	 "N]",
+	 "--state DIR --database-file FILE --listen ADDRESS:PORT… [--workers N] [--agent-workers N] "
+	 "[--queue N] [--connections N]",
 	 true, true, true, false, run_serve},
 	{"migrate", "--database-file FILE", false, true, false, false, run_migrate},
 	{"init", "--state DIR [--database-file FILE [--new-admin-token]]", true, false, false, false,
@@ -88,6 +89,7 @@ static const struct option options[] = {
 	{"database-file", required_argument, NULL, 'd'},
 	{"listen", required_argument, NULL, 'l'},
 	{"workers", required_argument, NULL, 'w'},
+	{"agent-workers", required_argument, NULL, 'a'},
 	{"queue", required_argument, NULL, 'q'},
 	{"connections", required_argument, NULL, 'c'},
 	{"new-admin-token", no_argument, NULL, 'n'},
@@ -153,7 +155,9 @@ static int take_option(int option, struct arguments *arguments)
 	case 'l':
 		return add_listen(settings, optarg);
 	case 'w':
-		return parse_number("workers", optarg, 256, &settings->workers);
+		return parse_number("workers", optarg, MAX_WORKERS, &settings->workers);
+	case 'a':
+		return parse_number("agent-workers", optarg, MAX_WORKERS, &settings->agent_workers);
 	case 'q':
 		return parse_number("queue", optarg, 65536, &settings->queue);
 	case 'c':
@@ -216,7 +220,8 @@ static const struct subcommand *find_subcommand(const char *name)
 
 int main(int argc, char **argv)
 {
-	struct arguments arguments = {.settings = {.workers = 8, .queue = 256, .connections = 1000}};
+	struct arguments arguments = {
+		.settings = {.workers = 8, .agent_workers = 4, .queue = 256, .connections = 1000}};
 	const struct subcommand *subcommand = argc > 1 ? find_subcommand(argv[1]) : NULL;
 
 	log_setup("wiretoll-api", LOG_LEVEL_INFO);

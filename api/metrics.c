@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "metrics.h"
 
+#include "exchange.h"
 #include "route.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 
 static atomic_uint_fast64_t taken, conflicting, refused, groups, grouped;
+static atomic_uint_fast64_t busy[N_SHARE_KINDS + 1];
 
 void metrics_count_report(unsigned status)
 {
@@ -22,6 +24,11 @@ void metrics_count_group(size_t n_reports)
 	atomic_fetch_add(&grouped, n_reports);
 }
 
+void metrics_count_refused(unsigned kind)
+{
+	atomic_fetch_add(&busy[kind], 1);
+}
+
 static void put(FILE *out, const char *name, const char *type, const char *help)
 {
 	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
@@ -29,6 +36,9 @@ static void put(FILE *out, const char *name, const char *type, const char *help)
 
 static void put_own(FILE *out)
 {
+	static const char *const busy_of[N_SHARE_KINDS + 1] = {"owner", "gateway", "reports", "address",
+							       "all"};
+
 	put(out, "wiretoll_reports_total", "counter", "Reports of agents that this replica has answered.");
 	fprintf(out, "wiretoll_reports_total{result=\"taken\"} %" PRIuFAST64 "\n", atomic_load(&taken));
 	fprintf(out, "wiretoll_reports_total{result=\"conflict\"} %" PRIuFAST64 "\n",
@@ -39,6 +49,11 @@ static void put_own(FILE *out)
 	fprintf(out, "wiretoll_report_transactions_total %" PRIuFAST64 "\n", atomic_load(&groups));
 	put(out, "wiretoll_report_transactions_reports_total", "counter", "Reports in these transactions.");
 	fprintf(out, "wiretoll_report_transactions_reports_total %" PRIuFAST64 "\n", atomic_load(&grouped));
+	put(out, "wiretoll_requests_refused_total", "counter",
+	    "Requests answered with 503, as too many wait: of one owner, gateway or address, or of all.");
+	for (size_t i = 0; i < ARRAY_SIZE(busy); i++)
+		fprintf(out, "wiretoll_requests_refused_total{of=\"%s\"} %" PRIuFAST64 "\n", busy_of[i],
+			atomic_load(&busy[i]));
 }
 
 static int put_alarms(FILE *out, struct db *db)

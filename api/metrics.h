@@ -11,4 +11,7 @@ void metrics_count_report(unsigned status);
 /* So many reports were committed in one transaction. */
 void metrics_count_group(size_t n_reports);
 
+/* A request that was refused as too many of an enum share_kind wait; N_SHARE_KINDS: of all together. */
+void metrics_count_refused(unsigned kind);
+
 #endif

@@ -110,9 +110,15 @@ static void stop(struct server *server)
 
 static int start(struct server *server, const struct server_settings *settings)
 {
+	const struct work_settings work = {
+		.workers = settings->workers,
+		.agent_workers = settings->agent_workers,
+		.queue = settings->queue,
+		.database_file = settings->database_file,
+	};
 	int r;
 
-	r = work_start(settings->workers, settings->queue, settings->database_file, &server->work);
+	r = work_start(&work, &server->work);
 	if (r == 0)
 		r = background_start(server->work, settings->database_file, &server->background);
 	if (r < 0) {

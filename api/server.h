@@ -17,8 +17,9 @@ struct server_settings {
 	const char *listen[MAX_LISTEN]; /* "ADDRESS:PORT" or "[ADDRESS]:PORT"; port 0: any free one */
 	size_t n_listen;
 	unsigned workers;
-	unsigned queue;       /* requests that may wait for a worker; more are answered with 503 */
-	unsigned connections; /* open at once, over all addresses */
+	unsigned agent_workers; /* for what agents ask */
+	unsigned queue;         /* requests of either that may wait; more are answered with 503 */
+	unsigned connections;   /* open at once, over all addresses */
 };
 
 struct server;

@@ -3,6 +3,9 @@
 
 #include "base/clock.h"
 #include "billing/intake.h"
+#include "caller.h"
+#include "metrics.h"
+#include "share.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -11,9 +14,18 @@
 #include <string.h>
 #include <time.h>
 
-#define PARK_BUCKETS 1024  /* a power of two */
-#define COLLECTORS   2     /* one waits for the disk while the other works */
-#define MAX_WEIGHT   20000 /* rows in one transaction, unless one request alone has more */
+#define PARK_BUCKETS 1024 /* a power of two */
+#define COLLECTORS                                                                                           \
+	3 /* one for small reports only; of the others one waits for the disk while the other works */
+#define MAX_WEIGHT  20000 /* rows in one transaction, unless one request alone has more */
+#define HEAVY_BYTES 65536 /* what is as large never makes smaller ones wait for it */
+
+/* How long a statement waits for a row that another change has locked: a worker's; a collector's, which tries
+ * again. */
+#define WORKER_LOCK_TIMEOUT    "SET lock_timeout = '10s'"
+#define COLLECTOR_LOCK_TIMEOUT "SET lock_timeout = '100ms'"
+#define LOCKED_AGAIN_NS        (NSEC_PER_SEC / 10)
+#define LOCKED_PATIENCE_NS     (10 * NSEC_PER_SEC)
 
 /*
  * A transaction costs several times what one small report in it does, so a report waits a moment for others.
@@ -29,14 +41,31 @@ struct list {
 	struct exchange *head, *tail;
 };
 
+struct crew {
+	struct work *work;
+	struct shares *shares;
+	pthread_cond_t ready; /* something may be worked on, or stopping */
+	unsigned n_threads;
+	pthread_t threads[MAX_WORKERS];
+};
+
+/* What shares a transaction, and in which order collectors are spared: one may be kept waiting by the last.
+ */
+enum lane { LIGHT, HEAVY, LOCKED };
+
+struct collector {
+	struct work *work;
+	enum lane last_lane;
+	pthread_t thread;
+};
+
 struct work {
 	pthread_mutex_t mutex;
-	pthread_cond_t ready;    /* something is queued, or stopping */
 	pthread_cond_t deadline; /* for the timer: stopping */
 	pthread_cond_t gathered; /* for the collectors: something is collected, or the workers have ended */
 	const char *database_file;
-	struct list queue;
-	unsigned queued_new, queue_limit;
+	struct callers *callers;
+	struct crew crews[N_CREWS];
 	struct list parked[PARK_BUCKETS];
 	/*
 	 * A wake-up that comes between a handler's look at the database and its parking would be lost. So
@@ -47,9 +76,10 @@ struct work {
 	struct list collected;
 	int64_t answered_ns[PARK_BUCKETS]; /* the last report of a bucket's gateways */
 	bool stopping, workers_ended;
-	unsigned n_threads, n_collectors;
+	unsigned n_collectors;
 	bool has_timer;
-	pthread_t timer, collectors[COLLECTORS], threads[];
+	pthread_t timer;
+	struct collector collectors[COLLECTORS];
 };
 
 static void append(struct list *list, struct exchange *exchange)
@@ -79,8 +109,19 @@ static unsigned bucket_of(const char *key)
 /* Under the mutex. Requests that were admitted once are never refused for a full queue. */
 static void enqueue_again(struct work *work, struct exchange *exchange)
 {
-	append(&work->queue, exchange);
-	pthread_cond_signal(&work->ready);
+	struct crew *crew = &work->crews[exchange->crew];
+
+	shares_return(crew->shares, exchange);
+	pthread_cond_signal(&crew->ready);
+}
+
+/* Under the mutex: what it has in work no more may be what others of its share wait for. */
+static void done(struct work *work, struct exchange *exchange)
+{
+	struct crew *crew = &work->crews[exchange->crew];
+
+	shares_done(crew->shares, exchange);
+	pthread_cond_signal(&crew->ready);
 }
 
 /* Under the mutex: back into the queue go those of the bucket that match the key, or are overdue. */
@@ -145,31 +186,42 @@ void work_wake(struct work *work, const char *key)
 	pthread_mutex_unlock(&work->mutex);
 }
 
-/* The next exchange; NULL when the pool stops and the queue is empty. */
-static struct exchange *take(struct work *work)
+/* The next exchange; NULL when the pool stops and nothing waits. */
+static struct exchange *take(struct crew *crew)
 {
+	struct work *work = crew->work;
 	struct exchange *exchange;
 
 	pthread_mutex_lock(&work->mutex);
-	while (!work->queue.head && !work->stopping)
-		pthread_cond_wait(&work->ready, &work->mutex);
-	exchange = work->queue.head;
-	if (exchange) {
-		detach(&work->queue, exchange);
-		if (exchange->wakes_seen == 0 && work->queued_new > 0)
-			work->queued_new--;
+	while (!(exchange = shares_take(crew->shares)) && !work->stopping)
+		pthread_cond_wait(&crew->ready, &work->mutex);
+	if (exchange)
 		exchange->wakes_seen = work->wakes;
-	}
 	pthread_mutex_unlock(&work->mutex);
 	return exchange;
 }
 
-/* The worker's connection, made or mended when needed; NULL when the database is away. */
-static struct db *connection_of(struct db **db, const char *file)
+/* The thread's connection, made or mended when needed; NULL when the database is away. */
+static struct db *connection_of(struct db **db, const char *file, const char *lock_timeout)
 {
 	int r = *db ? db_ensure(*db) : db_open(file, db);
 
+	if (r == 0 && db_is_new(*db))
+		r = DB_EXECUTE(*db, lock_timeout);
 	return r < 0 ? NULL : *db;
+}
+
+bool work_admits(struct exchange *exchange)
+{
+	struct work *work = exchange->work;
+	struct share_key key;
+	bool admitted;
+
+	caller_learn(work->callers, exchange, &key);
+	pthread_mutex_lock(&work->mutex);
+	admitted = shares_move(work->crews[exchange->crew].shares, exchange, &key);
+	pthread_mutex_unlock(&work->mutex);
+	return admitted;
 }
 
 int request_collect(struct request *request, void *prepared, void (*free_prepared)(void *prepared))
@@ -186,41 +238,91 @@ static int64_t *last_answer(struct work *work, const struct exchange *exchange)
 	return &work->answered_ns[bucket_of(exchange->request.principal.gateway)];
 }
 
-static void collect(struct work *work, struct exchange *exchange)
+static void collect_at(struct work *work, struct exchange *exchange, int64_t due_ns)
 {
-	int64_t now_ns = clock_boot_ns();
-
 	pthread_mutex_lock(&work->mutex);
-	exchange->due_ns = now_ns - *last_answer(work, exchange) < JUST_NOW_NS ? now_ns : now_ns + GATHER_NS;
+	exchange->due_ns = due_ns;
 	append(&work->collected, exchange);
-	pthread_cond_signal(&work->gathered);
+	pthread_cond_broadcast(&work->gathered);
 	pthread_mutex_unlock(&work->mutex);
 }
 
-static void answered(struct exchange *exchange)
+static void collect(struct work *work, struct exchange *exchange)
 {
+	int64_t now_ns = clock_boot_ns();
+	bool just_now;
+
+	pthread_mutex_lock(&work->mutex);
+	just_now = now_ns - *last_answer(work, exchange) < JUST_NOW_NS;
+	pthread_mutex_unlock(&work->mutex);
+	exchange->give_up_ns = now_ns + LOCKED_PATIENCE_NS;
+	collect_at(work, exchange, just_now ? now_ns : now_ns + GATHER_NS);
+}
+
+static void answered(struct work *work, struct exchange *exchange)
+{
+	pthread_mutex_lock(&work->mutex);
+	done(work, exchange);
+	pthread_mutex_unlock(&work->mutex);
 	exchange->state = EXCHANGE_DONE;
 	MHD_resume_connection(exchange->connection); /* from here on it is not ours */
 }
 
+static const char *busy_text(const struct exchange *exchange, enum share_result result)
+{
+	static const char *const texts[N_SHARE_KINDS] = {
+		[SHARE_OWNER] = "too many requests of this owner wait already",
+		[SHARE_GATEWAY] = "too many requests of this gateway wait already",
+		[SHARE_REPORTS] = "too many reports of this gateway wait already",
+		[SHARE_ADDRESS] = "too many requests from this address wait already",
+	};
+
+	metrics_count_refused(result == SHARES_FULL ? N_SHARE_KINDS : (unsigned)exchange->share_key.kind);
+	return result == SHARES_FULL ? "the server is busy" : texts[exchange->share_key.kind];
+}
+
+/* Until those of the same share that are in work make room. */
+static void let_wait(struct work *work, struct exchange *exchange)
+{
+	enum share_result result;
+
+	pthread_mutex_lock(&work->mutex);
+	done(work, exchange);
+	result = shares_offer(work->crews[exchange->crew].shares, exchange);
+	pthread_mutex_unlock(&work->mutex);
+	if (result == SHARE_TAKEN)
+		return;
+	dispatch_busy(exchange, busy_text(exchange, result));
+	exchange->state = EXCHANGE_DONE;
+	MHD_resume_connection(exchange->connection);
+}
+
 static void *worker(void *argument)
 {
-	struct work *work = argument;
+	struct crew *crew = argument;
+	struct work *work = crew->work;
 	struct exchange *exchange;
-	struct db *db = NULL;
+	struct db *db = NULL, *connected;
 
-	while ((exchange = take(work))) {
-		switch (dispatch(exchange, connection_of(&db, work->database_file))) {
+	while ((exchange = take(crew))) {
+		connected = connection_of(&db, work->database_file, WORKER_LOCK_TIMEOUT);
+		if (connected)
+			db_made_ready(connected);
+		switch (dispatch(exchange, connected)) {
 		case HANDLER_PARK:
 			pthread_mutex_lock(&work->mutex);
+			done(work, exchange);
 			park(work, exchange);
 			pthread_mutex_unlock(&work->mutex);
 			break;
 		case HANDLER_COLLECT:
 			collect(work, exchange);
 			break;
+		case HANDLER_WAIT:
+			let_wait(work, exchange);
+			break;
 		default:
-			answered(exchange);
+			answered(work, exchange);
 		}
 	}
 	db_close(db);
@@ -236,31 +338,44 @@ static bool is_among(struct exchange *const *group, size_t n, const char *gatewa
 	return false;
 }
 
-/* Under the mutex: when a transaction is to begin with what is collected. */
-static int64_t due_at(const struct work *work)
+static enum lane lane_of(const struct exchange *exchange)
+{
+	return exchange->is_locked                                ? LOCKED
+	       : exchange->request.raw_body_length >= HEAVY_BYTES ? HEAVY
+								  : LIGHT;
+}
+
+/* Under the mutex: when a transaction is to begin with what is collected; INT64_MAX: not before more is. */
+static int64_t due_at(const struct collector *collector)
 {
 	size_t n = 0, weight = 0;
 	int64_t due_ns = INT64_MAX;
 
-	for (const struct exchange *exchange = work->collected.head; exchange; exchange = exchange->next) {
+	for (const struct exchange *exchange = collector->work->collected.head; exchange;
+	     exchange = exchange->next) {
+		if (lane_of(exchange) > collector->last_lane)
+			continue;
+		if (exchange->due_ns < due_ns)
+			due_ns = exchange->due_ns;
+		if (lane_of(exchange) == LOCKED)
+			continue;
 		weight += intake_weight(&exchange->request);
 		if (++n == ENOUGH || weight >= ENOUGH_WEIGHT)
 			return 0;
-		if (exchange->due_ns < due_ns)
-			due_ns = exchange->due_ns;
 	}
 	return due_ns;
 }
 
 /* Under the mutex. */
-static void wait_for_collected(struct work *work)
+static void wait_for_collected(const struct collector *collector)
 {
-	int64_t left_ns;
+	struct work *work = collector->work;
+	int64_t due_ns, left_ns;
 
-	while (!work->workers_ended && (left_ns = due_at(work) - clock_boot_ns()) > 0) {
+	while (!work->workers_ended && (due_ns = due_at(collector), left_ns = due_ns - clock_boot_ns()) > 0) {
 		struct timespec until;
 
-		if (!work->collected.head) {
+		if (due_ns == INT64_MAX) {
 			pthread_cond_wait(&work->gathered, &work->mutex);
 			continue;
 		}
@@ -272,24 +387,42 @@ static void wait_for_collected(struct work *work)
 	}
 }
 
+/* Under the mutex. */
+static bool joins(const struct collector *collector, struct exchange *const *group, size_t n,
+		  const struct exchange *exchange)
+{
+	enum lane lane = lane_of(exchange);
+
+	if (n > 0)
+		return lane == lane_of(group[0]) && lane != LOCKED &&
+		       !is_among(group, n, exchange->request.principal.gateway);
+	return lane <= collector->last_lane &&
+	       (lane != LOCKED || collector->work->workers_ended || exchange->due_ns <= clock_boot_ns());
+}
+
 /* The next requests to commit together, of a gateway one at most; 0 when the workers have ended and nothing
  * is left. */
-static size_t gather(struct work *work, struct exchange *group[static MAX_COLLECTED])
+static size_t gather(const struct collector *collector, struct exchange *group[static MAX_COLLECTED])
 {
+	struct work *work = collector->work;
 	size_t n = 0, weight = 0;
 
 	pthread_mutex_lock(&work->mutex);
-	wait_for_collected(work);
-	for (struct exchange *exchange = work->collected.head, *next; exchange && n < MAX_COLLECTED;
-	     exchange = next) {
-		next = exchange->next;
-		if (n > 0 && weight + intake_weight(&exchange->request) > MAX_WEIGHT)
+	while (n == 0) {
+		wait_for_collected(collector);
+		for (struct exchange *exchange = work->collected.head, *next; exchange && n < MAX_COLLECTED;
+		     exchange = next) {
+			next = exchange->next;
+			if (!joins(collector, group, n, exchange))
+				continue;
+			if (n > 0 && weight + intake_weight(&exchange->request) > MAX_WEIGHT)
+				break;
+			weight += intake_weight(&exchange->request);
+			detach(&work->collected, exchange);
+			group[n++] = exchange;
+		}
+		if (work->workers_ended)
 			break;
-		if (is_among(group, n, exchange->request.principal.gateway))
-			continue;
-		weight += intake_weight(&exchange->request);
-		detach(&work->collected, exchange);
-		group[n++] = exchange;
 	}
 	pthread_mutex_unlock(&work->mutex);
 	return n;
@@ -306,18 +439,24 @@ static void note_answers(struct work *work, struct exchange *const *group, size_
 	pthread_mutex_unlock(&work->mutex);
 }
 
-static void *collector(void *argument)
+static void *collect_and_commit(void *argument)
 {
+	struct collector *collector = argument;
 	struct exchange *group[MAX_COLLECTED];
-	struct work *work = argument;
+	struct work *work = collector->work;
 	struct db *db = NULL;
 	size_t n;
 
-	while ((n = gather(work, group)) > 0) {
-		dispatch_collected(group, n, connection_of(&db, work->database_file));
+	while ((n = gather(collector, group)) > 0) {
+		dispatch_collected(group, n, connection_of(&db, work->database_file, COLLECTOR_LOCK_TIMEOUT));
 		note_answers(work, group, n);
-		for (size_t i = 0; i < n; i++)
-			answered(group[i]);
+		for (size_t i = 0; i < n; i++) {
+			group[i]->is_locked = group[i]->response.status == 0;
+			if (group[i]->is_locked)
+				collect_at(work, group[i], clock_boot_ns() + LOCKED_AGAIN_NS);
+			else
+				answered(work, group[i]);
+		}
 	}
 	db_close(db);
 	return NULL;
@@ -341,50 +480,97 @@ static void *timer(void *argument)
 	return NULL;
 }
 
-bool work_offer(struct work *work, struct exchange *exchange)
+bool work_offer(struct work *work, struct exchange *exchange, const char **ret_why)
 {
-	bool taken;
+	enum share_result result = SHARES_FULL;
+	struct crew *crew;
 
+	exchange->work = work;
+	exchange->crew = strncmp(exchange->path, "/v1/agent/", 10) == 0 ? AGENTS : CUSTOMERS;
+	crew = &work->crews[exchange->crew];
+	caller_guess(work->callers, exchange);
 	pthread_mutex_lock(&work->mutex);
-	taken = !work->stopping && work->queued_new < work->queue_limit;
-	if (taken) {
+	if (!work->stopping)
+		result = shares_offer(crew->shares, exchange);
+	if (result == SHARE_TAKEN) {
 		/* Suspended before a worker can see it: a resume must never come first. */
 		exchange->state = EXCHANGE_WORKING;
 		MHD_suspend_connection(exchange->connection);
-		work->queued_new++;
-		append(&work->queue, exchange);
-		pthread_cond_signal(&work->ready);
+		pthread_cond_signal(&crew->ready);
 	}
 	pthread_mutex_unlock(&work->mutex);
-	return taken;
+	*ret_why = result == SHARE_TAKEN ? NULL : busy_text(exchange, result);
+	return result == SHARE_TAKEN;
 }
 
-int work_start(unsigned workers, unsigned queue, const char *database_file, struct work **ret_work)
+/* At least one of whatever it is. */
+static unsigned part_of(unsigned whole, unsigned divisor)
 {
-	struct work *work = calloc(1, sizeof(*work) + workers * sizeof(work->threads[0]));
-	pthread_condattr_t monotonic;
+	return whole < 2 * divisor ? 1 : whole / divisor;
+}
+
+static int start_crew(struct work *work, enum crew_name name, unsigned workers, unsigned queue)
+{
+	struct crew *crew = &work->crews[name];
+	struct share_limits limits[N_SHARE_KINDS] = {
+		[SHARE_OWNER] = {part_of(workers, 4), part_of(queue, 4)},
+		[SHARE_GATEWAY] = {1, part_of(queue, 4)},
+		[SHARE_REPORTS] = {1, 8},
+		[SHARE_ADDRESS] = {part_of(workers, 2), part_of(queue, 2)},
+	};
+	int r = shares_new(queue, limits, &crew->shares);
+
+	crew->work = work;
+	while (crew->n_threads < workers && r == 0) {
+		r = -pthread_create(&crew->threads[crew->n_threads], NULL, worker, crew);
+		crew->n_threads += r == 0;
+	}
+	return r;
+}
+
+static int start_collector(struct work *work, enum lane last_lane)
+{
+	struct collector *collector = &work->collectors[work->n_collectors];
 	int r;
 
-	if (!work)
-		return -ENOMEM;
-	work->database_file = database_file;
-	work->queue_limit = queue;
-	work->wakes = 1; /* 0 marks an exchange that no worker has seen */
+	collector->work = work;
+	collector->last_lane = last_lane;
+	r = -pthread_create(&collector->thread, NULL, collect_and_commit, collector);
+	work->n_collectors += r == 0;
+	return r;
+}
+
+static void init_conditions(struct work *work)
+{
+	pthread_condattr_t monotonic;
+
 	pthread_mutex_init(&work->mutex, NULL);
-	pthread_cond_init(&work->ready, NULL);
+	for (size_t i = 0; i < N_CREWS; i++)
+		pthread_cond_init(&work->crews[i].ready, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&work->deadline, &monotonic);
 	pthread_cond_init(&work->gathered, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	for (r = 0; work->n_threads < workers && r == 0;) {
-		r = -pthread_create(&work->threads[work->n_threads], NULL, worker, work);
-		work->n_threads += r == 0;
-	}
-	while (work->n_collectors < COLLECTORS && r == 0) {
-		r = -pthread_create(&work->collectors[work->n_collectors], NULL, collector, work);
-		work->n_collectors += r == 0;
-	}
+}
+
+int work_start(const struct work_settings *settings, struct work **ret_work)
+{
+	struct work *work = calloc(1, sizeof(*work));
+	int r;
+
+	if (!work)
+		return -ENOMEM;
+	work->database_file = settings->database_file;
+	work->wakes = 1; /* 0 marks an exchange that no worker has seen */
+	init_conditions(work);
+	r = callers_new(&work->callers);
+	if (r == 0)
+		r = start_crew(work, CUSTOMERS, settings->workers, settings->queue);
+	if (r == 0)
+		r = start_crew(work, AGENTS, settings->agent_workers, settings->queue);
+	for (int lane = LIGHT; lane < COLLECTORS && r == 0; lane++)
+		r = start_collector(work, (enum lane)lane);
 	if (r == 0)
 		r = -pthread_create(&work->timer, NULL, timer, work);
 	work->has_timer = r == 0;
@@ -405,17 +591,23 @@ void work_stop(struct work *work)
 	work->stopping = true;
 	for (unsigned i = 0; i < PARK_BUCKETS; i++)
 		unpark(work, &work->parked[i], NULL, 0);
-	pthread_cond_broadcast(&work->ready);
+	for (size_t i = 0; i < N_CREWS; i++) {
+		if (work->crews[i].shares)
+			shares_open(work->crews[i].shares);
+		pthread_cond_broadcast(&work->crews[i].ready);
+	}
 	pthread_cond_broadcast(&work->deadline);
 	pthread_mutex_unlock(&work->mutex);
-	for (unsigned i = 0; i < work->n_threads; i++)
-		pthread_join(work->threads[i], NULL);
+	for (size_t i = 0; i < N_CREWS; i++) {
+		for (unsigned k = 0; k < work->crews[i].n_threads; k++)
+			pthread_join(work->crews[i].threads[k], NULL);
+	}
 	pthread_mutex_lock(&work->mutex);
 	work->workers_ended = true;
 	pthread_cond_broadcast(&work->gathered);
 	pthread_mutex_unlock(&work->mutex);
 	for (unsigned i = 0; i < work->n_collectors; i++)
-		pthread_join(work->collectors[i], NULL);
+		pthread_join(work->collectors[i].thread, NULL);
 	if (work->has_timer)
 		pthread_join(work->timer, NULL);
 }
@@ -424,9 +616,13 @@ void work_free(struct work *work)
 {
 	if (!work)
 		return;
+	for (size_t i = 0; i < N_CREWS; i++) {
+		shares_free(work->crews[i].shares);
+		pthread_cond_destroy(&work->crews[i].ready);
+	}
+	callers_free(work->callers);
 	pthread_cond_destroy(&work->deadline);
 	pthread_cond_destroy(&work->gathered);
-	pthread_cond_destroy(&work->ready);
 	pthread_mutex_destroy(&work->mutex);
 	free(work);
 }

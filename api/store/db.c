@@ -163,8 +163,12 @@ static int error_of_state(const char *state)
 		return -EDOM;
 	if (strncmp(state, "22", 2) == 0)
 		return -EINVAL;
-	if (strncmp(state, "40", 2) == 0 || strcmp(state, "55P03") == 0)
+	if (strncmp(state, "40", 2) == 0)
 		return -EAGAIN;
+	if (strcmp(state, "55P03") == 0)
+		return -EBUSY;
+	if (strcmp(state, "57014") == 0)
+		return -ETIMEDOUT;
 	if (strncmp(state, "08", 2) == 0 || strncmp(state, "57P", 3) == 0)
 		return -ENOTCONN;
 	return -EIO;

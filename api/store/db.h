@@ -35,8 +35,9 @@ PGconn *db_connection(struct db *db);
 /*
  * Runs one statement. Returns -EEXIST for a violated unique or exclusion constraint, -EDOM for another
  * constraint, -EINVAL for a value PostgreSQL cannot read, -EAGAIN for a deadlock or serialization failure,
- * -ENOTCONN when the connection is lost, -EIO otherwise; db_last_error() says more. The caller frees the
- * result with PQclear() or _cleanup_result_.
+ * -EBUSY for a lock that others held for longer than lock_timeout, -ETIMEDOUT for a statement that took too
+ * long, -ENOTCONN when the connection is lost, -EIO otherwise; db_last_error() says more. The caller frees
+ * the result with PQclear() or _cleanup_result_.
  */
 WT_MUST_CHECK int db_query(struct db *db, PGresult **ret_result, const char *sql, int n_params,
 			   const char *const *params);

@@ -2,9 +2,15 @@
 """A fair share: what one owner, gateway or address asks for costs no other more than a moment."""
 
 import concurrent.futures
+import contextlib
 import ipaddress
+import json
 import random
+import time
 
+import simulated_agent
+from billing_model import wait
+from simulated_agent import active_agent
 from world import public_key
 
 
@@ -115,3 +121,123 @@ def test_h1_the_search_looks_at_a_few_pages_whatever_was_in_use(api, world):
                            gateway["owner"], gateway["id"], gateway["tunnel_subnet6"])
     assert plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"] < 200
     assert world.call("POST", peers_of(gateway), {"name": "next", "public_key": public_key()}, token, 201)["tunnel_ip6"] == str(six[4])
+
+
+# ---- a fair share of the workers ----
+
+SOON = 25  # seconds at most: what waits for a lock that is held, and for who waits for it, has no answer before 30
+
+
+@contextlib.contextmanager
+def locked_rows(api, *gateways):
+    """Somebody holds these gateways' rows."""
+    blocker = api.postgres.connect()
+    try:
+        blocker.cursor().execute("SELECT FROM gateway.gateway WHERE id = ANY (%s::uuid[]) FOR UPDATE", (list(gateways),))
+        yield blocker
+    finally:
+        blocker.close()
+
+
+def wait_for_locks(api, count):
+    """Until so many of the API's sessions wait for a row."""
+    watcher = api.postgres.connect("postgres")
+    watcher.autocommit = True
+    cursor = watcher.cursor()
+
+    def waiting():
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'wiretoll_api' AND wait_event_type = 'Lock'")
+        return cursor.fetchone()[0] >= count
+
+    wait(waiting)
+    watcher.close()
+
+
+def create_peer(server, gateway, name):
+    return server.exchange("POST", peers_of(gateway), {"name": name, "public_key": public_key()}, gateway["user"]["token"])
+
+
+def took(ask):
+    begun = time.monotonic()
+    return ask(), time.monotonic() - begun
+
+
+def metric(api, server, name):
+    text = server.exchange("GET", "/metrics", token=api.admin_token).body.decode()
+    return int(text.partition(f"\n{name} ")[2].split()[0])
+
+
+def test_h1_who_waits_for_one_gateway_holds_up_no_other_owner(api, world):
+    gateway, other = world.gateway(), world.user()
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        with locked_rows(api, gateway["id"]):
+            asked = [pool.submit(create_peer, api, gateway, f"p{i}") for i in range(40)]
+            wait_for_locks(api, 1)
+            answer, seconds = took(lambda: api.exchange("GET", "/v1/me", token=other["token"]))
+            assert answer.status == 200 and seconds < SOON
+        answers = [future.result(180) for future in asked]
+    assert {answer.status for answer in answers} <= {201, 503} and any(answer.status == 201 for answer in answers)
+    assert all(answer.headers["Retry-After"] for answer in answers if answer.status == 503)
+
+
+def test_l3_a_row_that_stays_locked_is_503(api, world):
+    gateway = world.gateway()
+    with locked_rows(api, gateway["id"]):
+        answer, seconds = took(lambda: create_peer(api, gateway, "p"))
+    assert answer.status == 503 and answer.headers["Retry-After"] and seconds < SOON
+    assert "another change of the same objects" in json.loads(answer.body)["detail"]
+    assert create_peer(api, gateway, "p").status == 201
+
+
+def test_m3_reports_that_wait_for_one_gateway_hold_up_no_other(api):
+    waiting, other = (active_agent(simulated_agent.World(api)) for _ in range(2))
+    bodies = [waiting.batch() for _ in range(3)]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        with locked_rows(api, waiting.gateway.id):
+            sent = [pool.submit(waiting.send, body) for body in bodies]
+            wait_for_locks(api, 1)
+            for _ in range(3):
+                _, seconds = took(other.report)
+                assert seconds < SOON
+        statuses = [future.result(60)[0] for future in sent]
+    # As they came: a batch before its time is a conflict, and none of them an error.
+    assert set(statuses) <= {200, 409} and 200 in statuses
+    assert waiting.send(bodies[0])[0] == 200
+
+
+def test_h1_customers_hold_up_no_agent(api, world):
+    server = api.another("--workers", "2")
+    gateways = [world.gateway() for _ in range(2)]
+    agent = active_agent(simulated_agent.World(api))
+    agent.api = server
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        with locked_rows(api, *(gateway["id"] for gateway in gateways)):
+            asked = [pool.submit(create_peer, server, gateway, f"p{i}") for gateway in gateways for i in range(20)]
+            wait_for_locks(api, 2)
+            (status, _), seconds = took(agent.state)
+            assert status == 200 and seconds < SOON
+            assert took(agent.report)[1] < SOON
+        for future in asked:
+            assert future.result(180).status in (201, 503)
+    assert server.stop() == 0
+
+
+def test_h1_only_so_many_of_one_owner_wait(api, world):
+    server = api.another("--workers", "4", "--queue", "8")
+    gateway, other = world.gateway(), world.user()
+    for token in (gateway["user"]["token"], other["token"]):
+        assert server.exchange("GET", "/v1/me", token=token).status == 200  # from now on it is known whose it is
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        with locked_rows(api, gateway["id"]):
+            asked = [pool.submit(create_peer, server, gateway, "p0")]
+            wait_for_locks(api, 1)
+            asked += [pool.submit(create_peer, server, gateway, f"p{i}") for i in range(1, 12)]
+            # One is in work and two wait; whoever has waited for too long makes room for one more.
+            wait(lambda: sum(future.done() for future in asked) >= 6)
+            answer, seconds = took(lambda: server.exchange("GET", "/v1/me", token=other["token"]))
+            assert answer.status == 200 and seconds < SOON
+        answers = [future.result(180) for future in asked]
+    refused = [answer for answer in answers if answer.status == 503 and b"of this owner" in answer.body]
+    assert len(refused) >= 6 and all(answer.headers["Retry-After"] == "1" for answer in refused)
+    assert metric(api, server, 'wiretoll_requests_refused_total{of="owner"}') == len(refused)
+    assert server.stop() == 0

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#include "share.h"
+
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Exists while something of it waits or is in work. */
+struct share {
+	struct share_key key; /* first: what the tree compares */
+	unsigned in_work, n_waiting;
+	struct exchange *head, *tail;
+	bool is_ready; /* stands in the line of those that a worker may take from */
+	struct share *next_ready;
+};
+
+struct shares {
+	struct share_limits limits[N_SHARE_KINDS];
+	void *tree;
+	struct share *first_ready, *last_ready;
+	unsigned waiting, max_waiting;
+	bool is_open;
+	struct share nobodys; /* of all for whom there was no memory */
+};
+
+static int compare(const void *a, const void *b)
+{
+	const struct share_key *left = a, *right = b;
+
+	return left->kind != right->kind ? (int)left->kind - (int)right->kind
+					 : strcmp(left->name, right->name);
+}
+
+static struct share *share_of(struct shares *shares, const struct share_key *key)
+{
+	struct share **found = tfind(key, &shares->tree, compare), *made;
+
+	if (found)
+		return *found;
+	made = calloc(1, sizeof(*made));
+	if (!made)
+		return &shares->nobodys;
+	made->key = *key;
+	if (tsearch(made, &shares->tree, compare))
+		return made;
+	free(made);
+	return &shares->nobodys;
+}
+
+static void forget_if_idle(struct shares *shares, struct share *share)
+{
+	if (share->in_work > 0 || share->n_waiting > 0 || share->is_ready || share == &shares->nobodys)
+		return;
+	tdelete(share, &shares->tree, compare);
+	free(share);
+}
+
+static bool has_room(const struct shares *shares, const struct share *share)
+{
+	return shares->is_open || share->in_work < shares->limits[share->key.kind].in_work;
+}
+
+/* At the end of the line: whoever was taken from comes last. */
+static void stand_in_line(struct shares *shares, struct share *share)
+{
+	if (share->is_ready || share->n_waiting == 0 || !has_room(shares, share))
+		return;
+	share->is_ready = true;
+	share->next_ready = NULL;
+	*(shares->last_ready ? &shares->last_ready->next_ready : &shares->first_ready) = share;
+	shares->last_ready = share;
+}
+
+static void append(struct shares *shares, struct share *share, struct exchange *exchange)
+{
+	exchange->share = share;
+	exchange->next = NULL;
+	exchange->previous = share->tail;
+	*(share->tail ? &share->tail->next : &share->head) = exchange;
+	share->tail = exchange;
+	share->n_waiting++;
+	stand_in_line(shares, share);
+}
+
+enum share_result shares_offer(struct shares *shares, struct exchange *exchange)
+{
+	struct share *share;
+
+	if (shares->waiting >= shares->max_waiting)
+		return SHARES_FULL;
+	share = share_of(shares, &exchange->share_key);
+	if (share->n_waiting >= shares->limits[share->key.kind].waiting)
+		return SHARE_FULL;
+	exchange->is_counted = true;
+	shares->waiting++;
+	append(shares, share, exchange);
+	return SHARE_TAKEN;
+}
+
+void shares_return(struct shares *shares, struct exchange *exchange)
+{
+	append(shares, share_of(shares, &exchange->share_key), exchange);
+}
+
+static struct exchange *take_from(struct shares *shares, struct share *share)
+{
+	struct exchange *exchange = share->head;
+
+	share->head = exchange->next;
+	*(share->head ? &share->head->previous : &share->tail) = NULL;
+	exchange->next = NULL;
+	share->n_waiting--;
+	share->in_work++;
+	if (exchange->is_counted)
+		shares->waiting--;
+	exchange->is_counted = false;
+	return exchange;
+}
+
+struct exchange *shares_take(struct shares *shares)
+{
+	while (shares->first_ready) {
+		struct share *share = shares->first_ready;
+		struct exchange *exchange;
+
+		shares->first_ready = share->next_ready;
+		if (!shares->first_ready)
+			shares->last_ready = NULL;
+		share->is_ready = false;
+		/* What came to it by shares_move() since it stood in line may have filled it. */
+		if (!has_room(shares, share))
+			continue;
+		exchange = take_from(shares, share);
+		stand_in_line(shares, share);
+		return exchange;
+	}
+	return NULL;
+}
+
+void shares_done(struct shares *shares, struct exchange *exchange)
+{
+	struct share *share = exchange->share;
+
+	exchange->share = NULL;
+	share->in_work--;
+	stand_in_line(shares, share);
+	forget_if_idle(shares, share);
+}
+
+bool shares_move(struct shares *shares, struct exchange *exchange, const struct share_key *key)
+{
+	struct share *target;
+
+	if (compare(&exchange->share->key, key) == 0)
+		return true;
+	exchange->share_key = *key;
+	target = share_of(shares, key);
+	if (!has_room(shares, target))
+		return false;
+	target->in_work++;
+	shares_done(shares, exchange);
+	exchange->share = target;
+	return true;
+}
+
+static void open_one(const void *node, VISIT visit, void *shares)
+{
+	if (visit == preorder || visit == leaf)
+		stand_in_line(shares, *(struct share *const *)node);
+}
+
+void shares_open(struct shares *shares)
+{
+	shares->is_open = true;
+	twalk_r(shares->tree, open_one, shares);
+	stand_in_line(shares, &shares->nobodys);
+}
+
+int shares_new(unsigned waiting, const struct share_limits limits[static N_SHARE_KINDS],
+	       struct shares **ret_shares)
+{
+	struct shares *shares = calloc(1, sizeof(*shares));
+
+	if (!shares)
+		return -ENOMEM;
+	memcpy(shares->limits, limits, sizeof(shares->limits));
+	shares->max_waiting = waiting;
+	*ret_shares = shares;
+	return 0;
+}
+
+void shares_free(struct shares *shares)
+{
+	if (shares)
+		tdestroy(shares->tree, free);
+	free(shares);
+}
