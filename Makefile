@@ -193,11 +193,13 @@ deps: ## install every package that building, testing and running need (apt-get)
 test: deps ## install what is missing, build, and run every test; needs root
 	@bash tests/run.sh
 
-test-vm: deps ## the meter on Debian's kernel with the real WireGuard, in qemu; FULL=1: longer
+test-vm: deps ## the meter on the kernels of Debian 12 and 13 with the real WireGuard, in qemu; KERNEL=newest|linux-image-…: another; FULL=1: longer
 	@$(MAKE) --no-print-directory vm-programs
-	@FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh $(VM_PROGRAMS)
+	@for kernel in $(or $(KERNEL),6.1 6.12); do \
+		FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh $$kernel $(VM_PROGRAMS) || exit; \
+	done
 	@$(MAKE) --no-print-directory $(OUT)/bin/wiretoll-agent $(OUT)/bin/wiretoll-api
-	@bash tests/vm/crash.sh
+	@KERNEL=$(KERNEL) bash tests/vm/crash.sh
 
 demo: deps ## the main job, end to end, on real packets; needs root
 	@$(MAKE) --no-print-directory all

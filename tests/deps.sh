@@ -14,7 +14,7 @@ packages=(
 	# tests and the demo
 	libcmocka-dev python3 python3-pytest python3-psycopg2 iputils-ping openssl spin conntrack systemd
 	# the virtual machine, whose kernel is downloaded and not installed
-	qemu-system-x86 busybox-static kmod cpio zstd dash ethtool
+	qemu-system-x86 busybox-static kmod cpio xz-utils zstd dash ethtool
 )
 
 # The sanitizers' libraries: gcc brings its own along, clang's are a package of its version, which the release decides.

@@ -4,6 +4,7 @@
 
 #include "../net/namespace.h"
 
+#include <bpf/bpf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -132,13 +133,23 @@ void lab_set_prefix(struct meter *meter, const char *text, uint32_t slot)
 	assert_int_equal(meter_set_prefix(meter, &prefix, slot, 1), 0);
 }
 
+/* Whether this kernel knows the hook (Linux 6.6): one without it refuses the question. */
+static bool has_tcx(void)
+{
+	const enum bpf_attach_type tcx_ingress = (enum bpf_attach_type)46;
+	uint32_t count = 0;
+
+	return bpf_prog_query(lab_ifindex(GATEWAY, LAB_DEVICE), tcx_ingress, 0, NULL, NULL, &count) !=
+	       -EINVAL;
+}
+
 struct meter *lab_attach(void)
 {
 	const struct meter_options options = lab_options();
 	struct meter *meter = NULL;
 
 	assert_int_equal(meter_attach(&options, &meter), 0);
-	assert_string_equal(meter_attachment(meter), "tc");
+	assert_string_equal(meter_attachment(meter), has_tcx() ? "tcx" : "tc");
 	lab_set_prefix(meter, "10.8.0.2/32", 1);
 	lab_set_prefix(meter, "fd08::2/128", 1);
 	lab_set_prefix(meter, "10.8.0.3/32", 2);

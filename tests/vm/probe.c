@@ -6,6 +6,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <errno.h>
 #include <unistd.h>
 
 #define PRIORITY 100
@@ -49,6 +50,15 @@ static int load_program(int map)
 			     NULL);
 }
 
+/* The meter makes it only where it has no tcx. */
+static void make_clsact(int ifindex)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex, .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	int r = bpf_tc_hook_create(&hook);
+
+	assert_true(r == 0 || r == -EEXIST);
+}
+
 struct probe probe_attach(int ifindex, bool egress)
 {
 	struct probe probe = {
@@ -58,6 +68,7 @@ struct probe probe_attach(int ifindex, bool egress)
 	LIBBPF_OPTS(bpf_tc_opts, options, .handle = 1, .priority = PRIORITY);
 
 	assert_true(probe.map >= 0);
+	make_clsact(ifindex);
 	probe.program = load_program(probe.map);
 	assert_true(probe.program >= 0);
 	options.prog_fd = probe.program;

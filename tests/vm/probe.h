@@ -16,7 +16,10 @@ struct probe_totals {
 	uint64_t packets;     /* an aggregate is one */
 };
 
-/* Attaches to clsact of the interface, between the meter's places. Fails the test when it cannot. */
+/*
+ * Attaches to clsact of the interface: between the meter's places there, or behind the meter's where that is
+ * tcx. The qdisc is the caller's to remove, with all that is attached to it. Fails the test when it cannot.
+ */
 struct probe probe_attach(int ifindex, bool egress);
 struct probe_totals probe_read(const struct probe *probe);
 void probe_close(struct probe *probe);

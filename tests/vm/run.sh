@@ -1,15 +1,18 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Boots Debian's cloud kernel, with the real WireGuard module, under qemu without hardware help and runs the meter's test
-# programs there. Passes only when the guest has said how many tests passed, that none failed, and that its kernel has not
-# complained. Needs no root and no network once the kernel's package is in build/vm/kernel.
-#   tests/vm/run.sh PROGRAM…    those of `make vm-programs`; FULL=1: longer, with more peers
+# Boots a kernel of Debian's, with the real WireGuard module, under qemu without hardware help and runs the meter's test programs
+# there. Passes only when the guest has said how many tests passed, that none failed, and that its kernel has not complained.
+# Needs no root, and no network once the kernel is in build/vm/kernel.
+#   tests/vm/run.sh KERNEL PROGRAM…    KERNEL as kernel.sh takes it; PROGRAMs are those of `make vm-programs`; FULL=1: longer,
+#                                      with more peers
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-folder=build/vm
+kernel=${1:-}
+shift || true
+folder=build/vm/$kernel
 mkdir -p "$folder"
-exec 9> "$folder/lock"
-flock 9 # one machine at a time: they share the folder and the processors
+exec 9> build/vm/lock
+flock 9 # one machine at a time: they share the processors
 
 full=${FULL:-0}
 seconds=$([ "$full" = 1 ] && echo 1800 || echo 1200) # for one program
@@ -18,14 +21,14 @@ limit=$([ "$full" = 1 ] && echo 7200 || echo 3600) # for the whole run
 patience="watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=300 workqueue.watchdog_thresh=300 sysctl.kernel.hung_task_timeout_secs=600"
 
 programs=("$@")
-[ ${#programs[@]} -gt 0 ] || { echo "tests/vm/run.sh: no program named" >&2 && exit 2; }
+[ ${#programs[@]} -gt 0 ] || { echo "tests/vm/run.sh: no kernel or no program named" >&2 && exit 2; }
 for program in "${programs[@]}"; do
 	if [ ! -x "$program" ]; then
 		echo "tests/vm: $program is not built: run 'make vm-programs'" >&2
 		exit 1
 	fi
 done
-tests/vm/image.sh "$folder" "${programs[@]}"
+tests/vm/image.sh "$folder" "$kernel" "${programs[@]}"
 
 # Killed with its parents, whatever kills them.
 boot() {

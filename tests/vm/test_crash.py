@@ -132,10 +132,7 @@ class Watch(threading.Thread):
 @pytest.fixture(scope="module")
 def image():
     FOLDER.mkdir(parents=True, exist_ok=True)
-    kernels = FOLDER / "kernel"
-    if not kernels.exists():
-        kernels.symlink_to("../vm/kernel")
-    subprocess.run(["bash", ROOT / "tests/vm/image.sh", FOLDER, BIN / "wiretoll-agent"], check=True, timeout=900,
+    subprocess.run(["bash", ROOT / "tests/vm/image.sh", FOLDER, os.environ.get("KERNEL") or "6.1", BIN / "wiretoll-agent"], check=True, timeout=900,
                    env={**os.environ, "VM_INIT": "gateway.sh", "VM_MODULES": "virtio_net virtio_blk virtio_pci"})
 
 

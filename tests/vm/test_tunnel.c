@@ -186,7 +186,7 @@ static void assert_wireguard(const struct meter *meter, const struct wireguard_t
 
 /*
  * What the kernel's own lengths come to (docs/decisions/meter-true-length.md): wire_len is right on the way
- * out, and skb->len again, so too little, on the way in.
+ * out; on the way in it is skb->len again, so too little, or right as well, as the kernel is: nothing between.
  */
 static void assert_kernels_lengths(const struct views *views, bool offloads)
 {
@@ -205,7 +205,8 @@ static void assert_kernels_lengths(const struct views *views, bool offloads)
 		      offloads ? "on" : "off", downloads, out.wire_length, out.length, uploads,
 		      in.wire_length, in.length);
 	assert_int_equal(out.wire_length, downloads);
-	assert_int_equal(in.wire_length, in.length);
+	if (in.wire_length != in.length)
+		assert_int_equal(in.wire_length, uploads);
 	if (offloads)
 		assert_true(in.length < uploads && out.length < downloads);
 	else
