@@ -15,6 +15,7 @@
 
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_link.h>
@@ -252,6 +253,44 @@ static void xdp_keeps_others_in_their_place(void **state)
 	close(program);
 }
 
+/* Puts a program that drops all before the meter, by XDP; the meter says so. */
+static void drop_before(const struct meter *meter)
+{
+	LIBBPF_OPTS(bpf_link_create_opts, options, .flags = XDP_FLAGS_SKB_MODE);
+	int program = load_stranger(BPF_PROG_TYPE_XDP, XDP_DROP), link;
+	struct meter_totals before = totals_of(meter), after;
+
+	assert_int_equal(meter_is_shadowed(meter), 0);
+	link = bpf_link_create(program, (int)if_nametoindex("tun0"), BPF_XDP, &options);
+	assert_true(link >= 0);
+	assert_int_equal(meter_is_shadowed(meter), 1);
+	/* Which is no idle word: */
+	write_packets(10);
+	after = totals_of(meter);
+	assert_int_equal(after.upload_packets, before.upload_packets);
+	close(link);
+	assert_int_equal(meter_is_shadowed(meter), 0);
+	/* The older way to attach one, by netlink. */
+	assert_int_equal(bpf_xdp_attach((int)if_nametoindex("tun0"), program, XDP_FLAGS_SKB_MODE, NULL), 0);
+	assert_int_equal(meter_is_shadowed(meter), 1);
+	assert_int_equal(bpf_xdp_detach((int)if_nametoindex("tun0"), XDP_FLAGS_SKB_MODE, NULL), 0);
+	assert_int_equal(meter_is_shadowed(meter), 0);
+	close(program);
+}
+
+static void w8_sees_others_xdp_programs(void **state)
+{
+	static const enum meter_attach ways[] = {METER_ATTACH_AUTO, METER_ATTACH_TC};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		struct meter *meter = attach(ways[i]);
+
+		drop_before(meter);
+		remove_all(meter);
+	}
+}
+
 static bool has_tcx(void)
 {
 	uint32_t count = 0;
@@ -378,6 +417,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(xdp_counts_as_the_device_does, setup, teardown),
 		cmocka_unit_test_setup_teardown(xdp_obeys_a_limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(xdp_keeps_others_in_their_place, setup, teardown),
+		cmocka_unit_test_setup_teardown(w8_sees_others_xdp_programs, setup, teardown),
 		cmocka_unit_test_setup_teardown(sees_tcx_programs_before_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(clsact_refuses_a_preference_that_is_taken, setup, teardown),
 		cmocka_unit_test_setup_teardown(clsact_sees_filters_before_it, setup, teardown),

@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/if_link.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -334,15 +335,34 @@ static void clears_the_remains_of_a_crash(void **state)
 	}
 }
 
-/* A program that ends the chain: r0 = TC_ACT_OK. */
-static int load_stranger(void)
+/* A program that says the same of each packet. */
+static int load_stranger(enum bpf_prog_type type, int verdict)
 {
 	const struct bpf_insn instructions[] = {
-		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 0},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = verdict},
 		{.code = BPF_JMP | BPF_EXIT},
 	};
 
-	return bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "stranger", "GPL", instructions, 2, NULL);
+	return bpf_prog_load(type, "stranger", "GPL", instructions, 2, NULL);
+}
+
+/* Where the driver runs it (a TUN's or WireGuard's has only the kernel's own, generic place). */
+static void w8_knows_of_xdp_in_the_driver(void **state)
+{
+	LIBBPF_OPTS(bpf_link_create_opts, native, .flags = XDP_FLAGS_DRV_MODE);
+	int program = load_stranger(BPF_PROG_TYPE_XDP, XDP_PASS), link;
+	struct meter *meter = attach(METER_ATTACH_AUTO);
+
+	(void)state;
+	assert_true(program >= 0);
+	assert_int_equal(meter_is_shadowed(meter), 0);
+	link = bpf_link_create(program, (int)if_nametoindex("left"), BPF_XDP, &native);
+	assert_true(link >= 0);
+	assert_int_equal(meter_is_shadowed(meter), 1);
+	close(link);
+	assert_int_equal(meter_is_shadowed(meter), 0);
+	close(program);
+	remove_all(meter);
 }
 
 static void knows_who_runs_before_it(void **state)
@@ -352,7 +372,8 @@ static void knows_who_runs_before_it(void **state)
 		return; /* without tcx nobody can: lets_nobody_before_it */
 	for (size_t way = first_way(); way < ARRAY_SIZE(both_ways); way++) {
 		LIBBPF_OPTS(bpf_link_create_opts, first, .flags = 1 << 3 /* BPF_F_BEFORE */);
-		int program = load_stranger(), ifindex = (int)if_nametoindex("left"), link;
+		int program = load_stranger(BPF_PROG_TYPE_SCHED_CLS, 0 /* TC_ACT_OK */);
+		int ifindex = (int)if_nametoindex("left"), link;
 		struct meter *meter;
 
 		assert_true(program >= 0);
@@ -466,6 +487,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(disowns_what_was_detached_or_renamed, setup, teardown),
 		cmocka_unit_test_setup_teardown(clears_the_remains_of_a_crash, setup, teardown),
 		cmocka_unit_test_setup_teardown(knows_who_runs_before_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(w8_knows_of_xdp_in_the_driver, setup, teardown),
 		cmocka_unit_test_setup_teardown(lets_nobody_before_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(refuses_a_place_that_is_taken, setup, teardown),
 		cmocka_unit_test_setup_teardown(needs_no_more_than_the_agents_rights, setup, teardown),

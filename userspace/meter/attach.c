@@ -224,13 +224,27 @@ static int is_preceded(const struct meter *meter, const struct filter *filter, e
 	return first ? 1 : chain_has_before(ifindex, is_egress(filter), filter->priority, TC_HANDLE);
 }
 
+/* The same by XDP, which comes before tc: any program there, but the meter's own. */
+static int is_preceded_by_xdp(const struct meter *meter)
+{
+	uint32_t ours = 0;
+	int r = 0;
+
+	if (meter->meta->attachment == WT_ATTACHED_XDP)
+		r = program_id(meter->fds[OBJECT_INGRESS], &ours);
+	return r < 0 ? r : chain_has_xdp(meter->meta->ifindex, ours);
+}
+
 int meter_is_shadowed(const struct meter *meter)
 {
 	int r;
 
 	if (meter->stale || !attach_verify(meter->meta, meter->fds))
 		return -ENOLINK;
-	/* XDP has one place, and it is ours; but aggregates would hide their headers. */
+	r = is_preceded_by_xdp(meter);
+	if (r != 0)
+		return r;
+	/* To an XDP program, aggregates hide their headers. */
 	if (meter->meta->attachment == WT_ATTACHED_XDP)
 		r = aggregates_expected(meter->meta->ifname);
 	else

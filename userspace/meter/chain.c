@@ -2,7 +2,8 @@
 /*
  * Who runs before the meter. The kernel asks an interface's tcx programs first, then its clsact filters by
  * their preference; filters of one preference run in the order of their dump, which is not that of their
- * handles. Whoever ends the chain before the meter hides packets from it.
+ * handles. Before all of them, on ingress only, come the interface's XDP programs, one for each mode.
+ * Whoever ends the chain before the meter hides packets from it.
  */
 #include "meter/internal.h"
 
@@ -10,6 +11,7 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <linux/if_link.h>
 #include <linux/pkt_cls.h>
 #include <linux/rtnetlink.h>
 
@@ -108,4 +110,43 @@ int chain_has_before(uint32_t ifindex, bool egress, uint32_t priority, uint32_t 
 	int r = dump(ifindex, egress, &search);
 
 	return r < 0 ? r : search.before > 0;
+}
+
+/* What is looked for in the answer about an interface. */
+struct xdp_search {
+	uint32_t ours;
+	bool found;
+};
+
+static int look_at_xdp(const struct nlmsghdr *header, void *data)
+{
+	/* By their modes; IFLA_XDP_PROG_ID is one of them once more. */
+	static const int modes[] = {IFLA_XDP_SKB_PROG_ID, IFLA_XDP_DRV_PROG_ID, IFLA_XDP_HW_PROG_ID};
+	struct xdp_search *search = data;
+	struct nlattr *xdp;
+
+	if (header->nlmsg_type != RTM_NEWLINK || !nlmsg_valid_hdr(header, sizeof(struct ifinfomsg)))
+		return 0;
+	xdp = nlmsg_find_attr((struct nlmsghdr *)header, sizeof(struct ifinfomsg), IFLA_XDP);
+	for (size_t i = 0; xdp && i < ARRAY_SIZE(modes); i++) {
+		struct nlattr *id = nla_find(nla_data(xdp), nla_len(xdp), modes[i]);
+
+		if (id && nla_len(id) >= (int)sizeof(uint32_t) && nla_get_u32(id) != search->ours)
+			search->found = true;
+	}
+	return 0;
+}
+
+int chain_has_xdp(uint32_t ifindex, uint32_t ours)
+{
+	struct xdp_search search = {.ours = ours};
+	const struct netlink_reader reader = {.message = look_at_xdp, .data = &search};
+	const struct ifinfomsg request = {.ifi_index = (int)ifindex};
+	_cleanup_netlink_message_ struct nl_msg *message = netlink_message(RTM_GETLINK, 0, REQUEST_SIZE);
+	int r;
+
+	if (!message || nlmsg_append(message, (void *)&request, sizeof(request), NLMSG_ALIGNTO) < 0)
+		return -ENOMEM;
+	r = netlink_ask(NETLINK_ROUTE, message, &reader);
+	return r < 0 ? r : search.found;
 }

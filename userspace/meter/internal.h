@@ -131,6 +131,8 @@ WT_MUST_CHECK int chain_first_tcx(uint32_t ifindex, bool egress, uint32_t *ret_i
 /* Whether a filter has this preference. And whether one runs before the filter of preference and handle. */
 WT_MUST_CHECK int chain_is_taken(uint32_t ifindex, bool egress, uint32_t priority);
 WT_MUST_CHECK int chain_has_before(uint32_t ifindex, bool egress, uint32_t priority, uint32_t handle);
+/* Whether an XDP program other than that of this id is on the interface, in any mode; 0: none is ours. */
+WT_MUST_CHECK int chain_has_xdp(uint32_t ifindex, uint32_t ours);
 
 /* device.c. One of the SIOC requests; all but the name is filled in already, and the answer is in its place.
  */
