@@ -32,10 +32,17 @@ struct pair {
 	gnutls_x509_privkey_t key;
 };
 
+struct identifier {
+	uint8_t bytes[64];
+	size_t size;
+};
+
 struct address {
 	unsigned length; /* 4 or 16 */
 	uint8_t bytes[16];
 };
+
+enum state { UNFIT, OF_OLD_FORM, GOOD };
 
 struct addresses {
 	size_t n;
@@ -145,13 +152,43 @@ static int fill_common(struct pair *pair, const char *common_name, time_t lifeti
 	return r;
 }
 
-static int set_key_identifier(gnutls_x509_crt_t certificate)
+/* What a certificate says of its own key; of one that says nothing, the key's hash. */
+static int key_identifier(gnutls_x509_crt_t certificate, struct identifier *ret)
 {
-	uint8_t id[32];
-	size_t size = sizeof(id);
-	int r = gnutls_x509_crt_get_key_id(certificate, GNUTLS_KEYID_USE_SHA1, id, &size);
+	int r;
 
-	return r < 0 ? r : gnutls_x509_crt_set_subject_key_id(certificate, id, size);
+	ret->size = sizeof(ret->bytes);
+	r = gnutls_x509_crt_get_subject_key_id(certificate, ret->bytes, &ret->size, NULL);
+	if (r == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) {
+		ret->size = sizeof(ret->bytes);
+		r = gnutls_x509_crt_get_key_id(certificate, GNUTLS_KEYID_USE_SHA1, ret->bytes, &ret->size);
+	}
+	return r;
+}
+
+/* RFC 5280 4.2.1.1 and 4.2.1.2: clients that check strictly want both in what a CA has signed. */
+static int set_key_identifiers(gnutls_x509_crt_t certificate, gnutls_x509_crt_t issuer)
+{
+	struct identifier own, authority;
+	int r = key_identifier(certificate, &own);
+
+	if (r == 0)
+		r = gnutls_x509_crt_set_subject_key_id(certificate, own.bytes, own.size);
+	if (r == 0)
+		r = key_identifier(issuer, &authority);
+	if (r == 0)
+		r = gnutls_x509_crt_set_authority_key_id(certificate, authority.bytes, authority.size);
+	return r;
+}
+
+static bool has_key_identifiers(gnutls_x509_crt_t certificate, gnutls_x509_crt_t issuer)
+{
+	struct identifier own = {.size = sizeof(own.bytes)}, named = {.size = sizeof(named.bytes)}, authority;
+
+	return gnutls_x509_crt_get_subject_key_id(certificate, own.bytes, &own.size, NULL) == 0 &&
+	       gnutls_x509_crt_get_authority_key_id(certificate, named.bytes, &named.size, NULL) == 0 &&
+	       key_identifier(issuer, &authority) == 0 && named.size == authority.size &&
+	       memcmp(named.bytes, authority.bytes, named.size) == 0;
 }
 
 static int make_authority(struct pair *ca)
@@ -164,7 +201,7 @@ static int make_authority(struct pair *ca)
 		r = gnutls_x509_crt_set_key_usage(ca->certificate,
 						  GNUTLS_KEY_KEY_CERT_SIGN | GNUTLS_KEY_CRL_SIGN);
 	if (r == 0)
-		r = set_key_identifier(ca->certificate);
+		r = set_key_identifiers(ca->certificate, ca->certificate);
 	if (r == 0)
 		r = gnutls_x509_crt_sign2(ca->certificate, ca->certificate, ca->key, GNUTLS_DIG_SHA256, 0);
 	return error_of(r);
@@ -279,30 +316,44 @@ static int host_addresses(struct addresses *set)
 	return 0;
 }
 
-/* Whether the server's certificate is of this CA, names all the addresses, and is good for a while. */
-static bool is_good(const char *folder, gnutls_x509_crt_t authority, const struct addresses *wanted)
+static bool names_all(gnutls_x509_crt_t leaf, const struct addresses *wanted)
 {
-	struct pair leaf = {0};
 	struct addresses named = {0};
 	uint8_t name[256];
-	bool good;
 
-	good = pair_init(&leaf) == 0 && load_certificate(folder, SERVER_PEM_FILE, leaf.certificate) == 0 &&
-	       gnutls_x509_crt_check_issuer(leaf.certificate, authority) == 1 &&
-	       gnutls_x509_crt_get_expiration_time(leaf.certificate) > time(NULL) + RENEW_BEFORE;
-	for (unsigned i = 0; good; i++) {
+	for (unsigned i = 0;; i++) {
 		size_t size = sizeof(name);
-		int type = gnutls_x509_crt_get_subject_alt_name(leaf.certificate, i, name, &size, NULL);
+		int type = gnutls_x509_crt_get_subject_alt_name(leaf, i, name, &size, NULL);
 
 		if (type < 0)
 			break;
 		if (type == GNUTLS_SAN_IPADDRESS)
 			add_address(&named, name, (unsigned)size);
 	}
-	for (size_t i = 0; good && i < wanted->n; i++)
-		good = has_address(&named, wanted->items[i].bytes, wanted->items[i].length);
+	for (size_t i = 0; i < wanted->n; i++) {
+		if (!has_address(&named, wanted->items[i].bytes, wanted->items[i].length))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * What to do with the server's certificate: it must be of this CA, name all the addresses and be good for a
+ * while. One without the identifiers that newer clients want is made anew, too, but goes on where the CA's
+ * key is kept elsewhere.
+ */
+static enum state state_of(const char *folder, gnutls_x509_crt_t authority, const struct addresses *wanted)
+{
+	struct pair leaf = {0};
+	enum state state = UNFIT;
+
+	if (pair_init(&leaf) == 0 && load_certificate(folder, SERVER_PEM_FILE, leaf.certificate) == 0 &&
+	    gnutls_x509_crt_check_issuer(leaf.certificate, authority) == 1 &&
+	    gnutls_x509_crt_get_expiration_time(leaf.certificate) > time(NULL) + RENEW_BEFORE &&
+	    names_all(leaf.certificate, wanted))
+		state = has_key_identifiers(leaf.certificate, authority) ? GOOD : OF_OLD_FORM;
 	pair_free(&leaf);
-	return good;
+	return state;
 }
 
 static int set_names(gnutls_x509_crt_t leaf, const struct addresses *addresses)
@@ -333,7 +384,7 @@ static int make_leaf(struct pair *leaf, const struct pair *ca, const struct addr
 	if (r == 0)
 		r = gnutls_x509_crt_set_key_purpose_oid(leaf->certificate, GNUTLS_KP_TLS_WWW_SERVER, 0);
 	if (r == 0)
-		r = set_key_identifier(leaf->certificate);
+		r = set_key_identifiers(leaf->certificate, ca->certificate);
 	if (r == 0)
 		r = gnutls_x509_crt_sign2(leaf->certificate, ca->certificate, ca->key, GNUTLS_DIG_SHA256, 0);
 	return error_of(r);
@@ -388,6 +439,7 @@ static int renew(const char *folder, struct pair *ca, const struct addresses *ad
 int certificate_renew(const char *folder)
 {
 	struct addresses addresses = {0};
+	enum state state = UNFIT;
 	struct pair ca = {0};
 	int r;
 
@@ -396,8 +448,12 @@ int certificate_renew(const char *folder)
 		r = pair_init(&ca);
 	if (r == 0)
 		r = load_certificate(folder, CA_CERTIFICATE_FILE, ca.certificate);
-	if (r == 0 && !is_good(folder, ca.certificate, &addresses))
+	if (r == 0)
+		state = state_of(folder, ca.certificate, &addresses);
+	if (r == 0 && state != GOOD)
 		r = renew(folder, &ca, &addresses);
+	if (r == -ENOENT && state == OF_OLD_FORM)
+		r = 0;
 	pair_free(&ca);
 	return r;
 }

@@ -19,7 +19,9 @@ WT_MUST_CHECK int certificate_authority(const char *folder, char ret_fingerprint
 
 /*
  * Makes the server's certificate, for the names wiretoll-api and localhost and all addresses of this host,
- * unless there is one that covers them and is valid for another 30 days. -ENOENT without a CA.
+ * unless there is one that covers them, is valid for another 30 days and has the key identifiers of RFC 5280.
+ * The CA stays as it is: what clients have pinned holds. May be called while the certificate is served.
+ * -ENOENT without a CA.
  */
 WT_MUST_CHECK int certificate_renew(const char *folder);
 

@@ -107,6 +107,60 @@ def test_a_certificate_of_other_addresses_is_renewed(api, tmp_path):
     assert (state / "server.pem").read_text() == renewed
 
 
+
+def openssl(*arguments):
+    return subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60).stdout.decode()
+
+
+def verify_strictly(ca, chain):
+    """OpenSSL reads the first certificate of the chain."""
+    assert openssl("verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", "localhost", "-CAfile", ca, chain) == f"{chain}: OK\n"
+
+
+def test_d3_certificates_pass_strict_checks(api):
+    verify_strictly(api.ca_pem, api.state / "server.pem")
+    leaf = openssl("x509", "-in", api.state / "server.pem", "-noout", "-text")
+    ca = openssl("x509", "-in", api.ca_pem, "-noout", "-text")
+    identifier = re.search(r"Subject Key Identifier: *\n *(\S+)", ca)[1]
+    for text, constraint, usage in ((leaf, "CA:FALSE", "Digital Signature"), (ca, "CA:TRUE, pathlen:0", "Certificate Sign, CRL Sign")):
+        assert re.search(r"Authority Key Identifier: *\n *(?:keyid:)?(\S+)", text)[1] == identifier
+        assert re.search(r"Basic Constraints: critical *\n *(.*)", text)[1] == constraint
+        assert re.search(r"Key Usage: critical *\n *(.*)", text)[1] == usage
+    assert re.search(r"Extended Key Usage: *\n *(.*)", leaf)[1] == "TLS Web Server Authentication"
+    strict = ssl.create_default_context(cafile=str(api.ca_pem))
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT
+    with socket.create_connection(("127.0.0.1", api.port), timeout=60) as tcp:
+        with strict.wrap_socket(tcp, server_hostname="localhost") as tls:
+            assert tls.version() == "TLSv1.3"
+
+
+def test_d3_a_server_certificate_without_identifiers_is_made_anew_and_pins_hold(api, tmp_path):
+    state = tmp_path / "state"
+    api.run("init", "--state", state)
+    ca, server = state / "ca.pem", state / "server.pem"
+    pinned = ca.read_bytes()
+    names = openssl("x509", "-in", server, "-noout", "-ext", "subjectAltName").splitlines()[1].strip().replace("IP Address:", "IP:")
+    (tmp_path / "ext").write_text(f"basicConstraints=critical,CA:FALSE\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=none\n"
+                                  f"keyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\nsubjectAltName={names}\n")
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", tmp_path / "key.pem", "-subj",
+            "/CN=wiretoll-api", "-out", tmp_path / "csr")
+    openssl("x509", "-req", "-in", tmp_path / "csr", "-CA", ca, "-CAkey", state / "ca.key", "-days", "300", "-extfile",
+            tmp_path / "ext", "-out", tmp_path / "leaf.pem")
+    assert "Authority Key Identifier" not in openssl("x509", "-in", tmp_path / "leaf.pem", "-noout", "-text")
+    old = (tmp_path / "key.pem").read_text() + (tmp_path / "leaf.pem").read_text() + pinned.decode()
+    server.write_text(old)
+
+    # Where the CA's key is kept elsewhere, what there is goes on.
+    (state / "ca.key").rename(tmp_path / "ca.key")
+    api.run("init", "--state", state)
+    assert server.read_text() == old
+
+    (tmp_path / "ca.key").rename(state / "ca.key")
+    api.run("init", "--state", state)
+    assert server.read_text() != old and ca.read_bytes() == pinned
+    verify_strictly(ca, server)
+
+
 # ---- HTTP ----
 
 def test_health_needs_no_token(api):
