@@ -60,18 +60,24 @@ static int change_gateway(struct request *request, struct response *response)
 	return r < 0 ? r : finish(request, response, 200, "change", &gateway);
 }
 
-/* Locks are taken in one order everywhere: the job before the gateway. */
+/*
+ * Locks are taken in one order everywhere: the job before the gateway. The status is read by a statement of
+ * its own: one that waits for a lock sees the locked row as it is then, but all others as they were before.
+ */
 static int lock_job(struct request *request, const struct owned *gateway, PGresult **ret_row)
 {
 	int r = db_begin(request->db);
 
+	if (r >= 0)
+		r = DB_EXECUTE(request->db, "SELECT FROM gateway.job WHERE gateway = $1 FOR UPDATE",
+			       gateway->id);
 	if (r < 0)
 		return r;
 	return DB_QUERY(request->db, ret_row,
 			"SELECT g.status, (g.status = 'error' OR (g.status = 'deploying' AND j.deadline < "
 			"now())) AS can_retry "
 			"FROM gateway.job j JOIN gateway.gateway g ON g.owner = j.owner AND g.id = j.gateway "
-			"WHERE j.gateway = $1 FOR UPDATE OF j",
+			"WHERE j.gateway = $1",
 			gateway->id);
 }
 

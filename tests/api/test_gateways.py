@@ -2,7 +2,9 @@
 """Gateways: G1 to G9 as far as the API goes, limits and races included."""
 
 import concurrent.futures
+import contextlib
 import ipaddress
+import random
 
 import pytest
 
@@ -254,6 +256,58 @@ def test_delete(api, world):
     world.refused("DELETE", path, token=token, status=404)
     again = world.call("POST", "/v1/gateways", {"vpc": gateway["vpc"]}, token, 201)
     assert again["id"] != gateway["id"] and again["name"] == gateway["name"]
+
+
+def in_this_order(api, gateway, *calls):
+    """Makes the calls while the job's row is held, each once the one before waits for it; then lets them go on."""
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool, contextlib.closing(api.postgres.connect()) as holder:
+        holder.autocommit = False
+        cursor = holder.cursor()
+        cursor.execute("SELECT FROM gateway.job WHERE gateway = %s FOR UPDATE", (gateway["id"],))
+        futures = []
+        for method, path in calls:
+            futures.append(pool.submit(api.request, method, path, None, gateway["user"]["token"]))
+            wait(lambda: api.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE "
+                                 "'%%gateway.job%%FOR UPDATE%%'") == [(len(futures),)])
+        holder.commit()
+        return [future.result()[0] for future in futures]
+
+
+def fail(api, gateway):
+    api.sql("UPDATE gateway.gateway SET status = 'error', error = 'it broke' WHERE id = %s", gateway["id"])
+    api.sql("UPDATE gateway.job SET finished = true WHERE gateway = %s", gateway["id"])
+
+
+@pytest.mark.parametrize("order, answers, status, attempt", [
+    ("dr", [202, 409], "deleting", 1), ("rd", [202, 202], "deleting", 2), ("rr", [202, 409], "deploying", 2),
+    ("rrrdr", [202, 409, 409, 202, 409], "deleting", 2), ("drdr", [202, 409, 202, 409], "deleting", 1)])
+def test_m1_what_waited_for_another_sees_what_that_did(api, world, order, answers, status, attempt):
+    gateway = world.gateway()
+    path = f"/v1/gateways/{gateway['id']}"
+    fail(api, gateway)
+    calls = [("DELETE", path) if c == "d" else ("POST", f"{path}/retry") for c in order]
+    assert in_this_order(api, gateway, *calls) == answers
+    assert api.sql("SELECT status, attempt FROM gateway.gateway WHERE id = %s", gateway["id"]) == [(status, attempt)]
+    goal = "absent" if status == "deleting" else "active"
+    assert api.sql("SELECT goal, attempt FROM gateway.job WHERE gateway = %s", gateway["id"]) == [(goal, attempt)]
+
+
+def test_m1_a_deleted_gateway_stays_deleted_and_one_retry_is_accepted(api, world):
+    gateway, rng = world.gateway(), random.Random(1)
+    path, token = f"/v1/gateways/{gateway['id']}", gateway["user"]["token"]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        for _ in range(40):
+            fail(api, gateway)
+            calls = [("POST", f"{path}/retry")] * rng.randint(2, 5) + [("DELETE", path)] * rng.randint(0, 1)
+            rng.shuffle(calls)
+            answers = list(pool.map(lambda call: (call[0], api.request(*call, None, token)[0]), calls))
+            accepted = answers.count(("POST", 202))
+            deleted = ("DELETE", 202) in answers
+            # Once the deletion is accepted nothing is retried; without one exactly one retry is.
+            assert accepted <= 1 if deleted else accepted == 1, answers
+            assert {s for m, s in answers} <= {202, 409}
+            assert api.sql("SELECT status FROM gateway.gateway WHERE id = %s", gateway["id"]) == [
+                ("deleting" if deleted else "deploying",)], answers
 
 
 def test_retry(api, world):
