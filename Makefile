@@ -97,7 +97,7 @@ $(OUT)/bin/wiretoll-agent: LIBS = $(AGENT_LIBS)
 $(OUT)/bin/wiretoll-api: $(API_OBJ) $(LIBS_API)
 $(OUT)/bin/wiretoll-api: LIBS = $(API_LIBS)
 $(OUT)/bin/wiretoll-deployd: $(DEPLOY_OBJ) $(LIBS_API)
-$(OUT)/bin/wiretoll-deployd: LIBS = $(API_LIBS)
+$(OUT)/bin/wiretoll-deployd: LIBS = $(API_LIBS) -lseccomp
 $(OUT)/bin/wiretoll: $(CLI_OBJ) $(CLI_RECORDS) $(LIBS_CLI)
 $(OUT)/bin/wiretoll: LIBS = $(CLI_LIBS)
 

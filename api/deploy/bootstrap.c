@@ -11,7 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAX_CA_SIZE (256 * 1024)
+#define MAX_CA_SIZE   (256 * 1024)
+#define MAX_NOTE_SIZE 4096
 
 void bootstrap_make_token(char token[static BOOTSTRAP_TOKEN_SIZE],
 			  unsigned char hash[static BOOTSTRAP_HASH_SIZE])
@@ -25,12 +26,17 @@ void bootstrap_make_token(char token[static BOOTSTRAP_TOKEN_SIZE],
 	sodium_memzero(bytes, sizeof(bytes));
 }
 
-bool bootstrap_is_valid(const char *path, unsigned attempt)
+bool bootstrap_is_valid(const char *note, unsigned attempt)
 {
-	_cleanup_json_ json_t *json = json_load_file(path, 0, NULL);
-	const char *expires = json_string_value(json_object_get(json, "expires"));
+	_cleanup_free_ char *text = NULL;
+	_cleanup_json_ json_t *json = NULL;
+	const char *expires;
 	int64_t at;
 
+	if (file_read(note, MAX_NOTE_SIZE, &text, NULL) < 0)
+		return false;
+	json = json_loads(text, 0, NULL);
+	expires = json_string_value(json_object_get(json, "expires"));
 	return expires && clock_parse(expires, &at) == 0 && at > clock_utc_ns() &&
 	       json_integer_value(json_object_get(json, "attempt")) == (json_int_t)attempt;
 }
@@ -78,12 +84,11 @@ static json_t *api_addresses(const struct deploy_host *host, const struct deploy
 }
 
 static int render(const struct deploy_host *host, const struct deploy_spec *spec, const char *token,
-		  char **ret_text)
+		  const char *expires, char **ret_text)
 {
 	_cleanup_json_ json_t *addresses = api_addresses(host, &spec->public_link);
 	_cleanup_json_ json_t *json = NULL;
 	_cleanup_free_ char *ca = NULL;
-	char expires[CLOCK_TEXT_SIZE];
 	int r;
 
 	if (json_array_size(addresses) == 0)
@@ -91,7 +96,6 @@ static int render(const struct deploy_host *host, const struct deploy_spec *spec
 	r = file_read(host->ca_file, MAX_CA_SIZE, &ca, NULL);
 	if (r < 0)
 		return r;
-	clock_format(clock_utc_ns() + BOOTSTRAP_TOKEN_LIFETIME, expires);
 	json = json_pack("{s:s, s:i, s:s, s:O, s:s, s:s, s:s}", "gateway", spec->gateway, "attempt",
 			 (int)spec->attempt, "interface", spec->interface, "api", addresses, "ca_pem", ca,
 			 "one_time_token", token, "expires", expires);
@@ -99,22 +103,41 @@ static int render(const struct deploy_host *host, const struct deploy_spec *spec
 	return *ret_text ? 0 : -ENOMEM;
 }
 
-int bootstrap_write(const struct deploy_host *host, const struct deploy_spec *spec, const char *path,
-		    const char *token)
+static int write_as(uid_t uid, const char *path, const char *text)
 {
-	char *text;
-	int r = render(host, spec, token, &text);
+	int r;
 
-	if (r < 0)
-		return r;
 	/* With the gateway's rights: the folder is its own, and what lies there may be anything. */
-	if (setegid(spec->uid) < 0 || seteuid(spec->uid) < 0)
+	if (setegid(uid) < 0 || seteuid(uid) < 0)
 		r = -errno;
 	else
 		r = file_replace(path, text, strlen(text), 0600);
 	if (seteuid(0) < 0 || setegid(0) < 0)
 		r = -errno;
+	return r;
+}
+
+static int write_note(const char *path, unsigned attempt, const char *expires)
+{
+	_cleanup_json_ json_t *json = json_pack("{s:i, s:s}", "attempt", (int)attempt, "expires", expires);
+	_cleanup_free_ char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+
+	return text ? file_replace(path, text, strlen(text), 0600) : -ENOMEM;
+}
+
+int bootstrap_write(const struct deploy_host *host, const struct deploy_spec *spec, const char *path,
+		    const char *note, const char *token)
+{
+	char expires[CLOCK_TEXT_SIZE];
+	char *text;
+	int r;
+
+	clock_format(clock_utc_ns() + BOOTSTRAP_TOKEN_LIFETIME, expires);
+	r = render(host, spec, token, expires, &text);
+	if (r < 0)
+		return r;
+	r = write_as(host->first_uid + spec->uid_number, path, text);
 	sodium_memzero(text, strlen(text));
 	free(text);
-	return r;
+	return r == 0 ? write_note(note, spec->attempt, expires) : r;
 }

@@ -13,14 +13,14 @@
 void bootstrap_make_token(char token[static BOOTSTRAP_TOKEN_SIZE],
 			  unsigned char hash[static BOOTSTRAP_HASH_SIZE]);
 
-/* Whether this attempt's file is there with a token that has not expired. */
-bool bootstrap_is_valid(const char *path, unsigned attempt);
+/* Whether this attempt has a token that has not expired, by root's own note of it. */
+bool bootstrap_is_valid(const char *note, unsigned attempt);
 
 /*
- * Writes the file as the gateway's uid, in its own folder. -EADDRNOTAVAIL when the host has no address on the
- * public bridge that the gateway could reach the API at.
+ * Writes the file as the gateway's uid, in its own folder, and then the note. -EADDRNOTAVAIL when the host
+ * has no address on the public bridge that the gateway could reach the API at.
  */
 WT_MUST_CHECK int bootstrap_write(const struct deploy_host *host, const struct deploy_spec *spec,
-				  const char *path, const char *token);
+				  const char *path, const char *note, const char *token);
 
 #endif

@@ -18,7 +18,8 @@ struct deploy_host {
 	char ca_file[PATH_MAX];
 	char agent[PATH_MAX];
 	uint16_t api_port;
-	bool kernel_wireguard; /* set by the driver's setup */
+	bool kernel_wireguard; /* set by the driver's setup, as is the next */
+	uid_t first_uid;       /* gateways have the uids from here on */
 };
 
 /* The processes of a gateway that this host has to keep running. */
@@ -59,13 +60,24 @@ struct deploy_driver {
 	int (*routes)(const struct deploy_host *host, const struct deploy_spec *spec,
 		      struct deploy_progress *progress);
 
-	/* Starts a program of a deployed gateway as a child of the caller; or finds the process of an earlier
-	 * start, whoever made it: -ENOENT. `has` is false for what this deployment does not need. */
+	/* Starts a program of a deployed gateway as a child of the caller, without waiting for it; or finds
+	 * the process of an earlier start, whoever made it: -ENOENT. `has` is false for what this deployment
+	 * does not need. */
 	bool (*has)(const struct deploy_host *host, const char *gateway, enum deploy_program program);
 	int (*start)(const struct deploy_host *host, const char *gateway, enum deploy_program program,
 		     pid_t *ret_pid);
 	int (*find)(const struct deploy_host *host, const char *gateway, enum deploy_program program,
 		    pid_t *ret_pid);
+
+	/* Whether the logs of a gateway's programs have outgrown their bound; in a child: begins them anew.
+	 */
+	bool (*logs_full)(const struct deploy_host *host, const char *gateway);
+	int (*rotate_logs)(const struct deploy_host *host, const char *gateway,
+			   struct deploy_progress *progress);
+
+	/* Whether something of deleted gateways is still to be removed; in a child: removes it, or a part. */
+	bool (*has_trash)(const struct deploy_host *host);
+	int (*empty_trash)(const struct deploy_host *host, struct deploy_progress *progress);
 
 	/* Names every deployment of which something exists here; attempt 0: only its folder. */
 	int (*list)(const struct deploy_host *host, deploy_found_fn found, void *data);

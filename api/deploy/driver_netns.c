@@ -3,15 +3,20 @@
  * Gateways as network namespaces of this host; see docs/netns-driver.md. Each step of deploy() and destroy()
  * looks at what is there and does what is missing, so that either may follow any crash of the other.
  */
+#include "base/clock.h"
 #include "base/ip.h"
 #include "base/spawn.h"
+#include "base/syscalls.h"
 #include "deploy/bootstrap.h"
 #include "deploy/folder.h"
+#include "deploy/guard.h"
 #include "deploy/links.h"
+#include "deploy/logs.h"
 #include "deploy/namespace.h"
 #include "deploy/occupants.h"
 #include "deploy/record.h"
 #include "deploy/routes.h"
+#include "deploy/users.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -21,11 +26,17 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define AGENT_PATIENCE_MS 3000 /* for its last sample and report */
-#define OTHER_PATIENCE_MS 500
+#define AGENT_PATIENCE_MS  3000 /* for its last sample and report */
+#define KILL_PATIENCE_MS   10000
+#define OTHER_PATIENCE_MS  500
+#define REMOVE_PATIENCE_MS 3000  /* of a gateway's folder; what is left then goes in the background */
+#define TRASH_PATIENCE_MS  40000 /* less than a task's deadline */
+
+#define MAX_PROCESSES 512 /* of a gateway, threads included: it shares the host's process table */
 
 #define WIREGUARD_CAPABILITIES (1ULL << CAP_NET_ADMIN)
 #define AGENT_CAPABILITIES     (1ULL << CAP_NET_ADMIN | 1ULL << CAP_BPF | 1ULL << CAP_PERFMON)
@@ -33,6 +44,16 @@
 static void gateways_folder(const char *parent, char path[static PATH_MAX])
 {
 	snprintf(path, PATH_MAX, "%s/gw", parent);
+}
+
+static void state_folder(const struct deploy_host *host, const char *name, char path[static PATH_MAX])
+{
+	snprintf(path, PATH_MAX, "%s/%s", host->state, name);
+}
+
+static uid_t uid_of(const struct deploy_host *host, const struct deploy_spec *spec)
+{
+	return host->first_uid + spec->uid_number;
 }
 
 /* In a namespace that goes with the probing process. */
@@ -55,13 +76,26 @@ static bool probe_kernel_wireguard(void)
 	return pid > 0 && status == 0;
 }
 
-static int netns_setup(struct deploy_host *host)
+static int make_state(struct deploy_host *host)
 {
+	static const char *const roots_own[] = {"log", "token", "trash"};
 	char path[PATH_MAX];
 	int r;
 
 	gateways_folder(host->state, path);
 	r = folder_make(path, 0, 0711);
+	for (size_t i = 0; i < ARRAY_SIZE(roots_own) && r == 0; i++) {
+		state_folder(host, roots_own[i], path);
+		r = folder_make(path, 0, 0700);
+	}
+	return r == 0 ? users_first(host->state, &host->first_uid) : r;
+}
+
+static int netns_setup(struct deploy_host *host)
+{
+	char path[PATH_MAX];
+	int r = make_state(host);
+
 	if (r < 0)
 		return r;
 	gateways_folder(host->run, path);
@@ -81,8 +115,10 @@ static void netns_teardown(const struct deploy_host *host)
 
 	gateways_folder(host->run, path);
 	/* Fails, as it should, while a gateway's mounts are below it. */
-	if (umount2(path, 0) == 0)
-		rmdir(path);
+	if (umount2(path, 0) < 0)
+		return;
+	rmdir(path);
+	guard_remove();
 }
 
 static bool netns_needs_token(const struct deploy_host *host, const struct deploy_spec *spec)
@@ -94,13 +130,15 @@ static bool netns_needs_token(const struct deploy_host *host, const struct deplo
 	/* The record goes at a reboot, the agent's identity stays. */
 	if (record_read(host, spec->gateway, &record) == 0 && record.spec->attempt != spec->attempt)
 		return true;
-	return access(paths.identity, F_OK) < 0 && !bootstrap_is_valid(paths.bootstrap, spec->attempt);
+	/* Whether it is there: what it is may be anything. */
+	return faccessat(AT_FDCWD, paths.identity, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+	       !bootstrap_is_valid(paths.token, spec->attempt);
 }
 
 /* ---- destroy --------------------------------------------------------------------------------------------
  */
 
-static int end_processes(const struct gateway_paths *paths, const char *netns_pin)
+static int end_processes(const struct gateway_paths *paths, uid_t uid, const char *netns_pin)
 {
 	char pid_file[PATH_MAX + 64];
 	int r = 0;
@@ -110,11 +148,13 @@ static int end_processes(const struct gateway_paths *paths, const char *netns_pi
 	snprintf(pid_file, sizeof(pid_file), "%s/agent.pid", paths->run);
 	if (spawn_find(pid_file, &pid) == 0)
 		r = occupant_end(pid, AGENT_PATIENCE_MS);
+	if (r == 0)
+		r = occupants_kill_user(uid, KILL_PATIENCE_MS);
 	return r == 0 ? occupants_end(netns_pin, OTHER_PATIENCE_MS) : r;
 }
 
-static int take_down(const struct deploy_spec *spec, const struct gateway_paths *paths,
-		     struct deploy_progress *progress)
+static int take_down(const struct deploy_host *host, const struct deploy_spec *spec,
+		     const struct gateway_paths *paths, struct deploy_progress *progress)
 {
 	char name[32], pin[PATH_MAX], error[400];
 	int r;
@@ -126,7 +166,7 @@ static int take_down(const struct deploy_spec *spec, const struct gateway_paths 
 	if (r < 0)
 		return progress_fail(progress, r, "%s", error);
 	progress_step(progress, "ending processes");
-	r = end_processes(paths, pin);
+	r = end_processes(paths, uid_of(host, spec), pin);
 	if (r < 0)
 		return progress_fail(progress, r, "could not end the processes in %s: %s", name,
 				     strerror(-r));
@@ -143,6 +183,52 @@ static int take_down(const struct deploy_spec *spec, const struct gateway_paths 
 	return r < 0 ? progress_fail(progress, r, "could not remove the namespaces: %s", strerror(-r)) : 0;
 }
 
+static int empty_some(const char *path, void *data)
+{
+	const int64_t *end_ns = data;
+	int64_t left = (*end_ns - clock_boot_ns()) / 1000000;
+
+	return left > 0 ? folder_remove(path, (int)left) : -ETIMEDOUT;
+}
+
+static int empty_until(const struct deploy_host *host, int patience_ms)
+{
+	int64_t end_ns = clock_boot_ns() + patience_ms * 1000000LL;
+	char trash[PATH_MAX];
+	int r;
+
+	state_folder(host, "trash", trash);
+	r = folder_each(trash, empty_some, &end_ns);
+	return r == -ETIMEDOUT ? 0 : r;
+}
+
+/* Its folder may hold millions of files: it is gone at once, and removed in the time that there is. */
+static int forget_all(const struct deploy_host *host, const struct gateway_paths *paths)
+{
+	static const char *const secrets[] = {"private.key", "agent.json", "bootstrap.json", NULL};
+	char trash[PATH_MAX];
+	int r = folder_remove(paths->logs, REMOVE_PATIENCE_MS);
+
+	if (r == 0 && unlink(paths->token) < 0 && errno != ENOENT)
+		r = -errno;
+	state_folder(host, "trash", trash);
+	if (r == 0)
+		r = folder_discard(paths->base, trash, secrets);
+	return r == 0 ? empty_until(host, REMOVE_PATIENCE_MS) : r;
+}
+
+/* Without a record nothing but its folder tells who it was; root gave it that owner. */
+static int kill_owner(const struct deploy_host *host, const char *base)
+{
+	struct stat status;
+
+	if (lstat(base, &status) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (status.st_uid <= host->first_uid || status.st_uid - host->first_uid >= UID_NUMBERS)
+		return 0;
+	return occupants_kill_user(status.st_uid, KILL_PATIENCE_MS);
+}
+
 static int netns_destroy(const struct deploy_host *host, const char *gateway, bool forget,
 			 struct deploy_progress *progress)
 {
@@ -154,15 +240,39 @@ static int netns_destroy(const struct deploy_host *host, const char *gateway, bo
 	if (r < 0 && r != -ENOENT)
 		return progress_fail(progress, r, "could not read %s: %s", paths.record, strerror(-r));
 	if (r == 0)
-		r = take_down(record.spec, &paths, progress);
-	else
-		r = 0;
+		r = take_down(host, record.spec, &paths, progress);
+	else if ((r = kill_owner(host, paths.base)) < 0)
+		return progress_fail(progress, r, "could not end the gateway's processes: %s", strerror(-r));
 	if (r < 0)
 		return r;
-	r = folder_remove(paths.run);
+	r = folder_remove(paths.run, REMOVE_PATIENCE_MS);
 	if (r == 0 && forget)
-		r = folder_remove(paths.base);
+		r = forget_all(host, &paths);
 	return r < 0 ? progress_fail(progress, r, "could not remove the folders: %s", strerror(-r)) : 0;
+}
+
+static int netns_empty_trash(const struct deploy_host *host, struct deploy_progress *progress)
+{
+	int r = empty_until(host, TRASH_PATIENCE_MS);
+
+	return r < 0 ? progress_fail(progress, r, "could not remove deleted gateways' files: %s",
+				     strerror(-r))
+		     : 0;
+}
+
+static int stop_at_first(const char *path, void *data)
+{
+	(void)path;
+	(void)data;
+	return 1;
+}
+
+static bool netns_has_trash(const struct deploy_host *host)
+{
+	char trash[PATH_MAX];
+
+	state_folder(host, "trash", trash);
+	return folder_each(trash, stop_at_first, NULL) == 1;
 }
 
 /* ---- deploy ---------------------------------------------------------------------------------------------
@@ -178,7 +288,8 @@ static int end_earlier_attempt(const struct deploy_host *host, const struct depl
 	if (earlier->spec && earlier->spec->attempt != spec->attempt)
 		r = netns_destroy(host, spec->gateway, false, progress);
 	if (r == 0 && ((unlink(paths->identity) < 0 && errno != ENOENT) ||
-		       (unlink(paths->bootstrap) < 0 && errno != ENOENT)))
+		       (unlink(paths->bootstrap) < 0 && errno != ENOENT) ||
+		       (unlink(paths->token) < 0 && errno != ENOENT)))
 		r = progress_fail(progress, -errno, "could not remove the earlier token: %s",
 				  strerror(errno));
 	return r;
@@ -191,10 +302,12 @@ static int make_folders(const struct deploy_host *host, const struct gateway_pat
 
 	if (r == 0)
 		r = record_write(host, record);
-	return r == 0 ? folder_make(paths->base, record->spec->uid, 0700) : r;
+	if (r == 0)
+		r = folder_make(paths->logs, 0, 0700);
+	return r == 0 ? folder_make(paths->base, uid_of(host, record->spec), 0700) : r;
 }
 
-static int make_namespaces(const struct deploy_spec *spec, const struct gateway_paths *paths, const char *pin,
+static int make_namespaces(const struct gateway_paths *paths, uid_t uid, const char *pin,
 			   struct deploy_progress *progress)
 {
 	int r;
@@ -205,10 +318,10 @@ static int make_namespaces(const struct deploy_spec *spec, const struct gateway_
 		r = links_set_sysctls(pin);
 	if (r < 0)
 		return progress_fail(progress, r, "could not make the network namespace: %s", strerror(-r));
-	r = namespace_mount_bpf(paths->bpf, spec->uid);
+	r = namespace_mount_bpf(paths->bpf, uid);
 	if (r < 0)
 		return progress_fail(progress, r, "could not mount the BPF file system: %s", strerror(-r));
-	r = namespace_make_mount(paths->mount, paths->bpf, spec->uid);
+	r = namespace_make_mount(paths->mount, paths->bpf, uid);
 	if (r < 0)
 		return progress_fail(progress, r, "could not make the mount namespace: %s", strerror(-r));
 	return 0;
@@ -235,7 +348,7 @@ static int hand_over_token(const struct deploy_host *host, const struct deploy_s
 	if (!token)
 		return 0;
 	progress_step(progress, "handing over the token");
-	r = bootstrap_write(host, spec, paths->bootstrap, token);
+	r = bootstrap_write(host, spec, paths->bootstrap, paths->token, token);
 	if (r == -EADDRNOTAVAIL)
 		return progress_fail(progress, r,
 				     "this host has no address of the public subnet on the bridge \"%s\": "
@@ -258,7 +371,7 @@ static int build(const struct deploy_host *host, const struct deploy_record *rec
 	r = make_folders(host, &paths, record);
 	if (r < 0)
 		return progress_fail(progress, r, "could not make the gateway's folders: %s", strerror(-r));
-	r = make_namespaces(record->spec, &paths, pin, progress);
+	r = make_namespaces(&paths, uid_of(host, record->spec), pin, progress);
 	if (r == 0)
 		r = connect_links(record->spec, progress);
 	return r == 0 ? hand_over_token(host, record->spec, &paths, token, progress) : r;
@@ -274,6 +387,18 @@ static int refuse_foreign(const struct deploy_spec *spec, struct deploy_progress
 	if (!namespace_is_mounted(pin))
 		return 0;
 	return progress_fail(progress, -EEXIST, "the network namespace %s exists and is not ours", name);
+}
+
+/* A uid that still has processes is nobody else's yet. */
+static int refuse_used_uid(uid_t uid, struct deploy_progress *progress)
+{
+	int n = occupants_count_of_user(uid);
+
+	if (n < 0)
+		return progress_fail(progress, n, "could not list processes: %s", strerror(-n));
+	return n == 0 ? 0
+		      : progress_fail(progress, -EBUSY,
+				      "%d processes of the gateway's uid %u are still there", n, uid);
 }
 
 static int netns_deploy(const struct deploy_host *host, const struct deploy_spec *spec, const char *token,
@@ -294,6 +419,9 @@ static int netns_deploy(const struct deploy_host *host, const struct deploy_spec
 		r = 0;
 	} else {
 		r = refuse_foreign(spec, progress);
+		/* An earlier attempt's are ended below. */
+		if (r == 0 && !earlier.spec)
+			r = refuse_used_uid(uid_of(host, spec), progress);
 	}
 	if (r == 0 && token)
 		r = end_earlier_attempt(host, spec, &paths, &earlier, progress);
@@ -320,21 +448,26 @@ static int netns_routes(const struct deploy_host *host, const struct deploy_spec
 	record.kernel_wireguard = recorded.kernel_wireguard;
 	record.ready = recorded.ready;
 	r = record_write(host, &record);
+	if (r < 0)
+		return progress_fail(progress, r, "could not write the record: %s", strerror(-r));
+	/* Also what a worker of an earlier version made otherwise. */
+	r = links_connect(spec, error, sizeof(error));
+	if (r == 0)
+		r = links_configure(spec, error, sizeof(error));
 	if (r == 0)
 		r = routes_sync(spec, false, error, sizeof(error));
-	else
-		snprintf(error, sizeof(error), "%s", strerror(-r));
-	return r < 0 ? progress_fail(progress, r, "routes: %s", error) : 0;
+	return r < 0 ? progress_fail(progress, r, "%s", error) : 0;
 }
 
 /* ---- the gateway's processes ----------------------------------------------------------------------------
  */
 
+static const char *const program_names[] = {[DEPLOY_WIREGUARD] = "wireguard", [DEPLOY_AGENT] = "agent"};
+
 static void program_file(const char *folder, enum deploy_program program, const char *suffix,
 			 char path[static PATH_MAX + 64])
 {
-	snprintf(path, PATH_MAX + 64, "%s/%s.%s", folder, program == DEPLOY_AGENT ? "agent" : "wireguard",
-		 suffix);
+	snprintf(path, PATH_MAX + 64, "%s/%s.%s", folder, program_names[program], suffix);
 }
 
 static bool netns_has(const struct deploy_host *host, const char *gateway, enum deploy_program program)
@@ -357,24 +490,31 @@ static int netns_find(const struct deploy_host *host, const char *gateway, enum 
 	return spawn_find(pid_file, ret_pid);
 }
 
-static int start_program(const struct gateway_paths *paths, const struct deploy_spec *spec,
+static int start_program(const struct gateway_paths *paths, const struct deploy_spec *spec, const char *log,
 			 struct spawn *spawn, pid_t *ret_pid)
 {
 	char name[32], pin[PATH_MAX];
+	int r = folder_make(paths->logs, 0, 0700);
 
+	if (r < 0)
+		return r;
 	netns_name(spec, name);
 	netns_path(name, pin);
 
 	_cleanup_close_ int net = open(pin, O_RDONLY | O_CLOEXEC);
 	_cleanup_close_ int mnt = open(paths->mount, O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int output = log_file_open(log);
 
 	if (net < 0 || mnt < 0)
 		return -errno;
-	spawn->uid = spec->uid;
+	if (output < 0)
+		return output;
 	spawn->net_namespace = net;
 	spawn->mount_namespace = mnt;
+	spawn->output_fd = spawn->error_fd = output;
 	spawn->new_session = true;
-	return spawn_start(spawn, ret_pid);
+	spawn->max_processes = MAX_PROCESSES;
+	return spawn_launch(spawn, ret_pid);
 }
 
 static int netns_start(const struct deploy_host *host, const char *gateway, enum deploy_program program,
@@ -389,15 +529,47 @@ static int netns_start(const struct deploy_host *host, const char *gateway, enum
 		return r;
 	gateway_paths(host, gateway, &paths);
 	program_file(paths.run, program, "pid", pid_file);
-	program_file(paths.base, program, "log", log_file);
+	program_file(paths.logs, program, "log", log_file);
 
 	const char *const agent[] = {host->agent, "--base", paths.base, "--bpf", paths.bpf, NULL};
 	const char *const wireguard[] = {"wireguard-go", "--foreground", record.spec->interface, NULL};
-	struct spawn spawn = {.output = log_file, .pid_file = pid_file};
+	struct spawn spawn = {.pid_file = pid_file, .uid = uid_of(host, record.spec)};
 
 	spawn.argv = program == DEPLOY_AGENT ? agent : wireguard;
 	spawn.capabilities = program == DEPLOY_AGENT ? AGENT_CAPABILITIES : WIREGUARD_CAPABILITIES;
-	return start_program(&paths, record.spec, &spawn, ret_pid);
+	/* The agent does it itself, once it has made its ring. */
+	spawn.confine = program == DEPLOY_AGENT ? NULL : syscalls_restrict_wireguard;
+	return start_program(&paths, record.spec, log_file, &spawn, ret_pid);
+}
+
+static bool netns_logs_full(const struct deploy_host *host, const char *gateway)
+{
+	char path[PATH_MAX + 64];
+	struct gateway_paths paths;
+	bool full = false;
+
+	gateway_paths(host, gateway, &paths);
+	for (enum deploy_program program = 0; program < DEPLOY_PROGRAMS && !full; program++) {
+		program_file(paths.logs, program, "log", path);
+		full = log_file_is_full(path);
+	}
+	return full;
+}
+
+static int netns_rotate_logs(const struct deploy_host *host, const char *gateway,
+			     struct deploy_progress *progress)
+{
+	char path[PATH_MAX + 64];
+	struct gateway_paths paths;
+	int r = 0;
+
+	gateway_paths(host, gateway, &paths);
+	for (enum deploy_program program = 0; program < DEPLOY_PROGRAMS && r == 0; program++) {
+		program_file(paths.logs, program, "log", path);
+		if (log_file_is_full(path))
+			r = log_file_rotate(path);
+	}
+	return r < 0 ? progress_fail(progress, r, "%s: %s", path, strerror(-r)) : 0;
 }
 
 static int list_folder(const struct deploy_host *host, const char *folder, deploy_found_fn found, void *data)
@@ -441,5 +613,9 @@ const struct deploy_driver driver_netns = {
 	.has = netns_has,
 	.start = netns_start,
 	.find = netns_find,
+	.logs_full = netns_logs_full,
+	.rotate_logs = netns_rotate_logs,
+	.has_trash = netns_has_trash,
+	.empty_trash = netns_empty_trash,
 	.list = netns_list,
 };

@@ -2,6 +2,7 @@
 #include "deploy/links.h"
 #include "base/file.h"
 #include "base/ip.h"
+#include "deploy/guard.h"
 #include "deploy/namespace.h"
 #include "deploy/paths.h"
 
@@ -52,17 +53,39 @@ static void inside_name(int vpc_index, char name[static IFNAMSIZ])
 		snprintf(name, IFNAMSIZ, "vpc%d", vpc_index);
 }
 
+/*
+ * Subnets on one bridge share a link, named by the first of them. Two interfaces on one wire would each
+ * answer for the other's addresses, and what then came in on the wrong one would be taken for spoofed.
+ */
+static int link_of(const struct deploy_spec *spec, int vpc_index)
+{
+	int first = 0;
+
+	while (strcmp(spec->vpcs[first].bridge, spec->vpcs[vpc_index].bridge) != 0)
+		first++;
+	return first;
+}
+
 static void add_pair(struct ip_batch *batch, const struct deploy_spec *spec, int vpc_index)
 {
 	const struct deploy_link *link = vpc_index < 0 ? &spec->public_link : &spec->vpcs[vpc_index];
 	char host_end[IFNAMSIZ], inside[IFNAMSIZ], netns[32];
 
 	link_name(spec, vpc_index, host_end);
+	if (vpc_index >= 0 && link_of(spec, vpc_index) != vpc_index) {
+		/* Of before they shared one. */
+		if (if_nametoindex(host_end) > 0)
+			ip_batch_add(batch, "link delete %s", host_end);
+		return;
+	}
 	netns_name(spec, netns);
 	inside_name(vpc_index, inside);
 	if (if_nametoindex(host_end) == 0)
 		ip_batch_add(batch, "link add %s type veth peer name %s netns %s", host_end, inside, netns);
 	ip_batch_add(batch, "link set %s addrgenmode none", host_end);
+	/* Before it is connected: the host is guarded from its first packet on. */
+	if (vpc_index >= 0)
+		ip_batch_add(batch, "link set %s group %d", host_end, GUARD_LINK_GROUP);
 	ip_batch_add(batch, "link set %s master %s up", host_end, link->bridge);
 }
 
@@ -85,6 +108,8 @@ int links_connect(const struct deploy_spec *spec, char *error, size_t error_size
 		r = check_bridge(&spec->vpcs[i], error, error_size);
 		add_pair(&batch, spec, (int)i);
 	}
+	if (r == 0)
+		r = guard_install(error, error_size);
 	return r == 0 ? ip_batch_run(&batch, NULL, error, error_size) : r;
 }
 
@@ -110,7 +135,7 @@ int links_configure(const struct deploy_spec *spec, char *error, size_t error_si
 	for (int i = 0; i < (int)spec->n_vpcs; i++) {
 		char inside[IFNAMSIZ];
 
-		inside_name(i, inside);
+		inside_name(link_of(spec, i), inside);
 		add_address(&batch, &spec->vpcs[i].address, inside);
 	}
 	if (spec->has_router)

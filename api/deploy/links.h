@@ -8,7 +8,10 @@
 /* Forwarding on, automatic addresses off: before the first link is there. */
 WT_MUST_CHECK int links_set_sysctls(const char *netns_pin);
 
-/* Pairs of virtual Ethernet links between the bridges and the namespace. Existing ones are kept. */
+/*
+ * Pairs of virtual Ethernet links between the namespace and the bridges, one for each bridge. Existing ones
+ * are kept. The host is guarded from those of the VPC.
+ */
 WT_MUST_CHECK int links_connect(const struct deploy_spec *spec, char *error, size_t error_size);
 
 /* Addresses and the default route inside. */

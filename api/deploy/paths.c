@@ -8,6 +8,8 @@ void gateway_paths(const struct deploy_host *host, const char *gateway, struct g
 	struct gateway_paths *p = ret_paths;
 
 	snprintf(p->base, sizeof(p->base), "%s/gw/%s", host->state, gateway);
+	snprintf(p->logs, sizeof(p->logs), "%s/log/%s", host->state, gateway);
+	snprintf(p->token, sizeof(p->token), "%s/token/%s", host->state, gateway);
 	snprintf(p->run, sizeof(p->run), "%s/gw/%s", host->run, gateway);
 	snprintf(p->bpf, sizeof(p->bpf), "%s/bpf", p->run);
 	snprintf(p->mount, sizeof(p->mount), "%s/mnt", p->run);

@@ -8,13 +8,16 @@
 #define PATHS_NETNS_FOLDER "/run/netns"
 
 struct gateway_paths {
-	char base[PATH_MAX];       /* STATE/gw/UUID: keys, journal, logs; the gateway's own */
-	char run[PATH_MAX];        /* RUNDIR/gw/UUID */
+	char base[PATH_MAX];  /* STATE/gw/UUID: keys and journal; the gateway's own */
+	char logs[PATH_MAX];  /* STATE/log/UUID: what its programs say; root's, as all below but the last two
+			       */
+	char token[PATH_MAX]; /* STATE/token/UUID: how long its one-time token is good for */
+	char run[PATH_MAX];   /* RUNDIR/gw/UUID */
 	char bpf[PATH_MAX + 32];   /* mount point of its BPF file system */
 	char mount[PATH_MAX + 32]; /* pinned mount namespace */
 	char record[PATH_MAX + 32];
-	char bootstrap[PATH_MAX + 32];
-	char identity[PATH_MAX + 32]; /* agent.json, the agent's after enrolment */
+	char bootstrap[PATH_MAX + 32]; /* in BASE */
+	char identity[PATH_MAX + 32];  /* agent.json, the agent's after enrolment */
 };
 
 void gateway_paths(const struct deploy_host *host, const char *gateway, struct gateway_paths *ret_paths);

@@ -177,12 +177,13 @@ static int read_identity(struct deploy_spec *spec, struct json_problem *problem)
 	r = json_require(json_read_int(spec->json, "attempt", 1, INT32_MAX, &attempt, problem), "attempt",
 			 problem);
 	if (r == 0)
-		r = json_require(json_read_int(spec->json, "uid_number", 1, 900000000, &number, problem),
-				 "uid_number", problem);
+		r = json_require(
+			json_read_int(spec->json, "uid_number", 1, UID_NUMBERS - 1, &number, problem),
+			"uid_number", problem);
 	if (r < 0)
 		return r;
 	spec->attempt = (unsigned)attempt;
-	spec->uid = UID_BASE + (uid_t)number;
+	spec->uid_number = (unsigned)number;
 	return read_name(spec->json, "interface", spec->interface, problem);
 }
 

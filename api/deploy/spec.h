@@ -11,8 +11,8 @@
 #include <net/if.h>
 #include <sys/types.h>
 
-#define GATEWAY_ID_SIZE 37 /* a UUID's text and its NUL */
-#define UID_BASE        1000000000U
+#define GATEWAY_ID_SIZE 37      /* a UUID's text and its NUL */
+#define UID_NUMBERS     3500000 /* gateways that one state directory can have had */
 
 struct deploy_link {
 	char bridge[IFNAMSIZ];
@@ -25,7 +25,7 @@ struct deploy_spec {
 	char gateway[GATEWAY_ID_SIZE];
 	unsigned attempt;
 	char interface[IFNAMSIZ];
-	uid_t uid;
+	unsigned uid_number; /* its uid's distance from the host's first one */
 	struct deploy_link public_link;
 	bool has_router;
 	struct cidr router;

@@ -164,6 +164,14 @@ bool supervisor_agent_expected(const struct supervisor *supervisor, const char *
 	return agent && (agent->pidfd >= 0 || agent->restart_ns != INT64_MAX);
 }
 
+void supervisor_each(const struct supervisor *supervisor, void (*fn)(const char *gateway, void *data),
+		     void *data)
+{
+	for (const struct process *p = supervisor->processes; p; p = p->next)
+		if (!p->released && p->program == DEPLOY_AGENT)
+			fn(p->gateway, data);
+}
+
 size_t supervisor_poll_fds(const struct supervisor *supervisor, struct pollfd *fds, size_t max)
 {
 	size_t n = 0;

@@ -25,6 +25,10 @@ void supervisor_remove(struct supervisor *supervisor, const char *gateway);
 /* Whether the gateway's agent is there to say its last word: running, or about to be started again. */
 bool supervisor_agent_expected(const struct supervisor *supervisor, const char *gateway);
 
+/* Calls `fn` for each gateway that has a program here. */
+void supervisor_each(const struct supervisor *supervisor, void (*fn)(const char *gateway, void *data),
+		     void *data);
+
 /* Descriptors to wait for, at most `max`; returns how many. */
 size_t supervisor_poll_fds(const struct supervisor *supervisor, struct pollfd *fds, size_t max);
 /* When something is due without a descriptor (boot time), or INT64_MAX. */

@@ -64,6 +64,12 @@ static int call(const struct task *task, const struct deploy_driver *driver, con
 		return driver->destroy(host, task->job.gateway, task->forget, &progress);
 	case TASK_ROUTES:
 		return driver->routes(host, spec, &progress);
+	case TASK_LOGS:
+		return driver->rotate_logs(host, task->job.gateway, &progress);
+	case TASK_TRASH:
+		return driver->empty_trash(host, &progress);
+	case TASK_KINDS:
+		break;
 	}
 	return -EINVAL;
 }

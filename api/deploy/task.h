@@ -6,7 +6,7 @@
 #include "deploy/driver.h"
 #include "deploy/queue.h"
 
-enum task_kind { TASK_DEPLOY, TASK_DESTROY, TASK_ROUTES };
+enum task_kind { TASK_DEPLOY, TASK_DESTROY, TASK_ROUTES, TASK_LOGS, TASK_TRASH, TASK_KINDS };
 
 struct task {
 	struct task *next;
@@ -32,7 +32,7 @@ struct task {
 /* Frees the task; one that runs is killed. */
 void task_free(struct task *task);
 
-/* Starts the call; `spec` is not needed for TASK_DESTROY, `token` may be NULL. */
+/* Starts the call; `spec` is for TASK_DEPLOY and TASK_ROUTES only, `token` may be NULL. */
 WT_MUST_CHECK int task_start(struct task *task, const struct deploy_driver *driver,
 			     const struct deploy_host *host, const struct deploy_spec *spec,
 			     const char *token);

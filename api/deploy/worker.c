@@ -26,8 +26,13 @@
 #define BACKOFF_MAX     (5 * NSEC_PER_SEC)
 #define FAREWELL        (10 * NSEC_PER_SEC) /* for a deleted gateway's last report */
 #define STOP_PATIENCE   (5 * NSEC_PER_SEC)
-#define MAX_JOBS        8
+#define TIDY_INTERVAL   NSEC_PER_SEC
+#define MAX_JOBS        64
 #define MAX_POLL_FDS    4096
+
+/* How many of a kind run at once. Deployments have places of their own: a deletion can take long. */
+static const unsigned max_running[TASK_KINDS] = {
+	[TASK_DEPLOY] = 8, [TASK_DESTROY] = 24, [TASK_ROUTES] = 8, [TASK_LOGS] = 4, [TASK_TRASH] = 1};
 
 /* ---- tasks ----------------------------------------------------------------------------------------------
  */
@@ -126,14 +131,26 @@ static int start_with_spec(struct worker *worker, struct task *task)
 
 static int start(struct worker *worker, struct task *task)
 {
-	if (task->kind != TASK_DESTROY)
+	if (task->kind == TASK_DEPLOY || task->kind == TASK_ROUTES)
 		return start_with_spec(worker, task);
-	supervisor_remove(worker->supervisor, task->job.gateway);
+	if (task->kind == TASK_DESTROY)
+		supervisor_remove(worker->supervisor, task->job.gateway);
 	return task_start(task, worker->driver, worker->host, NULL, NULL);
+}
+
+static bool has_place(const struct worker *worker, enum task_kind kind)
+{
+	unsigned running = 0;
+
+	for (const struct task *task = worker->tasks; task; task = task->next)
+		running += task->kind == kind && is_running(task);
+	return running < max_running[kind];
 }
 
 static bool may_start(const struct worker *worker, const struct task *task)
 {
+	if (!has_place(worker, task->kind))
+		return false;
 	for (const struct task *other = worker->tasks; other != task; other = other->next)
 		if (strcmp(other->job.gateway, task->job.gateway) == 0)
 			return false;
@@ -170,8 +187,11 @@ static bool report(struct worker *worker, struct task *task)
 
 static void note_result(struct worker *worker, struct task *task)
 {
-	static const char *const names[] = {
-		[TASK_DEPLOY] = "deploy", [TASK_DESTROY] = "destroy", [TASK_ROUTES] = "set the routes of"};
+	static const char *const names[] = {[TASK_DEPLOY] = "deploy",
+					    [TASK_DESTROY] = "destroy",
+					    [TASK_ROUTES] = "set the routes of",
+					    [TASK_LOGS] = "begin the logs anew of",
+					    [TASK_TRASH] = "remove what is left of deleted"};
 
 	if (task->failed) {
 		log_error("could not %s gateway %s, attempt %u: %s", names[task->kind], task->job.gateway,
@@ -179,6 +199,8 @@ static void note_result(struct worker *worker, struct task *task)
 		worker->failures++;
 		return;
 	}
+	if (task->kind == TASK_LOGS || task->kind == TASK_TRASH)
+		return;
 	if (task->kind == TASK_DEPLOY && supervisor_add(worker->supervisor, task->job.gateway) < 0)
 		set_error(task, "out of memory");
 	if (task->kind == TASK_ROUTES)
@@ -205,9 +227,10 @@ static bool advance(struct worker *worker, struct task *task)
 	return task->cancelled || (task->done && report(worker, task));
 }
 
-static void advance_all(struct worker *worker)
+static bool advance_each(struct worker *worker)
 {
 	struct task **link = &worker->tasks;
+	bool ended = false;
 
 	while (*link) {
 		struct task *task = *link;
@@ -215,10 +238,55 @@ static void advance_all(struct worker *worker)
 		if (advance(worker, task)) {
 			*link = task->next;
 			task_free(task);
+			ended = true;
 		} else {
 			link = &task->next;
 		}
 	}
+	return ended;
+}
+
+/* Until nothing more happens: an earlier task may have waited for the place of a later one. */
+static void advance_all(struct worker *worker)
+{
+	while (advance_each(worker))
+		;
+}
+
+/* ---- this host's own tasks ------------------------------------------------------------------------------
+ */
+
+static void add_own_task(struct worker *worker, enum task_kind kind, const char *gateway)
+{
+	struct queue_job job = {0};
+	struct task *task;
+
+	if (worker_has_task(worker, gateway))
+		return;
+	snprintf(job.gateway, sizeof(job.gateway), "%s", gateway);
+	if (worker_add_task(worker, kind, &job, &task) < 0)
+		log_error("out of memory");
+}
+
+static void tidy_logs(const char *gateway, void *data)
+{
+	struct worker *worker = data;
+
+	if (worker->driver->logs_full(worker->host, gateway))
+		add_own_task(worker, TASK_LOGS, gateway);
+}
+
+static void tidy(struct worker *worker)
+{
+	int64_t now = clock_boot_ns();
+
+	if (now < worker->next_tidy_ns)
+		return;
+	worker->next_tidy_ns = now + TIDY_INTERVAL;
+	supervisor_each(worker->supervisor, tidy_logs, worker);
+	/* Of no gateway that there is: the task with no name. */
+	if (worker->driver->has_trash(worker->host))
+		add_own_task(worker, TASK_TRASH, "");
 }
 
 /* ---- jobs -----------------------------------------------------------------------------------------------
@@ -409,6 +477,8 @@ static int64_t next_due(const struct worker *worker)
 {
 	int64_t next = supervisor_next_ns(worker->supervisor), now = clock_boot_ns();
 
+	if (worker->queue)
+		next = earlier(next, worker->next_tidy_ns);
 	if (worker->queue && queue_fd(worker->queue) < 0)
 		next = earlier(next, worker->next_connect_ns);
 	else if (worker->queue)
@@ -453,6 +523,8 @@ static void turn(struct worker *worker)
 	supervisor_dispatch(worker->supervisor);
 	if (worker->queue)
 		attend_queue(worker);
+	if (worker->queue)
+		tidy(worker);
 	advance_all(worker);
 }
 

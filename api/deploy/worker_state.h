@@ -29,7 +29,7 @@ struct worker {
 	bool disconnected;
 	unsigned failures;
 	int64_t backoff_ns;
-	int64_t next_connect_ns, next_poll_ns, next_renew_ns, next_upkeep_ns; /* boot time */
+	int64_t next_connect_ns, next_poll_ns, next_renew_ns, next_upkeep_ns, next_tidy_ns; /* boot time */
 };
 
 bool worker_has_task(const struct worker *worker, const char *gateway);

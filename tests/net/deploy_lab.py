@@ -169,13 +169,17 @@ class Inventory:
         self.vpcs = 0
 
     def vpc(self, private="10.1.0.0/24", first="10.1.0.2", last="10.1.0.9", public_first="198.51.100.10",
-            public_last="198.51.100.29", bridge="vpc1", route_netns=("i1",)):
+            public_last="198.51.100.29", bridge="vpc1", route_netns=("i1",), private6=None):
         self.vpcs += 1
         vpc = self.db.value("INSERT INTO gateway.vpc (owner, location, name) VALUES (%s, %s, %s) RETURNING id", self.user,
                             self.location, f"vpc{self.vpcs}")
         subnets = {}
-        for public, cidr, a, b, on, netns in ((False, private, first, last, bridge, list(route_netns)),
-                                              (True, "198.51.100.0/24", public_first, public_last, "public", [])):
+        wanted = [(False, private, first, last, bridge, list(route_netns)),
+                  (True, "198.51.100.0/24", public_first, public_last, "public", [])]
+        if private6:  # a second subnet on the same bridge; its range is the first addresses behind ::1
+            prefix = private6.split("/")[0]
+            wanted.append((False, private6, f"{prefix}2", f"{prefix}9", bridge, list(route_netns)))
+        for public, cidr, a, b, on, netns in wanted:
             subnets[public] = self.db.value(
                 "INSERT INTO gateway.subnet (owner, vpc, cidr, public, range_first, range_last, router) "
                 "VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id", self.user, vpc, cidr, public, a, b,
@@ -256,6 +260,12 @@ class Worker:
 
     def base(self, gateway):
         return self.state / "gw" / gateway
+
+    def first_uid(self):
+        return int((self.state / "first_uid").read_text())
+
+    def log_of(self, gateway, program="agent"):
+        return self.state / "log" / gateway / f"{program}.log"
 
     def run_of(self, gateway):
         return self.run_folder / "gw" / gateway

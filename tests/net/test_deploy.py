@@ -7,7 +7,9 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def test_deploy_makes_what_the_contract_says(host):
 
     status = caps((base / "status").read_text())
     uid = int(status["Uid"])
-    assert uid == 1_000_000_000 + inventory.db.value("SELECT uid_number FROM gateway.job WHERE gateway = %s", gateway)
+    assert uid == worker.first_uid() + inventory.db.value("SELECT uid_number FROM gateway.job WHERE gateway = %s", gateway)
     for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(status[kind], 16) == CAP_NET_ADMIN | CAP_PERFMON | CAP_BPF, kind
     assert status["NoNewPrivs"] == "1"
@@ -64,8 +66,9 @@ def test_deploy_makes_what_the_contract_says(host):
     place = (base / "place").read_text().split()
     assert place[1] == place[3], "the agent leads a session of its own"
     assert place[4:] == ["/", "/dev/null"]
-    assert os.readlink(f"/proc/{worker.pid(gateway)}/fd/2") == str(base / "agent.log")
-    assert stat.S_IMODE((base / "agent.log").stat().st_mode) == 0o600
+    log = worker.log_of(gateway)
+    assert os.readlink(f"/proc/{worker.pid(gateway)}/fd/2") == str(log)
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600 and log.stat().st_uid == 0
     for line in (base / "furniture").read_text().splitlines():
         owner = line.split()[2]
         assert owner == str(uid), line
@@ -76,6 +79,7 @@ def test_deploy_makes_what_the_contract_says(host):
     text = Path(f"/proc/{wireguard}/status").read_text()
     assert int(re.search(r"CapEff:\s*(\w+)", text)[1], 16) == CAP_NET_ADMIN
     assert int(re.search(r"CapBnd:\s*(\w+)", text)[1], 16) == CAP_NET_ADMIN
+    assert re.search(r"Seccomp:\s*2", text), "h4: wireguard-go runs under a filter of system calls"
     wait_for("wireguard-go has made its device", lambda: "wg0" in run("ip", "-n", netns, "link"))
     assert "DOWN" in run("ip", "-n", netns, "-o", "link", "show", "wg0"), "the agent brings it up"
 
@@ -374,3 +378,129 @@ def test_host_without_an_address_is_an_error(host):
         assert "no address of the public subnet" in inventory.status(gateway)[1]
     finally:
         run("ip", "addr", "add", "198.51.100.1/24", "dev", "public")
+
+
+def ports(bridge):
+    return [link["ifname"] for link in json.loads(run("ip", "-j", "link", "show", "master", bridge)) if link["ifname"].startswith("wt")]
+
+
+def test_s3f_a_dual_stack_vpc_loses_no_ping_when_neighbours_ask_anew(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw", private6="fd10:1::/64")
+    worker.wait_deployed(inventory, gateway)
+    netns = worker.netns(gateway)
+    assert len(ports("vpc1")) == 1, "one link for each bridge, whatever the subnets on it"
+    # What the agent's firewall says of sources: they are routed back through where they came from.
+    run("ip", "netns", "exec", netns, "nft", "table inet guard { chain prerouting { type filter hook prerouting priority filter; "
+        "fib saddr . iif oif missing drop; }; }")
+    run("ip", "-n", "i1", "addr", "replace", "fd10:1::100/64", "dev", "eth0", "nodad")
+    try:
+        for address in ("10.1.0.2", "fd10:1::2"):
+            for _ in range(3):
+                run("ip", "-n", "i1", "neigh", "flush", "dev", "eth0")
+                said = run("ip", "netns", "exec", "i1", "ping", "-c", "30", "-i", "0.01", "-W", "20", address)
+                assert "30 packets transmitted, 30 received" in said, said
+    finally:
+        run("ip", "-n", "i1", "addr", "del", "fd10:1::100/64", "dev", "eth0")
+
+
+def test_s3f_links_of_an_earlier_version_become_one(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw", private6="fd10:1::/64")
+    worker.wait_deployed(inventory, gateway)
+    first, netns = ports("vpc1")[0], worker.netns(gateway)
+    worker.stop()
+    second = first[:-1] + "1"
+    run("ip", "link", "add", second, "type", "veth", "peer", "name", "vpc1", "netns", netns)
+    run("ip", "link", "set", second, "master", "vpc1", "up")
+    run("ip", "link", "set", first, "group", "default")
+    run("ip", "-n", netns, "addr", "del", "fd10:1::2/64", "dev", "vpc0")
+    run("ip", "-n", netns, "addr", "add", "fd10:1::2/64", "dev", "vpc1", "nodad")
+    run("ip", "-n", netns, "link", "set", "vpc1", "up")
+    worker.start()
+    wait_for("one link", lambda: ports("vpc1") == [first])
+    wait_for("with both addresses", lambda: {"10.1.0.2", "fd10:1::2"} <= {
+        a["local"] for a in json.loads(run("ip", "-n", netns, "-j", "addr", "show", "vpc0"))[0]["addr_info"]})
+    wait_for("and guarded", lambda: json.loads(run("ip", "-j", "link", "show", first))[0]["group"] == "1465122817")
+
+
+@contextlib.contextmanager
+def host_in_vpc():
+    """The host has addresses in the VPC, on its bridge, and others elsewhere; it listens on all."""
+    run("ip", "link", "add", "elsewhere", "type", "bridge")
+    run("ip", "link", "set", "elsewhere", "up")
+    mine = (("vpc1", "10.1.0.1/24"), ("vpc1", "fd10:1::1/64"), ("elsewhere", "203.0.113.9/32"), ("elsewhere", "2001:db8:9::9/128"),
+            ("vpc1", "169.254.7.7/16"), ("vpc1", "fe80::1:1/64"))
+    for interface, address in mine:
+        run("ip", "addr", "add", address, "dev", interface, *(["nodad"] if ":" in address else []))
+    listeners = []
+    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, 8443))
+        listener.listen()
+        listeners.append(listener)
+    try:
+        yield
+    finally:
+        for listener in listeners:
+            listener.close()
+        for interface, address in mine[:2] + mine[4:]:
+            run("ip", "addr", "del", address, "dev", interface, check=False)
+        run("ip", "link", "del", "elsewhere")
+
+
+def reaches(netns, address, seconds="1"):
+    """Whether a TCP connection comes about: the API's port is open on all of the host's addresses."""
+    script = f"import socket; socket.create_connection(('{address}', 8443), {seconds})"
+    return subprocess.run(["ip", "netns", "exec", netns, "/usr/bin/python3", "-c", script], stderr=subprocess.DEVNULL,
+                          timeout=60).returncode == 0
+
+
+def refused():
+    return json.loads(run("nft", "-j", "list", "counter", "inet", "wiretoll_host", "refused"))["nftables"][-1]["counter"]["packets"]
+
+
+def test_g10_the_host_is_never_reached_from_a_vpc_link_whatever_its_addresses(host):
+    worker, inventory = host
+    with host_in_vpc():
+        gateway = inventory.gateway("gw", private6="fd10:1::/64")
+        worker.wait_deployed(inventory, gateway)
+        netns = worker.netns(gateway)
+        run("ip", "-n", netns, "route", "add", "203.0.113.9", "via", "10.1.0.1")
+        run("ip", "-n", netns, "route", "add", "2001:db8:9::9", "via", "fd10:1::1")
+        run("ip", "-n", netns, "addr", "add", "169.254.8.8/16", "dev", "vpc0")
+        # The agent's way to the API, over the public link, stays.
+        assert reaches(netns, "198.51.100.1", 20)
+        # An instance of the VPC is not the gateway: it reaches what it reached before.
+        assert reaches("i1", "10.1.0.1", 20)
+        for address in ("10.1.0.1", "fd10:1::1", "203.0.113.9", "2001:db8:9::9", "169.254.7.7", "fe80::1:1%vpc0"):
+            before = refused()
+            assert not reaches(netns, address), address
+            assert refused() > before, f"{address}: dropped by the rule, not for another reason"
+            ping = subprocess.run(["ip", "netns", "exec", netns, "ping", "-c", "1", "-W", "1", address], capture_output=True, timeout=60)
+            assert ping.returncode != 0, address
+        # An address that the host gets later; and what the host itself begins is answered.
+        run("ip", "addr", "add", "10.1.0.77/24", "dev", "vpc1")
+        try:
+            before = refused()
+            assert not reaches(netns, "10.1.0.77") and refused() > before
+            run("ping", "-c", "1", "-W", "20", "10.1.0.2")
+            run("ping", "-c", "1", "-W", "20", "fd10:1::2")
+        finally:
+            run("ip", "addr", "del", "10.1.0.77/24", "dev", "vpc1")
+        # And instances still reach each other's side through the gateway's link.
+        run("ip", "netns", "exec", netns, "ping", "-c", "1", "-W", "20", "10.1.0.100")
+
+
+def test_g10_the_hosts_rules_go_with_the_last_gateway(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    assert "wiretoll_host" in run("nft", "list", "tables")
+    worker.stop()
+    assert "wiretoll_host" in run("nft", "list", "tables"), "as long as there is one"
+    worker.destroy_all()
+    assert "wiretoll_host" not in run("nft", "list", "tables")

@@ -69,7 +69,7 @@ def ordered(networks):
     wait_for("the gateway is active", lambda: api.status(gateway) == "active")
     yield up, api, gateway
     print(up.out.read_text())
-    for log in (up.state / "gw").glob("*/agent.log"):
+    for log in (up.state / "log").glob("*/agent.log"):
         print(log.read_text())
     run(*up.command("--down"))
     if up.process:

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -133,15 +134,15 @@ static int read_start_time(pid_t pid, unsigned long long *ret_ticks)
 	return state == 'Z' || state == 'X' ? -ENOENT : 0;
 }
 
-static int write_pid_file(const char *path)
+static int write_pid_file(const char *path, pid_t pid)
 {
 	unsigned long long ticks;
 	char text[64];
-	int r = read_start_time(getpid(), &ticks);
+	int r = read_start_time(pid, &ticks);
 
 	if (r < 0)
 		return r;
-	snprintf(text, sizeof(text), "%d %llu\n", (int)getpid(), ticks);
+	snprintf(text, sizeof(text), "%d %llu\n", (int)pid, ticks);
 	return file_replace(path, text, strlen(text), 0644);
 }
 
@@ -162,6 +163,13 @@ int spawn_find(const char *pid_file, pid_t *ret_pid)
 	return 0;
 }
 
+static int limit_processes(unsigned max)
+{
+	const struct rlimit limit = {max, max};
+
+	return setrlimit(RLIMIT_NPROC, &limit) < 0 ? -errno : 0;
+}
+
 static int prepare_and_execute(const struct spawn *spawn, pid_t parent)
 {
 	int program_fd = -1;
@@ -176,9 +184,9 @@ static int prepare_and_execute(const struct spawn *spawn, pid_t parent)
 		if (program_fd < 0)
 			return -errno;
 	}
-	r = spawn->pid_file ? write_pid_file(spawn->pid_file) : 0;
-	if (r == 0)
-		r = enter(spawn);
+	r = enter(spawn);
+	if (r == 0 && spawn->max_processes)
+		r = limit_processes(spawn->max_processes);
 	if (r == 0 && spawn->uid)
 		r = become(spawn->uid, spawn->gid ? spawn->gid : (gid_t)spawn->uid, spawn->capabilities);
 	if (r == 0)
@@ -191,7 +199,8 @@ static int prepare_and_execute(const struct spawn *spawn, pid_t parent)
 		return -ECHILD;
 	if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
 		return -errno;
-	return execute(spawn, program_fd);
+	r = spawn->confine ? spawn->confine() : 0;
+	return r < 0 ? r : execute(spawn, program_fd);
 }
 
 int spawn_start(const struct spawn *spawn, pid_t *ret_pid)
@@ -211,7 +220,9 @@ int spawn_start(const struct spawn *spawn, pid_t *ret_pid)
 	if (pid < 0)
 		return -errno;
 	if (pid == 0) {
-		error = prepare_and_execute(spawn, parent);
+		error = spawn->pid_file ? write_pid_file(spawn->pid_file, getpid()) : 0;
+		if (error == 0)
+			error = prepare_and_execute(spawn, parent);
 		_exit(file_write_all(status_write, &error, sizeof(error)) < 0 ? 126 : 127);
 	}
 	/* The pipe closes when exec succeeds; else the error comes through it. */
@@ -226,6 +237,53 @@ int spawn_start(const struct spawn *spawn, pid_t *ret_pid)
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	return error;
+}
+
+/* Executes once the parent has noted the process down; without a word from it, it is gone. */
+static void launched(const struct spawn *spawn, int go, pid_t parent)
+{
+	char byte;
+	int r;
+
+	if (read(go, &byte, 1) != 1)
+		_exit(127);
+	r = prepare_and_execute(spawn, parent);
+	dprintf(spawn->error_fd ? spawn->error_fd : STDERR_FILENO, "could not start %s: %s\n", spawn->argv[0],
+		strerror(-r));
+	_exit(127);
+}
+
+int spawn_launch(const struct spawn *spawn, pid_t *ret_pid)
+{
+	_cleanup_close_ int go_read = -1;
+	_cleanup_close_ int go_write = -1;
+	pid_t parent = getpid();
+	int fds[2], r = 0;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	go_read = fds[0];
+	go_write = fds[1];
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		close(TAKE_FD(go_write));
+		launched(spawn, go_read, parent);
+	}
+	if (spawn->pid_file)
+		r = write_pid_file(spawn->pid_file, pid);
+	if (r == 0)
+		r = file_write_all(go_write, "", 1);
+	close(TAKE_FD(go_write));
+	if (r == 0) {
+		*ret_pid = pid;
+		return 0;
+	}
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	return r;
 }
 
 struct capture {

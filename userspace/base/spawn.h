@@ -20,6 +20,8 @@ struct spawn {
 	bool new_session;                  /* out of our session and process group, working folder / */
 	const char *pid_file;              /* written, before the program begins, for spawn_find() */
 	int parent_death_signal;           /* 0: the program outlives us */
+	unsigned max_processes;            /* of its uid, threads included; 0: as many as we may have */
+	int (*confine)(void);              /* called last, with the program's rights; may be NULL */
 };
 
 /*
@@ -29,7 +31,14 @@ struct spawn {
 WT_MUST_CHECK int spawn_start(const struct spawn *spawn, pid_t *ret_pid);
 
 /*
- * The process that wrote this pid file, if it still runs: the file holds pid and start time, so that a reused
+ * Starts the program without waiting until it executes: a process of its uid may stop it before that, and the
+ * caller is not to stand still for it. What fails is said on its standard error, and it ends with 127. Its
+ * pid file is there when this returns.
+ */
+WT_MUST_CHECK int spawn_launch(const struct spawn *spawn, pid_t *ret_pid);
+
+/*
+ * The process of this pid file, if it still runs: the file holds pid and start time, so that a reused
  * pid is not mistaken for it. -ENOENT otherwise.
  */
 WT_MUST_CHECK int spawn_find(const char *pid_file, pid_t *ret_pid);
