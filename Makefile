@@ -244,7 +244,7 @@ $(FUZZ_TARGETS): $(FUZZ_OUT)/%: $(FUZZ_OUT)/obj/tests/fuzz/%.o $(FUZZ_OBJ)
 fuzz-programs: $(FUZZ_TARGETS)
 
 fuzz: deps ## break the parsers and the meter: SECONDS=N of each target (600); needs root
-	@$(MAKE) --no-print-directory fuzz-programs $(FUZZ_PACKETS)
+	@$(MAKE) --no-print-directory fuzz-programs $(FUZZ_PACKETS) all
 	@tests/envelope.sh bash tests/fuzz/run.sh $(or $(SECONDS),600)
 
 # ---- upkeep ---------------------------------------------------------------------------------------------

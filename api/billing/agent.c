@@ -201,11 +201,10 @@ static int get_state(struct request *request, struct response *response)
 	int r;
 
 	if (text) {
-		char *end;
+		size_t length = strlen(text);
 
-		errno = 0;
-		have = strtoll(text, &end, 10);
-		if (errno || end == text || *end || have < 0)
+		have = strtoll(text, NULL, 10);
+		if (length == 0 || length > 18 || strspn(text, "0123456789") != length)
 			return response_problem(response, 400, "have",
 						"have is \"%.32s\"; accepted is the revision last applied, "
 						"or 0",

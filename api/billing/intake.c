@@ -18,7 +18,9 @@
 #define CRC_HEADER       "Wiretoll-Batch-CRC32C"
 #define KEPT_FROM_HEADER "Wiretoll-Kept-From"
 #define OVER_HEADER      "Wiretoll-Epoch-Over"
+#define KEPT_CHARACTERS  "65536" /* of a report that was refused */
 #define FIRST_PLANS_NS   (2 * NSEC_PER_SEC)
+#define OFTEN_SECONDS    600
 #define LAST_PLANS_NS    (300 * NSEC_PER_SEC)
 
 struct prepared {
@@ -225,7 +227,8 @@ static int keep_refused(struct db *db, const struct request *request, const char
 		"SELECT r.owner, r.gateway, r.epoch, r.seq, r.crc, w.verdict, w.held_seq, (SELECT b.crc FROM "
 		"billing.epoch_batch b WHERE b.owner = w.owner AND b.gateway = w.gateway AND b.epoch = "
 		"w.epoch AND "
-		"b.seq = w.held_seq), $2 FROM pg_temp.report_in r JOIN pg_temp.report_work w ON w.n = r.n "
+		"b.seq = w.held_seq), left($2, " KEPT_CHARACTERS
+		") FROM pg_temp.report_in r JOIN pg_temp.report_work w ON w.n = r.n "
 		"WHERE r.n = $1 ON CONFLICT DO NOTHING",
 		n, body);
 }
@@ -239,6 +242,12 @@ static int answer(struct response *response, const PGresult *verdicts, int row)
 	if (response->status == 400)
 		return response_problem(response, 400, "active_since", "%s",
 					db_value(verdicts, row, "detail"));
+	if (response->status == 503) {
+		response->retry_after = OFTEN_SECONDS;
+		return response_problem(response, 503, "epoch",
+					"the gateway begins new epochs too often; accepted are 1000, and 100 "
+					"more for each day of its life");
+	}
 	if (response->status == 410) {
 		_cleanup_json_ json_t *held = json_loads(body, 0, NULL);
 
@@ -297,11 +306,64 @@ static int apply(struct db *db, struct request *const *requests, size_t n, PGres
 	return 0;
 }
 
+/* A value that does not fit its type or its check: of the report itself, and the same each time. */
+static bool is_refused_for_good(struct db *db, int error)
+{
+	const char *state = db_last_error(db)->sqlstate;
+
+	return (error == -EINVAL && strncmp(state, "22", 2) == 0) ||
+	       (error == -EDOM && strcmp(state, "23514") == 0);
+}
+
+/* An agent that heard of a status that its protocol does not name would send the same for ever. */
+static int refuse(struct db *db, const struct request *request, struct response *response)
+{
+	const struct principal *agent = &request->principal;
+	const json_t *epoch = json_object_get(request->body, "epoch");
+	_cleanup_free_ char *content = strndup(request->raw_body, request->raw_body_length);
+	_cleanup_result_ PGresult *row = NULL;
+	char attempt[16], generation[24], seq[24], crc[16], why[256];
+	const char *body;
+	int r;
+
+	if (!content)
+		return -ENOMEM;
+	snprintf(attempt, sizeof(attempt), "%d", agent->attempt);
+	snprintf(generation, sizeof(generation), "%" PRId64, agent->generation);
+	snprintf(seq, sizeof(seq), "%" JSON_INTEGER_FORMAT,
+		 json_integer_value(json_object_get(request->body, "seq")));
+	snprintf(crc, sizeof(crc), "%" PRIu32, crc32c(0, request->raw_body, request->raw_body_length));
+	snprintf(why, sizeof(why), "%s", db_last_error(db)->message);
+	r = DB_QUERY(
+		db, &row,
+		"SELECT billing.refuse_report($1, $2, $3, $4, $5, $6, $7, $8, $9, left($10, " KEPT_CHARACTERS
+		")) AS body",
+		agent->owner, agent->gateway, attempt, generation,
+		json_string_value(json_object_get(epoch, "id")),
+		json_string_value(json_object_get(epoch, "boot_id")), seq, crc, why, content);
+	if (r < 0)
+		return r;
+	body = db_value(row, 0, "body");
+	response->status = body ? 409 : 410;
+	metrics_count_report(response->status);
+	if (!body)
+		return response_problem(response, 410, NULL,
+					"the gateway is deleted, or another attempt has replaced this one");
+	response->content_type = "application/json";
+	response->text = strdup(body);
+	return response->text ? 0 : -ENOMEM;
+}
+
 int intake_commit(struct db *db, struct request *const *requests, struct response *const *responses, size_t n)
 {
 	_cleanup_result_ PGresult *verdicts = NULL;
 	int r = apply(db, requests, n, &verdicts);
 
+	if (r < 0 && n == 1 && is_refused_for_good(db, r))
+		return refuse(db, requests[0], responses[0]);
+	/* A row that others have just made: it is there the next time. */
+	if (n == 1 && (r == -EEXIST || r == -EDOM))
+		return -EAGAIN;
 	if (r < 0)
 		return r;
 	metrics_count_group(n);

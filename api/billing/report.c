@@ -10,6 +10,12 @@
 #include <stdio.h>
 #include <string.h>
 
+/* An agent sends no more in one batch, and the rest in the next one. Of records, as many as a body can hold.
+ */
+#define MAX_STATES     64
+#define MAX_STATUS     1000
+#define MAX_COMPLAINTS 100
+
 static int require_int(const json_t *object, const char *field, int64_t min, int64_t max, int64_t *ret,
 		       struct json_problem *problem)
 {
@@ -217,8 +223,8 @@ static int check_reconcile(const json_t *body, struct json_problem *problem)
 	return r;
 }
 
-/* Checks each element and puts "array[index]." before the field of a problem. */
-static int check_each(const json_t *body, const char *field,
+/* Checks each of at most `max` elements and puts "array[index]." before the field of a problem. */
+static int check_each(const json_t *body, const char *field, size_t max,
 		      int (*check)(const json_t *element, struct json_problem *problem),
 		      struct json_problem *problem)
 {
@@ -229,6 +235,11 @@ static int check_each(const json_t *body, const char *field,
 
 	if (r < 0)
 		return r;
+	if (json_array_size(array) > max) {
+		json_problem_set(problem, field, "%s has %zu elements; accepted are at most %zu", field,
+				 json_array_size(array), max);
+		return -EINVAL;
+	}
 	json_array_foreach (array, i, element) {
 		memset(&inner, 0, sizeof(inner));
 		r = json_is_object(element) ? check(element, &inner) : -EINVAL;
@@ -282,13 +293,13 @@ int report_check(const json_t *body, struct json_problem *problem)
 	if (r == 0)
 		r = check_grant(body, problem);
 	if (r == 0)
-		r = check_each(body, "states", check_state, problem);
+		r = check_each(body, "states", MAX_STATES, check_state, problem);
 	if (r == 0)
-		r = check_each(body, "records", check_record, problem);
+		r = check_each(body, "records", SIZE_MAX, check_record, problem);
 	if (r == 0)
-		r = check_each(body, "status", check_status, problem);
+		r = check_each(body, "status", MAX_STATUS, check_status, problem);
 	if (r == 0)
-		r = check_each(body, "cannot_apply", check_complaint, problem);
+		r = check_each(body, "cannot_apply", MAX_COMPLAINTS, check_complaint, problem);
 	if (r == 0)
 		r = check_reconcile(body, problem);
 	return r;

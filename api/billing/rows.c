@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/key.h"
+#include "billing/fields.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -75,18 +76,66 @@ static void put_flag(FILE *out, const json_t *object, const char *field)
 	fputs_unlocked(json_is_true(json_object_get(object, field)) ? "\tt" : "\tf", out);
 }
 
-/* An array or object as jsonb; NULL when there is nothing in it. */
-static void put_json(FILE *out, const json_t *value)
+/* Members of an object as one of JSON, and nothing else that it may have. */
+static void put_members(FILE *out, const json_t *object, const char *const *fields)
 {
-	char *text =
-		json_array_size(value) || json_object_size(value) ? json_dumps(value, JSON_COMPACT) : NULL;
+	const char *before = "{";
 
-	putc_unlocked('\t', out);
-	if (text)
+	for (; *fields; fields++) {
+		const json_t *value = json_object_get(object, *fields);
+		char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+
+		if (!text)
+			continue;
+		fprintf(out, "%s\"%s\":", before, *fields);
 		put_escaped(out, text);
-	else
-		fputs_unlocked("\\N", out);
-	free(text);
+		free(text);
+		before = ",";
+	}
+	fputs_unlocked(*before == '{' ? "{}" : "}", out);
+}
+
+/* As jsonb; NULL when there are none. */
+static void put_complaints(FILE *out, const json_t *body)
+{
+	static const char *const fields[] = {"what", "reason", NULL};
+	const json_t *complaints = json_object_get(body, "cannot_apply"), *complaint;
+	size_t i;
+
+	fputs_unlocked(json_array_size(complaints) ? "\t[" : "\t\\N", out);
+	json_array_foreach (complaints, i, complaint) {
+		if (i > 0)
+			putc_unlocked(',', out);
+		put_members(out, complaint, fields);
+	}
+	if (json_array_size(complaints))
+		putc_unlocked(']', out);
+}
+
+/* As jsonb; NULL when nothing is said. */
+static void put_reconcile(FILE *out, const json_t *body)
+{
+	static const struct {
+		const char *name, *fields[5];
+	} sources[] = {
+		{"meter", {"upload_bytes", "download_bytes", "upload_packets", "download_packets"}},
+		{"wireguard", {"rx_bytes", "tx_bytes"}},
+		{"interface", {"rx_bytes", "tx_bytes", "encrypted"}},
+		{"journal", {"seq", "upload_bytes", "download_bytes"}},
+	};
+	const json_t *said = json_object_get(body, "reconcile");
+	const char *before = "\t{";
+
+	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
+		const json_t *counts = json_object_get(said, sources[i].name);
+
+		if (!json_is_object(counts))
+			continue;
+		fprintf(out, "%s\"%s\":", before, sources[i].name);
+		put_members(out, counts, sources[i].fields);
+		before = ",";
+	}
+	fputs_unlocked(*before == ',' ? "}" : "\t\\N", out);
 }
 
 static void put_key(FILE *out, const json_t *body)
@@ -130,8 +179,8 @@ static void put_report(FILE *out, const json_t *body, const struct principal *ag
 	put_fields(out, body, numbers, ARRAY_SIZE(numbers));
 	put_fields(out, json_object_get(body, "grant"), grant_fields, ARRAY_SIZE(grant_fields));
 	put_fields(out, body, sent, 1);
-	put_json(out, json_object_get(body, "cannot_apply"));
-	put_json(out, json_object_get(body, "reconcile"));
+	put_complaints(out, body);
+	put_reconcile(out, body);
 	putc_unlocked('\n', out);
 }
 
@@ -282,8 +331,8 @@ static void put_seen(FILE *out, const json_t *body, int64_t n)
 		put_number(out, n);
 		put_fields(out, seen, fields, ARRAY_SIZE(fields));
 		putc_unlocked('\t', out);
-		if (endpoint)
-			put_escaped(out, endpoint);
+		if (endpoint && is_numeric_endpoint(endpoint))
+			fputs_unlocked(endpoint, out);
 		else
 			fputs_unlocked("\\N", out);
 		putc_unlocked('\n', out);

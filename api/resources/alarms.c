@@ -4,7 +4,8 @@
 #include "resources/owned.h"
 #include "resources/resources.h"
 
-/* The quarantined epoch stays so; an alarm whose cause goes on is raised again. */
+/* An epoch that contradicts itself stays quarantined; one that was implausible is judged anew. An alarm whose
+ * cause goes on is raised again. */
 static int clear_alarms(struct request *request, struct response *response)
 {
 	struct owned gateway;
@@ -14,11 +15,7 @@ static int clear_alarms(struct request *request, struct response *response)
 	if (r == 0)
 		r = db_begin(request->db);
 	if (r == 0)
-		r = DB_EXECUTE(request->db,
-			       "UPDATE billing.alarm SET cleared = now() WHERE owner = $1 AND gateway = $2 "
-			       "AND cleared "
-			       "IS NULL",
-			       gateway.owner, gateway.id);
+		r = DB_EXECUTE(request->db, "SELECT billing.clear_alarms($1, $2)", gateway.owner, gateway.id);
 	if (r >= 0)
 		r = audit(request, "gateway.alarms.clear", gateway.id, gateway.owner, NULL);
 	if (r >= 0)

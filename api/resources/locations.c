@@ -11,7 +11,8 @@
 /* What is in force, and beside it what will be from the next hour on. */
 #define LOCATION_OBJECT                                                                                      \
 	"json_build_object('id', l.id, 'name', l.name, 'vpn_enabled', l.vpn_enabled, " RATE_FIELDS(          \
-		"v") ", 'image', l.image, 'plan_group', l.plan_group, 'scheduled', (SELECT "                 \
+		"v") ", 'link_gbps', l.link_gbps, 'image', l.image, 'plan_group', l.plan_group, "            \
+		     "'scheduled', (SELECT "                                                                 \
 		     "json_build_object('from', " SQL_TIME("s.from_hour") ", " RATE_FIELDS(                  \
 			     "s") ") FROM "                                                                  \
 				  "gateway."                                                                 \
@@ -43,6 +44,8 @@ struct location {
 	const char *name, *vpn_enabled;
 	const char *credit_value, *bandwidth_rate, *accounting, *overage;
 	const char *image, *plan_group;
+	const char *link_gbps;
+	char link_text[24];
 	const char *has_image, *has_plan_group; /* "true" when the body names it, be it null */
 	char image_id[UUID_TEXT_SIZE], plan_group_id[UUID_TEXT_SIZE];
 };
@@ -71,6 +74,11 @@ static int read_location(struct request *request, struct response *response, enu
 	location->overage = form_choice(&form, "overage", OPTIONAL, overages);
 	location->image = form_text(&form, "image", OPTIONAL, 63);
 	location->plan_group = form_text(&form, "plan_group", OPTIONAL, 63);
+	location->link_gbps = form_integer(&form, "link_gbps", OPTIONAL, 1, 10000);
+	/* The form's own numbers end with it. */
+	snprintf(location->link_text, sizeof(location->link_text), "%s",
+		 location->link_gbps ? location->link_gbps : "");
+	location->link_gbps = or_null(location->link_text);
 	location->has_image = form_has(&form, "image") ? "true" : "false";
 	location->has_plan_group = form_has(&form, "plan_group") ? "true" : "false";
 	r = form_end(&form);
@@ -116,9 +124,10 @@ static int insert_location(struct request *request, const struct location *locat
 	int r;
 
 	r = DB_EXECUTE(request->db,
-		       "INSERT INTO gateway.location (id, name, vpn_enabled, image, plan_group) "
-		       "VALUES ($1, $2, coalesce($3::boolean, false), $4, $5)",
-		       id, location->name, location->vpn_enabled, location->image, location->plan_group);
+		       "INSERT INTO gateway.location (id, name, vpn_enabled, image, plan_group, link_gbps) "
+		       "VALUES ($1, $2, coalesce($3::boolean, false), $4, $5, coalesce($6::integer, 400))",
+		       id, location->name, location->vpn_enabled, location->image, location->plan_group,
+		       location->link_gbps);
 	if (r < 0)
 		return r;
 	/* Nothing has been sold at another price yet, so that the first version holds at once. */
@@ -180,9 +189,10 @@ static int update_location(struct request *request, const struct location *locat
 		       "UPDATE gateway.location SET name = coalesce($2, name), "
 		       "vpn_enabled = coalesce($3::boolean, vpn_enabled), "
 		       "image = CASE WHEN $4::boolean THEN $5::uuid ELSE image END, "
-		       "plan_group = CASE WHEN $6::boolean THEN $7::uuid ELSE plan_group END WHERE id = $1",
+		       "plan_group = CASE WHEN $6::boolean THEN $7::uuid ELSE plan_group END, "
+		       "link_gbps = coalesce($8::integer, link_gbps) WHERE id = $1",
 		       id, location->name, location->vpn_enabled, location->has_image, location->image,
-		       location->has_plan_group, location->plan_group);
+		       location->has_plan_group, location->plan_group, location->link_gbps);
 	return r < 0 ? r : schedule_rates(request, location, id);
 }
 

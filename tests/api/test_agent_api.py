@@ -129,7 +129,7 @@ def test_the_poll_waits_and_wakes(api):
     assert end - begin < 40, "woken, and not by the end of its time"
 
 
-@pytest.mark.parametrize("have", ["-1", "x", "", "9" * 30])
+@pytest.mark.parametrize("have", ["-1", "x", "", "9" * 30, "%2B1", "%201"])
 def test_have_is_checked(api, have):
     assert Agent(World(api).gateway()).state(have)[0] == 400
 

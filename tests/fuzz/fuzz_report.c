@@ -82,6 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		CLAIM(memchr(problem.field, '\0', sizeof(problem.field)));
 	} else {
 		claim_count(body, "counted");
+		CLAIM(json_array_size(json_object_get(body, "states")) <= 64);
 		json_array_foreach (json_object_get(body, "records"), i, item)
 			claim_record(item);
 		claim_same(data, size, body);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Runs every fuzz target over its seeds and what earlier runs have found, and then random packets through the loaded programs.
 # Prints TAP. An input that ends a target is kept in build/fuzz/crashes. Run it by tests/envelope.sh.
-#   tests/fuzz/run.sh SECONDS [TARGET…]    SECONDS of each target; targets are parse, attribution, …, packets
+#   tests/fuzz/run.sh SECONDS [TARGET…]    SECONDS of each target; targets are parse, attribution, …, packets, lies
 # PACKETS is another build of the last one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -59,6 +59,14 @@ packets() {
 	result "$status" "packets: $(tail -n 1 "$work/log")"
 }
 
+# Reports with lies in them, to a running API; a short form is among its tests.
+lies() {
+	local status=0
+	LIES_SECONDS=$seconds SEED=$RANDOM timeout $((seconds + 600)) "${behind[@]}" /usr/bin/python3 -m pytest -q -s -p no:cacheprovider \
+		tests/api/test_lying_gateway.py -k whatever > "$work/log" 2>&1 || status=$?
+	result "$status" "lies: $(grep -oE '[0-9]+ reports with lies.*' "$work/log" || true)"
+}
+
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
 	for program in build/fuzz/fuzz_*; do
@@ -67,10 +75,13 @@ if [ ${#targets[@]} = 0 ]; then
 		fi
 	done
 	targets+=(packets)
+	[ "$seconds" -lt 10 ] || targets+=(lies)
 fi
 for target in "${targets[@]}"; do
 	if [ "$target" = packets ]; then
 		packets
+	elif [ "$target" = lies ]; then
+		lies
 	else
 		fuzz "$target"
 	fi

@@ -45,6 +45,7 @@ static const struct cli_option LOCATION_FIELDS[] = {
 	{"any-image", OPTION_NULL, "image", NULL, "any enabled image with purpose vpn_gateway"},
 	{"plan-group", OPTION_TEXT, "plan_group", "GROUP", "the plans that are offered"},
 	{"no-plan-group", OPTION_NULL, "plan_group", NULL, "offer no plans"},
+	{"link", OPTION_INTEGER, "link_gbps", "GBIT", "the fastest that a gateway can be, per second (400)"},
 	{0},
 };
 const struct resource RESOURCE_LOCATION = {
