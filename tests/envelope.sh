@@ -9,12 +9,31 @@ if [ "${WIRETOLL_ENVELOPE:-}" != 1 ]; then
 	exec env WIRETOLL_ENVELOPE=1 unshare --net --mount --pid --ipc --fork --kill-child --mount-proc -- "$0" "$@"
 fi
 
+# Nothing of the host's comes along: no BPF file system, no pinned namespace, not even beneath what is mounted here.
+for folder in /run /dev/shm /sys; do
+	while mountpoint -q "$folder"; do
+		umount --recursive --lazy "$folder"
+	done
+done
+while read -r pin; do
+	umount --lazy "$(printf '%b' "$pin")" 2> /dev/null || true # it went with another
+done < <(awk '/ - (bpf|nsfs) / {print $5}' /proc/self/mountinfo | tac)
+
 mount -t tmpfs -o mode=0755 wiretoll-run /run
 mkdir -p /run/netns /run/wireguard /run/lock
 mount -t tmpfs -o mode=1777 wiretoll-shm /dev/shm
 mount -t sysfs sysfs /sys
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true
+
+# Other user numbers run the programs under test, too, and need not get through the home that they were built in.
+if [ -n "${WIRETOLL_BIN:-}" ]; then
+	built=$(realpath "$WIRETOLL_BIN/..")
+	reachable=/run/wiretoll-build/$(basename "$built")
+	mkdir -p "$reachable"
+	mount --bind "$built" "$reachable"
+	export WIRETOLL_BIN=$reachable/bin
+fi
 ip link set lo up
 sysctl -qw net.ipv6.conf.default.addr_gen_mode=1
 unset WIRETOLL_ENVELOPE

@@ -178,6 +178,8 @@ run_suite() {
 	esac
 }
 
+# Other user numbers run what is built.
+umask 022
 export PYTHONDONTWRITEBYTECODE=1 SOAK_FIGURES=$PWD/$logs/soak.txt
 rm -f "$SOAK_FIGURES"
 echo "Building (ASan and UBSan for the tests, plain for the demo) …"

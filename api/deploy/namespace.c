@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "deploy/namespace.h"
 #include "base/file.h"
+#include "deploy/pins.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <mntent.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,33 +30,6 @@ int namespace_mount_bpf(const char *path, uid_t uid)
 	if (mount("bpf", path, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") < 0)
 		return -errno;
 	return chown(path, uid, uid) < 0 ? -errno : 0;
-}
-
-/* Innermost last, so taken off backwards. EINVAL: it went with another one. */
-static int detach_pins(const char *keep)
-{
-	char *paths[1024];
-	size_t n = 0;
-	struct mntent *entry;
-	FILE *mounts = setmntent("/proc/thread-self/mounts", "r");
-	int r = 0;
-
-	if (!mounts)
-		return -errno;
-	while ((entry = getmntent(mounts)) && n < ARRAY_SIZE(paths)) {
-		bool holds = strcmp(entry->mnt_type, "nsfs") == 0 || strcmp(entry->mnt_type, "bpf") == 0;
-
-		if (holds && strcmp(entry->mnt_dir, keep) != 0)
-			paths[n++] = strdup(entry->mnt_dir);
-	}
-	endmntent(mounts);
-	while (n-- > 0) {
-		if (r == 0 && (!paths[n] || umount2(paths[n], MNT_DETACH) < 0) && errno != EINVAL &&
-		    errno != ENOENT)
-			r = -errno;
-		free(paths[n]);
-	}
-	return r;
 }
 
 static int mount_tmpfs(const char *path, uid_t uid, const char *mode)
@@ -88,7 +61,7 @@ static int furnish(const char *bpf, uid_t uid)
 	/* Slave: what the host unmounts later goes here, too; nothing comes back. */
 	if (!realpath(bpf, resolved) || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return -errno;
-	r = detach_pins(resolved);
+	r = pins_detach(resolved);
 	if (r == 0)
 		r = mount_tmpfs(WIREGUARD_FOLDER, uid, "0700");
 	return r == 0 ? make_tun(uid) : r;

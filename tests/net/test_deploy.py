@@ -504,3 +504,36 @@ def test_g10_the_hosts_rules_go_with_the_last_gateway(host):
     assert "wiretoll_host" in run("nft", "list", "tables"), "as long as there is one"
     worker.destroy_all()
     assert "wiretoll_host" not in run("nft", "list", "tables")
+
+
+@contextlib.contextmanager
+def mounted(*mounts):
+    """Each is (type, source, path), or of type "bind"; taken off again in the opposite order."""
+    with contextlib.ExitStack() as stack:
+        for kind, source, path in mounts:
+            run("mount", *(["--bind"] if kind == "bind" else ["-t", kind]), source, path)
+            stack.callback(run, "umount", "--lazy", path)
+        yield
+
+
+def test_d9_pins_beneath_other_mounts_are_taken_off(host, tmp_path):
+    """As systemd's BPF file system has, which a tool mounts once more or a container's /sys covers; what covers them stays."""
+    worker, inventory = host
+    outer, deep = tmp_path / "outer", tmp_path / "outer/deep"
+    deep.mkdir(parents=True)
+    (outer / "net").touch()
+    twice, inner = tmp_path / "twice with spaces", tmp_path / "cover/inner"
+    twice.mkdir()
+    inner.mkdir(parents=True)
+    with mounted(("bpf", "bpf", "/sys/fs/bpf"), ("bind", "/sys", "/sys"), ("bpf", "bpf", "/sys/fs/bpf"), ("debugfs", "debugfs", "/sys/kernel/debug"),
+                 ("bpf", "bpf", twice), ("bpf", "bpf", twice), ("bpf", "bpf", deep), ("bind", "/proc/self/ns/net", outer / "net"),
+                 ("tmpfs", "tmpfs", outer), ("bpf", "bpf", inner), ("tmpfs", "tmpfs", tmp_path / "cover"), ("tmpfs", "tmpfs", tmp_path)):
+        (tmp_path / "marker").touch()
+        gateway = inventory.gateway("gw")
+        worker.wait_deployed(inventory, gateway)
+        pins = [line.split()[4] for line in (worker.base(gateway) / "pins").read_text().splitlines()]
+        assert pins == [str(worker.run_of(gateway) / "bpf")]
+        pid = worker.pid(gateway)
+        assert Path(f"/proc/{pid}/root{tmp_path}/marker").exists()
+        table = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+        assert [fields[fields.index("-") + 1] for fields in table if fields[4] == "/sys/kernel/debug"] == ["debugfs"]
