@@ -12,6 +12,7 @@ import time
 import pytest
 
 from agent_lab import BIN, Echoes, inside, laboratory, run, unprivileged, wait_for
+from echo import echo
 
 STATE = {
     "interface": {"addresses": ["10.99.0.1/24"], "listen_port": 51820, "mtu": 1420},
@@ -93,7 +94,7 @@ def test_comes_up_in_order_and_never_unmetered(lab):
     last = api.last()
     assert last["applied_revision"] == 1 and last["cannot_apply"] == []
     assert sorted(gateway.peers()) == sorted(client.public_key for client in clients)
-    assert "192.168.7.0/24 dev wg0" in run(*inside("gw", "ip", "route"))
+    assert "192.168.7.0/24 dev wg0" in run(*inside("gw", "ip", "route", "show", "table", "578700"))
     assert "51820" in run(*inside("gw", "nft", "list", "ruleset"))
     assert last["public_key"] == run(*inside("gw", "wg", "show", "wg0", "public-key")).strip() == gateway.key()
 
@@ -579,3 +580,49 @@ def test_command_line(arguments, status, words):
     done = subprocess.run([BIN / "wiretoll-agent", *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode == status
     assert words in (done.stdout if status == 0 else done.stderr)
+
+
+def as_site(client, inner, endpoint, network):
+    """The client becomes a site that is called and does not call: its outer address lies within what it is allowed."""
+    run(*inside(client.namespace, "ip", "addr", "add", f"{endpoint}/32", "dev", "lo"))
+    run("ip", "route", "add", f"{endpoint}/32", "via", {"c1": "198.51.100.21", "c2": "198.51.100.22"}[client.namespace], "dev", "pub")
+    run(*inside(client.namespace, "ip", "route", "replace", "198.51.100.10/32", "via", "198.51.100.1", "src", endpoint))
+    run(*inside(client.namespace, "ip", "addr", "add", f"{inner}/32", "dev", client.device))
+    run(*inside(client.namespace, "wg", "set", client.device, "listen-port", "51999"))
+    run(*inside(client.namespace, "wg", "set", client.device, "peer", client.gateway_key, "remove"))
+    run(*inside(client.namespace, "wg", "set", client.device, "peer", client.gateway_key, "allowed-ips", "10.0.0.0/8"))
+    return client.peer(endpoint=f"{endpoint}:51999", keepalive=1, allowed_ips=[f"{client.address}/32", *network])
+
+
+def test_f8_an_endpoint_within_a_sites_own_and_anothers_allowed_ips(lab):
+    """Both sites' outer addresses lie in the network of the first, which is routed into the tunnel; another peer loses nothing."""
+    api, gateway, (first, second) = lab
+    deploy(lab, connect=False)
+    run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    run(*inside("gw", "ip", "route", "add", "default", "via", "198.51.100.1"))
+    for client in (first, second):
+        client.gateway_key = gateway.key()
+        client.connect(gateway.key())
+    peers = [as_site(first, "203.0.113.100", "203.0.113.5", ["203.0.113.0/25"]),
+             as_site(second, "203.0.113.200", "203.0.113.6", ["203.0.113.200/32"])]
+    networks = ["203.0.113.0/25", "203.0.113.200/32"]
+    run(*inside("inst", "ip", "route", "add", "203.0.113.0/24", "via", "10.1.0.2"))
+    api.wait_applied(api.set_state(**{**STATE, "firewall": {**STATE["firewall"], "remote_subnets": networks}, "routes": networks}, peers=peers))
+    for client, inner in ((first, "203.0.113.100"), (second, "203.0.113.200")):
+        wait_for("the gateway's handshake", lambda: int(run(*inside(
+            client.namespace, "wg", "show", client.device, "latest-handshakes")).split()[1] or 0) > 0)
+        # Both ways: what a site begins, and what the VPC begins; the inner packets go into the tunnel, the outer ones never.
+        wait_for("the site reaches the VPC", lambda: echo(client.namespace, "10.1.0.10", source=inner) == 1)
+        wait_for("the VPC reaches the site", lambda: echo("inst", inner) == 1)
+    endpoints = run(*inside("gw", "wg", "show", "wg0", "endpoints"))
+    assert "203.0.113.5:51999" in endpoints and "203.0.113.6:51999" in endpoints
+    wait_truth(api, [first, second])
+    assert all(min(api.counted(client.id)) > 0 for client in (first, second))
+    # A change of one site's allowed IPs while the other's packets pass: not one of them is lost.
+    with Echoes(second) as echoes:
+        echoes.wait_more(50)
+        changed = {**peers[0], "allowed_ips": [*peers[0]["allowed_ips"], "192.168.8.0/24"]}
+        api.wait_applied(api.set_state(peers=[changed, peers[1]], routes=[*networks, "192.168.8.0/24"]))
+        echoes.wait_more(50)
+    assert echoes.lost == []
+    wait_truth(api, [first, second])

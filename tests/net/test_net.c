@@ -57,7 +57,9 @@ static int make_links(void **state)
 static int remove_links(void **state)
 {
 	(void)state;
-	return run("ip link del wg0; ip link del other; ip link del wgk 2>/dev/null; true");
+	return run("ip link del wg0; ip link del other; ip link del wgk 2>/dev/null; "
+		   "for v in 4 6; do ip -$v rule del pref 5787; ip -$v rule del pref 5788; done 2>/dev/null; "
+		   "true");
 }
 
 static void test_link(void **state)
@@ -137,7 +139,8 @@ static void test_addresses(void **state)
 }
 
 #define SHOW_ROUTES                                                                                          \
-	"(ip -4 route show dev wg0 proto 87; ip -6 route show dev wg0 proto 87) | awk '{print $1}'"
+	"(ip -4 route show table 578700 dev wg0 proto 87; ip -6 route show table 578700 dev wg0 proto 87) "  \
+	"| awk '{print $1}'"
 
 static void test_routes(void **state)
 {
@@ -155,7 +158,8 @@ static void test_routes(void **state)
 			 0);
 	assert_int_equal(net_ensure_routes(net, "wg0", first, 4), 0);
 	assert_output(SHOW_ROUTES, "10.8.0.0/16,10.8.1.0/24,fd08::/48");
-	assert_output("ip -4 route show dev wg0 proto 87 10.8.0.0/16", "10.8.0.0/16 scope link linkdown ");
+	assert_output("ip -4 route show table 578700 dev wg0 proto 87 10.8.0.0/16",
+		      "10.8.0.0/16 scope link linkdown ");
 	assert_int_equal(net_ensure_routes(net, "wg0", second, 3), 0);
 	assert_output(SHOW_ROUTES, "10.8.1.0/24,192.0.2.7,fd09::/48");
 	/* The kernel's own route to the tunnel subnet serves as well. */
@@ -164,12 +168,53 @@ static void test_routes(void **state)
 	assert_int_equal(net_ensure_routes(net, "wg0", everything, 2), 0);
 	assert_output(SHOW_ROUTES, "default,default");
 	assert_int_equal(net_ensure_routes(net, "wg0", &host_bits, 1), -EINVAL);
-	/* Another interface's route is never taken over. */
-	assert_int_equal(net_ensure_routes(net, "wg0", &taken, 1), -EEXIST);
+	/* Another interface's route is never taken over: it stands in the main table, which is asked first.
+	 */
+	assert_int_equal(net_ensure_routes(net, "wg0", &taken, 1), 0);
+	assert_output(SHOW_ROUTES, "10.7.0.0/16");
 	assert_int_equal(net_ensure_routes(net, "wg0", NULL, 0), 0);
 	assert_output("ip -4 route show",
 		      "10.6.0.0/16 dev wg0 scope link linkdown ,10.7.0.0/16 dev other proto 87 scope link "
 		      "linkdown ,10.99.0.0/24 dev wg0 proto kernel scope link src 10.99.0.1 linkdown ");
+}
+
+/* F8: the main table's routes but the default come first, then the tunnel's, and never for WireGuard's own
+ * packets. */
+static void test_f8_outer_packets_are_kept_out_of_the_tunnel(void **state)
+{
+	struct cidr sites[] = {prefix("198.51.100.0/24"), prefix("2001:db8::/32"), prefix("203.0.113.0/24")};
+	struct cidr moved = prefix("198.51.100.0/24");
+	char shown[96];
+
+	(void)state;
+	assert_int_equal(net_link_set_up(net, "wg0", true), 0);
+	assert_int_equal(
+		run("ip addr add 192.0.2.1/24 dev other && ip addr add 2001:db9::1/64 dev other nodad && ip "
+		    "link set other up && "
+		    "ip route add default via 192.0.2.254 && ip -6 route add default via 2001:db9::fe && "
+		    "ip route add 203.0.113.0/25 via 192.0.2.253 && ip route add 198.51.100.0/24 dev wg0 "
+		    "proto 87"),
+		0);
+	assert_int_equal(net_ensure_rules(net), 0);
+	assert_int_equal(net_ensure_rules(net), 0);
+	assert_output("ip rule show | grep -c ^5787:; ip -6 rule show | grep -c ^5787:; ip rule show | grep "
+		      "-c ^5788:",
+		      "1,1,1");
+	assert_int_equal(net_ensure_routes(net, "wg0", sites, 3), 0);
+	assert_output("ip -4 route show table main proto 87", "");
+	snprintf(shown, sizeof(shown), "ip route get 198.51.100.9 mark %u | grep -o 'dev [a-z0-9]*'",
+		 NET_OUTER_MARK);
+	assert_output(shown, "dev other");
+	snprintf(shown, sizeof(shown), "ip route get 2001:db8::9 mark %u | grep -o 'dev [a-z0-9]*'",
+		 NET_OUTER_MARK);
+	assert_output(shown, "dev other");
+	assert_output("ip route get 198.51.100.9 | grep -o 'dev [a-z0-9]*'", "dev wg0");
+	assert_output("ip route get 2001:db8::9 | grep -o 'dev [a-z0-9]*'", "dev wg0");
+	assert_output("ip route get 203.0.113.9 | grep -o 'dev [a-z0-9]*'", "dev other");
+	assert_output("ip route get 203.0.113.200 | grep -o 'dev [a-z0-9]*'", "dev wg0");
+	assert_output("ip route get 192.0.2.77 | grep -o 'dev [a-z0-9]*'", "dev other");
+	assert_int_equal(net_ensure_routes(net, "wg0", &moved, 1), 0);
+	assert_output(SHOW_ROUTES, "198.51.100.0/24");
 }
 
 static void test_many_routes(void **state)
@@ -185,10 +230,10 @@ static void test_many_routes(void **state)
 					  .bytes = {10, 20, (uint8_t)(i >> 8), (uint8_t)i}};
 	assert_int_equal(net_ensure_routes(net, "wg0", routes, MANY), 0);
 	snprintf(expected, sizeof(expected), "%d", MANY);
-	assert_output("ip -4 route show dev wg0 proto 87 | wc -l", expected);
+	assert_output("ip -4 route show table 578700 dev wg0 proto 87 | wc -l", expected);
 	assert_int_equal(net_ensure_routes(net, "wg0", routes + MANY / 2, MANY / 2), 0);
 	snprintf(expected, sizeof(expected), "%d", MANY / 2);
-	assert_output("ip -4 route show dev wg0 proto 87 | wc -l", expected);
+	assert_output("ip -4 route show table 578700 dev wg0 proto 87 | wc -l", expected);
 }
 
 struct seen {
@@ -250,8 +295,13 @@ static void test_watch(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		link_test(test_link),         link_test(test_addrgen), link_test(test_create_wireguard),
-		link_test(test_addresses),    link_test(test_routes),  link_test(test_many_routes),
+		link_test(test_link),
+		link_test(test_addrgen),
+		link_test(test_create_wireguard),
+		link_test(test_addresses),
+		link_test(test_routes),
+		link_test(test_many_routes),
+		link_test(test_f8_outer_packets_are_kept_out_of_the_tunnel),
 		cmocka_unit_test(test_watch),
 	};
 

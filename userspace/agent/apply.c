@@ -12,7 +12,8 @@
 #define REPAIR_SECONDS_MAX 64
 
 /* Setting the port that is set already makes a userspace device open its socket anew, and lose packets. */
-static int key_and_port_differ(struct agent *agent, uint16_t listen_port, bool *ret_differ)
+static int interface_differs(struct agent *agent, uint16_t listen_port, bool *ret_differ,
+			     bool *ret_mark_differs)
 {
 	struct wg_device *device = NULL;
 	int r = wg_dump(agent->wg, &device);
@@ -21,20 +22,23 @@ static int key_and_port_differ(struct agent *agent, uint16_t listen_port, bool *
 		return r;
 	*ret_differ =
 		device->listen_port != listen_port || !key_equal(&device->public_key, &agent->public_key);
+	*ret_mark_differs = device->mark != NET_OUTER_MARK;
 	wg_device_free(device);
 	return 0;
 }
 
 static int apply_wireguard_interface(struct agent *agent, const struct desired *desired)
 {
-	bool differ = false;
+	bool differ = false, mark_differs = false;
 	int r;
 
 	if (agent->applied && agent->applied->listen_port == desired->listen_port)
 		return 0;
-	r = key_and_port_differ(agent, desired->listen_port, &differ);
+	r = interface_differs(agent, desired->listen_port, &differ, &mark_differs);
 	if (r == 0 && differ)
 		r = wg_set_interface(agent->wg, &agent->private_key, desired->listen_port);
+	if (r == 0 && mark_differs)
+		r = wg_set_mark(agent->wg, NET_OUTER_MARK);
 	if (r < 0)
 		cannot_add(agent, "listen_port", "WireGuard does not take key and port %u: %s",
 			   desired->listen_port, strerror(-r));

@@ -106,6 +106,10 @@ int network_before_up(struct agent *agent, const struct desired *desired)
 
 int network_after_up(struct agent *agent, const struct desired *desired)
 {
+	int r = check(agent, "routes", net_ensure_rules(agent->net));
+
+	if (r < 0)
+		return r;
 	return check(agent, "routes",
 		     net_ensure_routes(agent->net, agent->config.interface, desired->routes.items,
 				       desired->routes.count));

@@ -9,7 +9,9 @@
 #include "base/base.h"
 #include "base/cidr.h"
 
-#define NET_ROUTE_PROTOCOL 87 /* marks our routes (rtm_protocol); no name in iproute2's rt_protos */
+#define NET_ROUTE_PROTOCOL 87     /* marks our routes and rules; its name in iproute2's rt_protos: wiretoll */
+#define NET_TUNNEL_TABLE   578700 /* the routes into the tunnel */
+#define NET_OUTER_MARK     0x578700 /* of WireGuard's own packets, which never go into the tunnel */
 
 struct net;
 
@@ -45,9 +47,16 @@ WT_MUST_CHECK int net_ensure_addresses(struct net *net, const char *interface, c
 				       size_t n_addresses);
 
 /*
- * Of the routes through the interface that carry our protocol mark, exactly these remain. A route that the
- * kernel has there by itself, for an address's prefix, counts as well. -EEXIST when another interface's
- * route has the destination; -EINVAL for one with host bits.
+ * The rules by which NET_TUNNEL_TABLE is asked: behind all routes of the main table but the default ones, and
+ * never for packets with NET_OUTER_MARK. So what leaves to a peer's endpoint does not come back into the
+ * tunnel, whatever the allowed IPs say.
+ */
+WT_MUST_CHECK int net_ensure_rules(struct net *net);
+
+/*
+ * Of the routes through the interface that carry our protocol mark, exactly these remain, in
+ * NET_TUNNEL_TABLE; in the main table, where they were before there was another one, none. A route that the
+ * kernel has there by itself, for an address's prefix, counts as well. -EINVAL for one with host bits.
  */
 WT_MUST_CHECK int net_ensure_routes(struct net *net, const char *interface, const struct cidr *destinations,
 				    size_t n_destinations);

@@ -13,16 +13,23 @@
 struct route_dump {
 	int ifindex;
 	struct net_cidrs ours;
+	struct net_cidrs moved; /* ours in the main table, where they no longer belong */
 	struct net_cidrs
 		others; /* the kernel's own, for an address's prefix: as good as ours, but not ours */
 };
 
+static uint32_t table_of(const struct rtmsg *info, struct nlattr **attributes)
+{
+	return attributes[RTA_TABLE] ? nla_get_u32(attributes[RTA_TABLE]) : info->rtm_table;
+}
+
 static bool is_candidate(const struct rtmsg *info, struct nlattr **attributes, int ifindex)
 {
-	uint32_t table = attributes[RTA_TABLE] ? nla_get_u32(attributes[RTA_TABLE]) : info->rtm_table;
+	uint32_t table = table_of(info, attributes);
 
-	return table == RT_TABLE_MAIN && info->rtm_type == RTN_UNICAST && !(info->rtm_flags & RTM_F_CLONED) &&
-	       attributes[RTA_OIF] && (int)nla_get_u32(attributes[RTA_OIF]) == ifindex;
+	return (table == RT_TABLE_MAIN || table == NET_TUNNEL_TABLE) && info->rtm_type == RTN_UNICAST &&
+	       !(info->rtm_flags & RTM_F_CLONED) && attributes[RTA_OIF] &&
+	       (int)nla_get_u32(attributes[RTA_OIF]) == ifindex;
 }
 
 static int read_route(const struct nlmsghdr *header, void *data)
@@ -53,7 +60,10 @@ static int read_route(const struct nlmsghdr *header, void *data)
 					 &cidr);
 	if (r < 0)
 		return r;
-	return net_cidrs_add(info->rtm_protocol == NET_ROUTE_PROTOCOL ? &dump->ours : &dump->others, &cidr);
+	if (info->rtm_protocol != NET_ROUTE_PROTOCOL)
+		return net_cidrs_add(&dump->others, &cidr);
+	return net_cidrs_add(table_of(info, attributes) == NET_TUNNEL_TABLE ? &dump->ours : &dump->moved,
+			     &cidr);
 }
 
 static void restart_dump(void *data)
@@ -61,6 +71,7 @@ static void restart_dump(void *data)
 	struct route_dump *dump = data;
 
 	net_cidrs_clear(&dump->ours);
+	net_cidrs_clear(&dump->moved);
 	net_cidrs_clear(&dump->others);
 }
 
@@ -81,12 +92,12 @@ static int dump_routes(struct net *net, struct route_dump *dump)
 	return r;
 }
 
-static int change_route(struct net *net, uint16_t type, int ifindex, const struct cidr *cidr)
+static int change_route(struct net *net, uint16_t type, uint32_t table, int ifindex, const struct cidr *cidr)
 {
 	const struct rtmsg info = {
 		.rtm_family = (uint8_t)cidr->family,
 		.rtm_dst_len = (uint8_t)cidr->prefix_length,
-		.rtm_table = RT_TABLE_MAIN,
+		.rtm_table = RT_TABLE_UNSPEC, /* the attribute says it: it may not fit here */
 		.rtm_protocol = NET_ROUTE_PROTOCOL,
 		/* IPv6 knows no scopes and ignores it. */
 		.rtm_scope = RT_SCOPE_LINK,
@@ -97,9 +108,25 @@ static int change_route(struct net *net, uint16_t type, int ifindex, const struc
 
 	if (!message || nlmsg_append(message, (void *)&info, sizeof(info), NLMSG_ALIGNTO) < 0 ||
 	    nla_put(message, RTA_DST, (int)net_address_size(cidr), cidr->bytes) < 0 ||
-	    nla_put_u32(message, RTA_OIF, (uint32_t)ifindex) < 0)
+	    nla_put_u32(message, RTA_OIF, (uint32_t)ifindex) < 0 ||
+	    nla_put_u32(message, RTA_TABLE, table) < 0)
 		return -ENOMEM;
 	return netlink_request(net->socket, message, NULL);
+}
+
+static int remove_all_but(struct net *net, uint32_t table, int ifindex, const struct net_cidrs *present,
+			  const struct net_cidrs *wanted)
+{
+	for (size_t i = 0; i < present->n; i++) {
+		int r = net_cidrs_contain(wanted, &present->items[i])
+				? 0
+				: change_route(net, RTM_DELROUTE, table, ifindex, &present->items[i]);
+
+		/* -ESRCH: the kernel removed it meanwhile, with the link for one. */
+		if (r < 0 && r != -ESRCH)
+			return r;
+	}
+	return 0;
 }
 
 static int apply_difference(struct net *net, const struct route_dump *dump, const struct net_cidrs *wanted)
@@ -112,16 +139,12 @@ static int apply_difference(struct net *net, const struct route_dump *dump, cons
 		if (i > 0 && cidr_equal(cidr, &wanted->items[i - 1]))
 			continue;
 		if (!net_cidrs_contain(&dump->ours, cidr) && !net_cidrs_contain(&dump->others, cidr))
-			r = change_route(net, RTM_NEWROUTE, dump->ifindex, cidr);
+			r = change_route(net, RTM_NEWROUTE, NET_TUNNEL_TABLE, dump->ifindex, cidr);
 	}
-	for (size_t i = 0; r == 0 && i < dump->ours.n; i++) {
-		if (net_cidrs_contain(wanted, &dump->ours.items[i]))
-			continue;
-		r = change_route(net, RTM_DELROUTE, dump->ifindex, &dump->ours.items[i]);
-		/* The kernel removed it meanwhile, with the link for one. */
-		if (r == -ESRCH)
-			r = 0;
-	}
+	if (r == 0)
+		r = remove_all_but(net, NET_TUNNEL_TABLE, dump->ifindex, &dump->ours, wanted);
+	if (r == 0)
+		r = remove_all_but(net, RT_TABLE_MAIN, dump->ifindex, &dump->moved, &(struct net_cidrs){0});
 	return r;
 }
 

@@ -10,6 +10,8 @@ struct wg_request {
 	const struct key *private_key; /* NULL: unchanged */
 	bool set_listen_port;
 	uint16_t listen_port;
+	bool set_mark;
+	uint32_t mark;
 	const struct wg_peer_change *changes;
 	size_t n_changes;
 };

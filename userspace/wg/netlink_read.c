@@ -17,6 +17,7 @@ struct handshake_time {
 static const struct nla_policy device_policy[WGDEVICE_A_MAX + 1] = {
 	[WGDEVICE_A_PUBLIC_KEY] = {.minlen = KEY_SIZE, .maxlen = KEY_SIZE},
 	[WGDEVICE_A_LISTEN_PORT] = {.type = NLA_U16},
+	[WGDEVICE_A_FWMARK] = {.type = NLA_U32},
 	[WGDEVICE_A_PEERS] = {.type = NLA_NESTED},
 };
 
@@ -172,6 +173,8 @@ int wg_netlink_read(const struct nlmsghdr *header, struct wg_device *device)
 		memcpy(device->public_key.bytes, nla_data(attributes[WGDEVICE_A_PUBLIC_KEY]), KEY_SIZE);
 	if (attributes[WGDEVICE_A_LISTEN_PORT])
 		device->listen_port = nla_get_u16(attributes[WGDEVICE_A_LISTEN_PORT]);
+	if (attributes[WGDEVICE_A_FWMARK])
+		device->mark = nla_get_u32(attributes[WGDEVICE_A_FWMARK]);
 	list = attributes[WGDEVICE_A_PEERS];
 	if (!list)
 		return 0;

@@ -144,6 +144,8 @@ static int put_interface(struct nl_msg *message, const struct wg_request *reques
 		r = put(message, WGDEVICE_A_PRIVATE_KEY, request->private_key->bytes, KEY_SIZE);
 	if (r == 0 && request->set_listen_port)
 		r = put(message, WGDEVICE_A_LISTEN_PORT, &request->listen_port, sizeof(request->listen_port));
+	if (r == 0 && request->set_mark)
+		r = put(message, WGDEVICE_A_FWMARK, &request->mark, sizeof(request->mark));
 	return r;
 }
 

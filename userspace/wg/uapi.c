@@ -273,7 +273,7 @@ static int uapi_device_set(void *state, const struct wg_request *request)
 			r = set_once(state, &part);
 		done += part.n_changes;
 		part.private_key = NULL;
-		part.set_listen_port = false;
+		part.set_listen_port = part.set_mark = false;
 	} while (r == 0 && done < request->n_changes);
 	return r;
 }

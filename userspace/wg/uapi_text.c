@@ -40,6 +40,16 @@ static int parse_u16(const char *text, uint16_t *ret_number)
 	return r;
 }
 
+static int parse_u32(const char *text, uint32_t *ret_number)
+{
+	uint64_t number;
+	int r = parse_number(text, UINT32_MAX, &number);
+
+	if (r == 0)
+		*ret_number = (uint32_t)number;
+	return r;
+}
+
 static int parse_hex(const char *text, struct key *ret_key)
 {
 	return key_parse_hex(text, strlen(text), ret_key) < 0 ? -EPROTO : 0;
@@ -120,6 +130,8 @@ static int read_interface_value(struct wg_device *device, const char *name, cons
 		return read_private_key(device, value);
 	if (strcmp(name, "listen_port") == 0)
 		return parse_u16(value, &device->listen_port);
+	if (strcmp(name, "fwmark") == 0)
+		return parse_u32(value, &device->mark);
 	/* The protocol grows: what is not known is passed over. */
 	return 0;
 }
@@ -264,6 +276,8 @@ int wg_uapi_write_interface(const struct wg_request *request, wg_uapi_line_fn fn
 		r = write_key(fn, data, "private_key", request->private_key);
 	if (r == 0 && request->set_listen_port)
 		r = write_line(fn, data, "listen_port=%u", request->listen_port);
+	if (r == 0 && request->set_mark)
+		r = write_line(fn, data, "fwmark=%u", request->mark);
 	return r;
 }
 

@@ -71,6 +71,13 @@ int wg_set_interface(struct wg *wg, const struct key *private_key, uint16_t list
 	return wg->backend->set(wg->state, &request);
 }
 
+int wg_set_mark(struct wg *wg, uint32_t mark)
+{
+	const struct wg_request request = {.set_mark = true, .mark = mark};
+
+	return wg->backend->set(wg->state, &request);
+}
+
 static int check_change(const struct wg_peer_change *change)
 {
 	if (change->set_endpoint && change->endpoint.ss_family != AF_INET &&

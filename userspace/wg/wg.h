@@ -32,6 +32,7 @@ struct wg_peer {
 struct wg_device {
 	struct key public_key; /* zero: no key set */
 	uint16_t listen_port;
+	uint32_t mark;         /* of the outer packets; 0: none */
 	struct wg_peer *peers; /* sorted by public key, whatever order the device lists them in */
 	size_t n_peers;
 };
@@ -70,6 +71,9 @@ const struct wg_peer *wg_device_find(const struct wg_device *device, const struc
 
 /* Sets private key and listen port; peers stay, and where nothing differs their packets too. */
 WT_MUST_CHECK int wg_set_interface(struct wg *wg, const struct key *private_key, uint16_t listen_port);
+
+/* Marks the device's outer packets for policy routing; 0: no mark. No packet is lost. */
+WT_MUST_CHECK int wg_set_mark(struct wg *wg, uint32_t mark);
 
 /*
  * Applies changes in order, touching no other peer. Several go in as few messages as fit. Returns the first
