@@ -160,10 +160,20 @@ $(OUT)/bench/bench: $(BENCH_OBJ) $(call lib,meter) $(call lib,net) $(call lib,ba
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(METER_LIBS) -lgnutls -lsodium -lm -pthread
 
+# The programs of an earlier commit, to be measured beside these. Without the history there is nothing to compare with.
+BASE        ?= eabc50a
+BASE_OBJECT := build/base/$(BASE)/build/bpf/meter.bpf.o
+EARLIER      = $(if $(shell git rev-parse -q --verify '$(BASE)^{commit}' 2>/dev/null),$(BASE_OBJECT))
+$(BASE_OBJECT):
+	@mkdir -p build/base/$(BASE)
+	$(Q)git archive $(BASE) Makefile bpf include | tar -x -C build/base/$(BASE)
+	$(Q)$(MAKE) --no-print-directory -C build/base/$(BASE) build/bpf/meter.bpf.o
+
 .PHONY: bench
-bench: deps ## measure the meter beside others (QUICK=1, LONG=1, UPDATE_DOCS=1, PARTS="…"); writes build/bench.json; needs root
-	@$(MAKE) --no-print-directory $(OUT)/bench/bench all
+bench: deps ## measure the meter beside others (QUICK=1, LONG=1, UPDATE_DOCS=1, PARTS="…", BASE=COMMIT); writes build/bench.json; needs root
+	@$(MAKE) --no-print-directory $(OUT)/bench/bench all $(EARLIER)
 	@$(PYTHON) bench/run.py --program $(OUT)/bench/bench --json build/bench.json \
+		$(if $(EARLIER),--builds $(EARLIER) $(OUT)/bpf/meter.bpf.o) \
 		$(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(UPDATE_DOCS)),--docs docs/performance) \
 		$(if $(filter 1,$(LONG)),--long) $(if $(PARTS),--parts $(PARTS))
 

@@ -20,6 +20,7 @@ struct bench_options {
 	uint32_t peers;
 	uint32_t rounds;
 	uint32_t milliseconds; /* of one sample of throughput */
+	const char *builds[2]; /* object files of the programs: of an earlier build, and of this one */
 };
 
 /* The parts, as the command line names them. */
@@ -29,6 +30,7 @@ void bench_forward(const struct bench_options *options);
 void bench_scrape(const struct bench_options *options);
 void bench_credit(const struct bench_options *options);
 void bench_tunnel(const struct bench_options *options);
+void bench_lengths(const struct bench_options *options);
 void bench_polls(const struct bench_options *options);
 
 /* tools.c */
@@ -97,6 +99,8 @@ int rig_driving(const struct driver_bpf *driver, const struct bench_peers *peers
 void rig_aim(const struct driver_bpf *driver, int program);
 /* Sends BENCH_KEYS packets times `times` through a program; returns nanoseconds a packet. */
 double rig_run(int program, int family, uint32_t times);
+/* The same with a frame of one's own, an Ethernet header before it; gso_size 0: no aggregate. */
+double rig_run_frame(int program, const void *frame, uint32_t size, uint32_t gso_size, uint32_t times);
 
 #define TCX_INGRESS 46
 #define TCX_EGRESS  47

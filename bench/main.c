@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* bench PART [--family 4|6] [--scattered] [--peers N] [--rounds N] [--milliseconds N]: run.py calls it. */
+/* bench PART [--family 4|6] [--scattered] [--peers N] [--rounds N] [--milliseconds N] [--earlier FILE --now
+ * FILE]: run.py calls it. */
 #include "bench.h"
 
 #include <getopt.h>
@@ -14,13 +15,14 @@ static const struct {
 } parts[] = {
 	{"cost", bench_cost},     {"contend", bench_contend}, {"forward", bench_forward},
 	{"scrape", bench_scrape}, {"credit", bench_credit},   {"tunnel", bench_tunnel},
-	{"polls", bench_polls},
+	{"polls", bench_polls},   {"lengths", bench_lengths},
 };
 
 static const struct option known[] = {
 	{"family", required_argument, NULL, 'f'},       {"scattered", no_argument, NULL, 's'},
 	{"peers", required_argument, NULL, 'p'},        {"rounds", required_argument, NULL, 'r'},
-	{"milliseconds", required_argument, NULL, 'm'}, {NULL, 0, NULL, 0},
+	{"milliseconds", required_argument, NULL, 'm'}, {"earlier", required_argument, NULL, 'e'},
+	{"now", required_argument, NULL, 'n'},          {NULL, 0, NULL, 0},
 };
 
 static uint32_t number(const char *text, uint32_t highest)
@@ -56,6 +58,12 @@ static struct bench_options parse(int argc, char **argv)
 		case 'm':
 			options.milliseconds = number(optarg, 60000);
 			break;
+		case 'e':
+			options.builds[0] = optarg;
+			break;
+		case 'n':
+			options.builds[1] = optarg;
+			break;
 		default:
 			exit(2);
 		}
@@ -72,6 +80,7 @@ int main(int argc, char **argv)
 			parts[i].run(&options);
 			return 0;
 		}
-	fputs("bench: usage: bench cost|contend|forward|scrape|credit|tunnel|polls [OPTIONS]\n", stderr);
+	fputs("bench: usage: bench cost|contend|forward|scrape|credit|tunnel|polls|lengths [OPTIONS]\n",
+	      stderr);
 	return 2;
 }

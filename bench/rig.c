@@ -184,12 +184,24 @@ int rig_driving(const struct driver_bpf *driver, const struct bench_peers *peers
 	return bpf_program__fd(peers->dense ? driver->progs.drive6_dense : driver->progs.drive6);
 }
 
+double rig_run_frame(int program, const void *frame, uint32_t size, uint32_t gso_size, uint32_t times)
+{
+	struct __sk_buff context = {.gso_size = gso_size};
+	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = size, .ctx_in = &context,
+		    .ctx_size_in = sizeof(context), .repeat = (int)(times * BENCH_KEYS));
+	double begun = thread_time();
+
+	if (bpf_prog_test_run_opts(program, &run))
+		fail("a test run failed");
+	begun = thread_time() - begun;
+	if (run.retval != NEXT)
+		fail("a packet did not pass (%u)", run.retval);
+	return begun / (double)(times * BENCH_KEYS);
+}
+
 double rig_run(int program, int family, uint32_t times)
 {
 	uint8_t frame[ETHERNET + RIG_PACKET] = {0};
-	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = sizeof(frame),
-		    .repeat = (int)(times * BENCH_KEYS));
-	double begun;
 
 	frame[12] = family == AF_INET ? 0x08 : 0x86;
 	frame[13] = family == AF_INET ? 0x00 : 0xdd;
@@ -197,11 +209,5 @@ double rig_run(int program, int family, uint32_t times)
 	frame[ETHERNET + (family == AF_INET ? 9 : 6)] = IPPROTO_UDP;
 	if (family == AF_INET6)
 		frame[ETHERNET + 24] = BENCH_SUBNET6;
-	begun = thread_time();
-	if (bpf_prog_test_run_opts(program, &run))
-		fail("a test run failed");
-	begun = thread_time() - begun;
-	if (run.retval != NEXT)
-		fail("a packet did not pass (%u)", run.retval);
-	return begun / (double)(times * BENCH_KEYS);
+	return rig_run_frame(program, frame, sizeof(frame), 0, times);
 }

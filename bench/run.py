@@ -54,10 +54,16 @@ def scrape_steps(quick):
         yield ["scrape", "--peers", peers, "--rounds", 5 if quick else 11]
 
 
-def steps(quick, long):
+def lengths_steps(quick, builds):
+    if builds:
+        yield ["lengths", "--peers", 1000, "--rounds", 4 if quick else 15, "--earlier", builds[0], "--now", builds[1]]
+
+
+def steps(quick, long, builds):
     """Name of a part -> its command lines. A word that ends in .py is a program of its own, in this folder."""
     return {
         "cost": list(cost_steps(quick)),
+        "lengths": list(lengths_steps(quick, builds)),
         "contend": [["contend", "--rounds", 5 if quick else 21]],
         "forward": list(forward_steps(quick)),
         "scrape": list(scrape_steps(quick)),
@@ -71,11 +77,11 @@ def steps(quick, long):
     }
 
 
-def measure(program, parts, quick, long):
-    """Name of a series -> its samples, of the parts; and the parts that have failed."""
+def measure(program, todo):
+    """Name of a series -> its samples, of the parts and their steps; and the parts that have failed."""
     series, failed = {}, set()
-    for part in parts:
-        for step in steps(quick, long)[part]:
+    for part, of_part in todo.items():
+        for step in of_part:
             words = [str(word) for word in step]
             command = [sys.executable, HERE / words[0], *words[1:]] if words[0].endswith(".py") else [program, *words]
             begun = time.monotonic()
@@ -234,6 +240,20 @@ def quota(results):
                             ("<=", 2))
 
 
+def lengths(results):
+    def rows(shapes, label, bound):
+        for shape, words in shapes.items():
+            earlier = results.of("lengths", shape, "earlier")
+            results.add(f"{label}, {words}: beside the earlier build", "ns",
+                        each(lambda now, then: now - then, results.of("lengths", shape, "now"), earlier), earlier,
+                        ("<=", bound) if bound else None)
+
+    rows({"plain4": "IPv4", "plain6": "IPv6"}, "a plain packet", 0.5)
+    rows({"tcp4": "TCP, IPv4", "tcp6": "TCP, IPv6", "udp4": "UDP", "ipip": "TCP in IPIP", "gre": "TCP in GRE", "vxlan": "TCP in VXLAN",
+          "srv6": "TCP in SRv6"}, "an aggregate of 45 segments", 40)
+    rows({"three": "TCP in VXLAN in VXLAN in VXLAN"}, "an aggregate of 45 segments", None)
+
+
 def contention(results):
     def added(cores, what):
         return each(lambda program, empty: program - empty, results.of("contend", cores, what),
@@ -377,6 +397,7 @@ def crowd(results):
 
 JUDGES = {
     "cost": (program_cost, against_naive, scattered_cost, quota),
+    "lengths": (lengths,),
     "contend": (contention,),
     "forward": (forwarding,),
     "scrape": (scraping,),
@@ -446,14 +467,16 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--long", action="store_true", help="half an hour of reports")
     parser.add_argument("--docs", type=Path, help="also write pictures into this folder and the table beside it")
+    parser.add_argument("--builds", nargs=2, metavar=("EARLIER", "NOW"), help="object files of the programs, for lengths")
     parser.add_argument("--parts", nargs="*", choices=JUDGES, help="only these")
     arguments = parser.parse_args()
-    parts = [part for part in JUDGES if part in (arguments.parts or JUDGES) and steps(arguments.quick, arguments.long)[part]]
+    every = steps(arguments.quick, arguments.long, arguments.builds)
+    todo = {part: every[part] for part in JUDGES if part in (arguments.parts or JUDGES) and every[part]}
     if os.geteuid() != 0:
         sys.exit("make bench: needs root, for BPF and network namespaces: run 'sudo make bench'")
     where = machine()
-    series, failed = measure(arguments.program.resolve(), parts, arguments.quick, arguments.long)
-    report = {"results": judge(series, [part for part in parts if part not in failed]), "machine": where, "series": series}
+    series, failed = measure(arguments.program.resolve(), todo)
+    report = {"results": judge(series, [part for part in todo if part not in failed]), "machine": where, "series": series}
     arguments.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     if arguments.docs and not arguments.parts:
         write_docs(arguments.docs, report)

@@ -23,16 +23,6 @@
 #define READ_ONCE(word) (*(const volatile __typeof__(word) *)&(word))
 #endif
 
-/*
- * For what most packets do not need. In the programs these are global functions: the kernel verifies each of
- * them once, for any arguments, and not again on every path that leads to it.
- */
-#ifdef __bpf__
-#define WT_SELDOM __attribute__((noinline))
-#else
-#define WT_SELDOM static __attribute__((noinline))
-#endif
-
 /* A failed compare-and-swap means that another CPU has drawn; so many in a row need as many CPUs. */
 #define DRAW_TRIES 16
 /* How often a packet is judged anew because the grant changed under it; more changes than that refuse it. */

@@ -51,11 +51,11 @@ __attribute__((noinline)) int meter_aggregate(struct __sk_buff *skb, __u32 versi
 {
 	const struct wt_packet packet = whole(skb);
 	const struct wt_gso gso = {.size = skb->gso_size, .segs = skb->gso_segs};
-	struct wt_walk walk = {.start = packet.start, .length = packet.length};
+	struct wt_walk walk = {.start = packet.start, .length = packet.length, .next = wt_outermost(version)};
 	struct wt_weight weight;
 
 	if (gso.size) {
-		wt_follow(skb, &walk, version);
+		wt_follow(skb, &walk);
 		weight = wt_weigh_segments(&walk, &gso);
 	} else {
 		weight = wt_weigh_single(packet.length, version, gso.segs);

@@ -67,6 +67,16 @@ WT_INLINE int wt_load(const struct wt_packet *packet, __u32 offset, void *to, co
 }
 #endif
 
+/*
+ * For what most packets do not need. In the programs these are global functions: the kernel verifies each of
+ * them once, for any arguments, and not again on every path that leads to it.
+ */
+#ifdef __bpf__
+#define WT_SELDOM __attribute__((noinline))
+#else
+#define WT_SELDOM static __attribute__((noinline))
+#endif
+
 /* What can stand behind a header, by its number as an IP protocol. */
 enum wt_protocol {
 	WT_PROTO_HOP_BY_HOP = 0,
@@ -129,25 +139,43 @@ struct wt_walk {
 	__u32 sctp;    /* it carries SCTP, whose packets are of any size */
 };
 
+/* Of a header, or of what stands behind it, as much as is asked. */
+struct wt_head {
+	union {
+		__u32 words[3];
+		__u8 bytes[12];
+	};
+};
+
 /* What a function of its own can be given in the programs. */
 #ifdef __bpf__
 typedef struct __sk_buff wt_source;
 
-#define WT_STEP __attribute__((noinline))
+/* Headers that begin behind this are read by the kernel's helper, which knows no bounds but the packet's. */
+#define WT_DIRECT 1024
 
-WT_INLINE int wt_look(wt_source *skb, const struct wt_walk *walk, __u32 offset, void *to, const __u32 size)
+/* Nearly all headers are in the linear part, where the helper would be most of what a walk costs. */
+WT_INLINE int wt_look(wt_source *skb, const struct wt_walk *walk, __u32 offset, struct wt_head *to,
+		      const __u32 words)
 {
-	return bpf_skb_load_bytes(skb, walk->start + offset, to, size);
+	const __u32 at = walk->start + offset;
+	const __u8 *from = (const __u8 *)(long)skb->data + (at & (WT_DIRECT - 1)),
+		   *end = (const __u8 *)(long)skb->data_end;
+
+	if (at >= WT_DIRECT || from + words * 4 > end)
+		return bpf_skb_load_bytes(skb, at, to, words * 4);
+	for (__u32 i = 0; i < words; i++)
+		to->words[i] = ((const __u32 *)from)[i];
+	return 0;
 }
 #else
 typedef const struct wt_packet wt_source;
 
-#define WT_STEP static inline
-
-WT_INLINE int wt_look(wt_source *packet, const struct wt_walk *walk, __u32 offset, void *to, const __u32 size)
+WT_INLINE int wt_look(wt_source *packet, const struct wt_walk *walk, __u32 offset, struct wt_head *to,
+		      const __u32 words)
 {
 	(void)walk;
-	return wt_load(packet, offset, to, size);
+	return wt_load(packet, offset, to, words * 4);
 }
 #endif
 
@@ -180,14 +208,14 @@ WT_INLINE __u32 wt_extension_size(__u32 protocol, const __u8 head[2])
 WT_INLINE int wt_reaches_end(wt_source *source, const struct wt_walk *walk, __u32 offset, __u32 protocol)
 {
 	__u32 left = walk->length - offset, size;
-	__u8 head[6];
+	struct wt_head head;
 
-	if (offset > walk->length || wt_look(source, walk, offset, head, sizeof(head)))
+	if (offset > walk->length || wt_look(source, walk, offset, &head, 2))
 		return 0;
 	if (protocol == WT_PROTO_IPV4)
-		size = head[0] >> 4 == 4 ? wt_number16(head + 2) : 1;
+		size = head.bytes[0] >> 4 == 4 ? wt_number16(head.bytes + 2) : 1;
 	else
-		size = head[0] >> 4 == 6 ? wt_number16(head + 4) + WT_IPV6_HEADER : 1;
+		size = head.bytes[0] >> 4 == 6 ? wt_number16(head.bytes + 4) + WT_IPV6_HEADER : 1;
 	/* Too large for the field, which is 0 then. */
 	if (size == (protocol == WT_PROTO_IPV4 ? 0 : WT_IPV6_HEADER) && left > WT_JUMBO_FROM - 1)
 		return 1;
@@ -211,20 +239,20 @@ WT_INLINE __u32 wt_protocol_of(__u32 ethertype)
 /* An Ethernet header with at most two VLAN tags. */
 WT_INLINE void wt_pass_ethernet(wt_source *source, const struct wt_walk *walk, __u32 *offset, __u32 *next)
 {
-	__u8 types[10] = {0};
+	struct wt_head types;
 	__u32 at = 0, type;
 
 	*next = WT_PROTO_END;
-	if (wt_look(source, walk, *offset + 12, types, sizeof(types)))
+	if (wt_look(source, walk, *offset + 12, &types, 3))
 		return;
-	type = wt_number16(types);
+	type = wt_number16(types.bytes);
 	if (type == WT_ETHERTYPE_VLAN || type == WT_ETHERTYPE_QINQ) {
 		at = 4;
-		type = wt_number16(types + 4);
+		type = wt_number16(types.bytes + 4);
 	}
 	if (at && type == WT_ETHERTYPE_VLAN) {
 		at = 8;
-		type = wt_number16(types + 8);
+		type = wt_number16(types.bytes + 8);
 	}
 	*offset += 14 + at;
 	*next = wt_protocol_of(type);
@@ -233,20 +261,20 @@ WT_INLINE void wt_pass_ethernet(wt_source *source, const struct wt_walk *walk, _
 /* Version 0, RFC 2784 and 2890; RFC 1701's routing is not followed. */
 WT_INLINE void wt_pass_gre(wt_source *source, const struct wt_walk *walk, __u32 *offset, __u32 *next)
 {
-	__u8 head[4];
+	struct wt_head head;
 
 	*next = WT_PROTO_END;
-	if (wt_look(source, walk, *offset, head, sizeof(head)) || (head[0] & 0x40) || (head[1] & 7))
+	if (wt_look(source, walk, *offset, &head, 1) || (head.bytes[0] & 0x40) || (head.bytes[1] & 7))
 		return;
-	*offset += 4 + (head[0] >> 7) * 4 + (head[0] >> 5 & 1) * 4 + (head[0] >> 4 & 1) * 4;
-	*next = wt_protocol_of(wt_number16(head + 2));
+	*offset += 4 + (head.bytes[0] >> 7) * 4 + (head.bytes[0] >> 5 & 1) * 4 + (head.bytes[0] >> 4 & 1) * 4;
+	*next = wt_protocol_of(wt_number16(head.bytes + 2));
 }
 
 /*
  * Goes on behind a UDP header if a tunnel of this kind begins there: its innermost IP packet reaches to the
  * end of the aggregate, where a datagram's own would end with the first segment.
  */
-WT_STEP int wt_enter(wt_source *source, struct wt_walk *walk, __u32 offset, __u32 next)
+WT_SELDOM int wt_enter(wt_source *source, struct wt_walk *walk, __u32 offset, __u32 next)
 {
 	if (!walk)
 		return 0;
@@ -264,30 +292,32 @@ WT_STEP int wt_enter(wt_source *source, struct wt_walk *walk, __u32 offset, __u3
 /* FOU (also GUE without a header), VXLAN (GPE, GBP), Geneve, GUE, GRE in UDP; any port may be one's. */
 WT_INLINE void wt_try_tunnels(wt_source *source, struct wt_walk *walk, __u32 inside)
 {
-	__u8 head[4];
+	struct wt_head head;
 	__u32 inner;
 
-	if (wt_look(source, walk, inside, head, sizeof(head)))
+	if (wt_look(source, walk, inside, &head, 1))
 		return;
-	inner = head[0] >> 4 == 4 ? WT_PROTO_IPV4 : head[0] >> 4 == 6 ? WT_PROTO_IPV6 : WT_PROTO_END;
+	inner = head.bytes[0] >> 4 == 4   ? WT_PROTO_IPV4
+		: head.bytes[0] >> 4 == 6 ? WT_PROTO_IPV6
+					  : WT_PROTO_END;
 	if (inner != WT_PROTO_END && wt_enter(source, walk, inside, inner))
 		return;
-	if (head[0] & 0x08) {
-		inner = head[0] & 0x04 && head[3] == 1   ? WT_PROTO_IPV4
-			: head[0] & 0x04 && head[3] == 2 ? WT_PROTO_IPV6
-							 : WT_PROTO_ETHERNET;
+	if (head.bytes[0] & 0x08) {
+		inner = head.bytes[0] & 0x04 && head.bytes[3] == 1   ? WT_PROTO_IPV4
+			: head.bytes[0] & 0x04 && head.bytes[3] == 2 ? WT_PROTO_IPV6
+								     : WT_PROTO_ETHERNET;
 		if (wt_enter(source, walk, inside + 8, inner))
 			return;
 	}
-	inner = wt_protocol_of(wt_number16(head + 2));
-	if (inner != WT_PROTO_END && head[0] < 0x40 &&
-	    wt_enter(source, walk, inside + 8 + head[0] * 4, inner))
+	inner = wt_protocol_of(wt_number16(head.bytes + 2));
+	if (inner != WT_PROTO_END && head.bytes[0] < 0x40 &&
+	    wt_enter(source, walk, inside + 8 + head.bytes[0] * 4, inner))
 		return;
 	if (inner != WT_PROTO_END && wt_enter(source, walk, inside, WT_PROTO_GRE))
 		return;
-	if (head[0] < 0x20 &&
-	    (head[1] == WT_PROTO_IPV4 || head[1] == WT_PROTO_IPV6 || head[1] == WT_PROTO_GRE))
-		wt_enter(source, walk, inside + 4 + head[0] * 4, head[1]);
+	if (head.bytes[0] < 0x20 && (head.bytes[1] == WT_PROTO_IPV4 || head.bytes[1] == WT_PROTO_IPV6 ||
+				     head.bytes[1] == WT_PROTO_GRE))
+		wt_enter(source, walk, inside + 4 + head.bytes[0] * 4, head.bytes[1]);
 }
 
 /* Plain datagrams, if nothing behind says otherwise. */
@@ -307,59 +337,60 @@ WT_INLINE void wt_pass_udp(wt_source *source, struct wt_walk *walk)
 /* Whatever its fragment bits say: what is an aggregate still is cut into segments with this header. */
 WT_INLINE void wt_pass_ipv4(wt_source *source, struct wt_walk *walk)
 {
-	__u8 head[10];
+	struct wt_head head;
 
 	walk->next = WT_PROTO_END;
 	walk->version = 4;
-	if (wt_look(source, walk, walk->offset, head, sizeof(head)) || head[0] >> 4 != 4 ||
-	    (head[0] & 15) * 4 < WT_IPV4_HEADER)
+	if (wt_look(source, walk, walk->offset, &head, 3) || head.bytes[0] >> 4 != 4 ||
+	    (head.bytes[0] & 15) * 4 < WT_IPV4_HEADER)
 		return;
-	walk->offset += (head[0] & 15) * 4;
-	walk->next = head[9];
+	walk->offset += (head.bytes[0] & 15) * 4;
+	walk->next = head.bytes[9];
 	walk->jumbo = 0;
 }
 
 WT_INLINE int wt_has_jumbo(wt_source *source, const struct wt_walk *walk)
 {
-	__u8 option[WT_JUMBO_SIZE];
+	struct wt_head option;
 
-	return walk->length > WT_JUMBO_FROM && !wt_look(source, walk, walk->offset, option, sizeof(option)) &&
-	       option[0] == WT_PROTO_TCP && option[1] == 0 && option[2] == 0xc2 && option[3] == 4;
+	return walk->length > WT_JUMBO_FROM && !wt_look(source, walk, walk->offset, &option, 2) &&
+	       option.bytes[0] == WT_PROTO_TCP && option.bytes[1] == 0 && option.bytes[2] == 0xc2 &&
+	       option.bytes[3] == 4;
 }
 
 WT_INLINE void wt_pass_ipv6(wt_source *source, struct wt_walk *walk)
 {
-	__u8 head[7];
+	struct wt_head head;
 
 	walk->next = WT_PROTO_END;
 	walk->version = 6;
-	if (wt_look(source, walk, walk->offset, head, sizeof(head)) || head[0] >> 4 != 6)
+	if (wt_look(source, walk, walk->offset, &head, 2) || head.bytes[0] >> 4 != 6)
 		return;
 	walk->offset += WT_IPV6_HEADER;
-	walk->next = head[6];
+	walk->next = head.bytes[6];
 	walk->jumbo = walk->next == WT_PROTO_HOP_BY_HOP && wt_has_jumbo(source, walk);
 }
 
 WT_INLINE void wt_pass_extension(wt_source *source, struct wt_walk *walk)
 {
 	__u32 protocol = walk->next;
-	__u8 head[2];
+	struct wt_head head;
 
 	walk->next = WT_PROTO_END;
-	if (walk->version != 6 || wt_look(source, walk, walk->offset, head, sizeof(head)))
+	if (walk->version != 6 || wt_look(source, walk, walk->offset, &head, 1))
 		return;
-	walk->offset += wt_extension_size(protocol, head);
-	walk->next = head[0];
+	walk->offset += wt_extension_size(protocol, head.bytes);
+	walk->next = head.bytes[0];
 }
 
 WT_INLINE void wt_pass_tcp(wt_source *source, struct wt_walk *walk)
 {
-	__u8 words;
+	struct wt_head head;
 
 	walk->next = WT_PROTO_END;
-	if (wt_look(source, walk, walk->offset + 12, &words, 1) || words >> 4 < 5)
+	if (wt_look(source, walk, walk->offset + 12, &head, 1) || head.bytes[0] >> 4 < 5)
 		return;
-	walk->header = walk->offset + (words >> 4) * 4;
+	walk->header = walk->offset + (head.bytes[0] >> 4) * 4;
 	walk->less = walk->jumbo ? WT_JUMBO_SIZE : 0;
 }
 
@@ -372,10 +403,8 @@ WT_INLINE void wt_pass_sctp(struct wt_walk *walk)
 }
 
 /* Passes one header. */
-WT_STEP int wt_step(wt_source *source, struct wt_walk *walk)
+WT_INLINE void wt_step(wt_source *source, struct wt_walk *walk)
 {
-	if (!walk)
-		return 0;
 	switch (walk->next) {
 	case WT_PROTO_IPV4:
 	case WT_PROTO_IPV6:
@@ -412,15 +441,20 @@ WT_STEP int wt_step(wt_source *source, struct wt_walk *walk)
 	default:
 		walk->next = WT_PROTO_END;
 	}
-	return 0;
 }
 
-/* Follows the headers of an aggregate to its payload. `version` is what wt_ip_version() tells of it. */
-WT_INLINE void wt_follow(wt_source *source, struct wt_walk *walk, __u32 version)
+/* The protocol of the outermost header, of which wt_ip_version() tells. */
+WT_INLINE __u32 wt_outermost(__u32 version)
 {
-	walk->next = version == 4 ? WT_PROTO_IPV4 : version == 6 ? WT_PROTO_IPV6 : WT_PROTO_END;
-	for (int i = 0; i < WT_MAX_HEADERS && walk->next != WT_PROTO_END; i++)
+	return version == 4 ? WT_PROTO_IPV4 : version == 6 ? WT_PROTO_IPV6 : WT_PROTO_END;
+}
+
+/* Follows the headers of an aggregate to its payload. */
+WT_SELDOM int wt_follow(wt_source *source, struct wt_walk *walk)
+{
+	for (int i = 0; walk && i < WT_MAX_HEADERS && walk->next != WT_PROTO_END; i++)
 		wt_step(source, walk);
+	return 0;
 }
 
 /* As many as are claimed, or 0 if there are not so many chunks. */
@@ -463,12 +497,12 @@ WT_INLINE struct wt_weight wt_weigh_single(__u32 length, __u32 version, __u32 gs
 #ifndef __bpf__
 WT_INLINE struct wt_weight wt_weigh(const struct wt_packet *packet, const struct wt_gso *gso)
 {
-	struct wt_walk walk = {.length = packet->length, .cut = gso->cut};
 	__u32 version = wt_ip_version(packet);
+	struct wt_walk walk = {.length = packet->length, .next = wt_outermost(version), .cut = gso->cut};
 
 	if (!gso->size)
 		return wt_weigh_single(packet->length, version, gso->segs);
-	wt_follow(packet, &walk, version);
+	wt_follow(packet, &walk);
 	return wt_weigh_segments(&walk, gso);
 }
 #endif

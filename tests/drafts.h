@@ -10,8 +10,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "chance.h"
-
 enum number {
 	HOP_BY_HOP = 0,
 	IPV4 = 4,

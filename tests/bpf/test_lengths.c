@@ -6,6 +6,7 @@
  */
 #include "fixture.h"
 
+#include "../chance.h"
 #include "../drafts.h"
 
 #define CHANCES 4 /* IP headers tried for three tunnels of which each kind is tried */

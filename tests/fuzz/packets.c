@@ -17,6 +17,7 @@
 #include <linux/bpf.h>
 #include <sys/socket.h>
 #include <time.h>
+#include "../chance.h"
 #include "../drafts.h"
 #include "../prefix_oracle.h"
 

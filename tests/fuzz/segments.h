@@ -79,7 +79,7 @@ static inline size_t ethernet_size(const struct aggregate *a, size_t at, unsigne
 {
 	size_t size = 14;
 
-	if (!has(a, at, 22))
+	if (!has(a, at, 24))
 		return 0;
 	if (pair_at(a, at + 12) == 0x88a8 || pair_at(a, at + 12) == 0x8100) {
 		size = pair_at(a, at + 16) == 0x8100 ? 22 : 18;
@@ -107,7 +107,7 @@ static inline bool fills(const struct aggregate *a, size_t at, unsigned protocol
 {
 	size_t rest = a->length - at, said;
 
-	if (at > a->length || !has(a, at, 6) || a->bytes[at] / 16 != (protocol == 4 ? 4 : 6))
+	if (at > a->length || !has(a, at, 8) || a->bytes[at] / 16 != (protocol == 4 ? 4 : 6))
 		return false;
 	said = pair_at(a, at + (protocol == 4 ? 2 : 4));
 	if (said == 0 && rest > 65535)
@@ -181,7 +181,7 @@ static inline struct scissors cut_udp(const struct aggregate *a, struct place pl
 
 static inline struct scissors cut_tcp(const struct aggregate *a, const struct place *place)
 {
-	if (!has(a, place->at + 12, 1) || a->bytes[place->at + 12] / 16 < 5)
+	if (!has(a, place->at + 12, 4) || a->bytes[place->at + 12] / 16 < 5)
 		return none;
 	return (struct scissors){.header = place->at + a->bytes[place->at + 12] / 16 * 4U,
 				 .difference = place->jumbo ? -8 : 0};
@@ -203,12 +203,12 @@ static inline struct scissors descend_ip(const struct aggregate *a, struct place
 	if (place.protocol == 4) {
 		place.version = 4;
 		place.jumbo = false;
-		if (!has(a, place.at, 10) || ip[0] / 16 != 4 || ip[0] % 16 < 5)
+		if (!has(a, place.at, 12) || ip[0] / 16 != 4 || ip[0] % 16 < 5)
 			return none;
 		return behind(a, place, ip[0] % 16 * 4U, ip[9]);
 	}
 	place.version = 6;
-	if (!has(a, place.at, 7) || ip[0] / 16 != 6)
+	if (!has(a, place.at, 8) || ip[0] / 16 != 6)
 		return none;
 	place.jumbo = ip[6] == 0 && has_jumbo(a, place.at + 40);
 	return behind(a, place, 40, ip[6]);
@@ -219,7 +219,7 @@ static inline struct scissors descend_extension(const struct aggregate *a, struc
 {
 	size_t size = 8;
 
-	if (place.version != 6 || !has(a, place.at, 2))
+	if (place.version != 6 || !has(a, place.at, 4))
 		return none;
 	if (place.protocol == 51)
 		size = 8 + 4U * a->bytes[place.at + 1];

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "../../bpf/parse.h"
+#include "../chance.h"
 #include "../drafts.h"
 
 #define MAX_LENGTH (1U << 19)
