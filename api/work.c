@@ -22,10 +22,13 @@
 
 /* How long a statement waits for a row that another change has locked: a worker's; a collector's, which tries
  * again. */
-#define WORKER_LOCK_TIMEOUT    "SET lock_timeout = '10s'"
-#define COLLECTOR_LOCK_TIMEOUT "SET lock_timeout = '100ms'"
-#define LOCKED_AGAIN_NS        (NSEC_PER_SEC / 10)
-#define LOCKED_PATIENCE_NS     (10 * NSEC_PER_SEC)
+#define SESSION(name, lock_timeout)                                                                          \
+	"SELECT pg_catalog.set_config('application_name', '" name "', false), "                              \
+	"pg_catalog.set_config('lock_timeout', '" lock_timeout "', false)"
+#define WORKER_SESSION     SESSION("wiretoll", "10s")
+#define COLLECTOR_SESSION  SESSION("wiretoll-reports", "100ms")
+#define LOCKED_AGAIN_NS    (NSEC_PER_SEC / 10)
+#define LOCKED_PATIENCE_NS (10 * NSEC_PER_SEC)
 
 /*
  * A transaction costs several times what one small report in it does, so a report waits a moment for others.
@@ -202,12 +205,12 @@ static struct exchange *take(struct crew *crew)
 }
 
 /* The thread's connection, made or mended when needed; NULL when the database is away. */
-static struct db *connection_of(struct db **db, const char *file, const char *lock_timeout)
+static struct db *connection_of(struct db **db, const char *file, const char *session)
 {
 	int r = *db ? db_ensure(*db) : db_open(file, db);
 
 	if (r == 0 && db_is_new(*db))
-		r = DB_EXECUTE(*db, lock_timeout);
+		r = DB_EXECUTE(*db, session);
 	return r < 0 ? NULL : *db;
 }
 
@@ -305,7 +308,7 @@ static void *worker(void *argument)
 	struct db *db = NULL, *connected;
 
 	while ((exchange = take(crew))) {
-		connected = connection_of(&db, work->database_file, WORKER_LOCK_TIMEOUT);
+		connected = connection_of(&db, work->database_file, WORKER_SESSION);
 		if (connected)
 			db_made_ready(connected);
 		switch (dispatch(exchange, connected)) {
@@ -447,8 +450,11 @@ static void *collect_and_commit(void *argument)
 	struct db *db = NULL;
 	size_t n;
 
+	/* All of them at once, that the first reports find them ready; without a database it is tried again
+	 * then. */
+	connection_of(&db, work->database_file, COLLECTOR_SESSION);
 	while ((n = gather(collector, group)) > 0) {
-		dispatch_collected(group, n, connection_of(&db, work->database_file, COLLECTOR_LOCK_TIMEOUT));
+		dispatch_collected(group, n, connection_of(&db, work->database_file, COLLECTOR_SESSION));
 		note_answers(work, group, n);
 		for (size_t i = 0; i < n; i++) {
 			group[i]->is_locked = group[i]->response.status == 0;

@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from datetime import timedelta
@@ -53,46 +54,45 @@ def transactions(server):
     return metric(server, "wiretoll_report_transactions_total")
 
 
+COLLECTORS = 3  # of the API
+
+
 class Held:
-    """Both collectors wait for a gateway's row; what comes meanwhile is committed together when they go on."""
+    """All collectors wait for the database; what comes meanwhile is committed together when they go on."""
 
     def __init__(self, world):
         self.api = world.api
-        self.agents = [active_agent(world) for _ in range(2)]
+        self.agents = [active_agent(world) for _ in range(COLLECTORS)]
         self.lines, self.answers = [], {}
 
     def __enter__(self):
-        self.connection = self.api.postgres.connect()
-        with self.connection.cursor() as cursor:
-            for i, agent in enumerate(self.agents):
-                cursor.execute("SELECT FROM gateway.gateway WHERE id = %s FOR UPDATE", (agent.gateway.id,))
-                self.send(agent, agent.batch())
-                self.wait(i + 1)
+        self.sessions = self.find_sessions()
         self.transactions = transactions(self.api)
+        for pid in self.sessions:
+            os.kill(pid, signal.SIGSTOP)
+        for agent in self.agents:
+            self.send(agent, agent.batch())
         return self
 
-    def wait(self, blocked):
-        connection = self.api.postgres.connect("postgres")  # who sees what others wait for
-        connection.autocommit = True
-
-        def waiting():
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%apply_reports%'")
-                return cursor.fetchone()[0]
-
-        wait(lambda: waiting() >= blocked)
+    def find_sessions(self):
+        connection = self.api.postgres.connect("postgres")  # who sees what others do
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'wiretoll-reports'")
+            found = [pid for pid, in cursor.fetchall()]
         connection.close()
+        assert len(found) >= COLLECTORS
+        return found
 
     def send(self, agent, body):
         self.lines.append(Line(agent, self.api))
         self.lines[-1].ask(body)
 
     def __exit__(self, *_):
-        for _ in range(10):  # later requests are answered: what was sent last lies in the queue
-            transactions(self.api)
+        for agent in self.agents:  # later requests are answered: what was sent last lies in the queue
+            agent.state()
         time.sleep(0.5)
-        self.connection.rollback()
-        self.connection.close()
+        for pid in self.sessions:
+            os.kill(pid, signal.SIGCONT)
         for line in self.lines:
             self.answers[line.agent] = line.hear()
             line.connection.close()
