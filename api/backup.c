@@ -314,7 +314,8 @@ int restore_run(const char *database_file, const char *file, bool replace)
 	}
 	r = db_open(database_file, &db);
 	if (r < 0) {
-		log_error("could not connect to the database named in %s: %s", database_file, strerror(-r));
+		log_error("could not connect to the database named in %s: %s", database_file,
+			  db_open_reason(r));
 		return r;
 	}
 	r = export_connection(database_file);

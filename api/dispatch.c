@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "billing/intake.h"
+#include "connections.h"
 #include "problem.h"
 #include "routes.h"
 
@@ -127,6 +128,8 @@ static int run_once(struct exchange *exchange, const struct route *route)
 	response_reset(&exchange->response);
 	if (!(route->roles & ROLE_NONE))
 		r = authenticate(request, route->roles, &exchange->response);
+	if (r == 0 && request->principal.role == ROLE_GATEWAY)
+		connection_of_gateway(exchange->connection, request->principal.gateway);
 	if (r == 0 && !(route->roles & ROLE_NONE) && !work_admits(exchange))
 		return HANDLER_WAIT;
 	if (r == 0)

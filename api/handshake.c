@@ -2,6 +2,7 @@
 #include "handshake.h"
 
 #include "base/clock.h"
+#include "metrics.h"
 
 #include <errno.h>
 #include <gnutls/gnutls.h>
@@ -12,9 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define HANDSHAKE_SECONDS 30
-#define ROUND_MS          1000
-#define MAX_EVENTS        64
+#define ROUND_MS   1000
+#define MAX_EVENTS 64
 
 /*
  * A connection's, for as long as it lives. It belongs to libmicrohttpd's thread, except while it waits:
@@ -32,6 +32,7 @@ struct handshake {
 struct handshakes {
 	pthread_mutex_t mutex;
 	struct handshake *waiting;
+	int64_t limit_ns;
 	bool stopping;
 	int epoll, stop; /* `stop` is readable when it is time to end */
 	pthread_t watcher;
@@ -80,6 +81,8 @@ static void expire(struct handshakes *all, int64_t now_ns)
 			continue;
 		epoll_ctl(all->epoll, EPOLL_CTL_DEL, handshake->fd, NULL);
 		handshake->is_expired = true;
+		if (!all->stopping)
+			metrics_count_connection(CONNECTION_WITHOUT_HANDSHAKE);
 		resume(handshake);
 	}
 }
@@ -115,6 +118,11 @@ static int wait_for_client(struct handshake *handshake)
 	struct handshakes *all = handshake->all;
 	int r;
 
+	/* A client that always sends one more byte in time never waits when the rounds are made. */
+	if (clock_boot_ns() >= handshake->until_ns) {
+		metrics_count_connection(CONNECTION_WITHOUT_HANDSHAKE);
+		return -ETIMEDOUT;
+	}
 	pthread_mutex_lock(&all->mutex);
 	r = all->stopping ? -ESHUTDOWN : watch(handshake);
 	if (r == 0) {
@@ -158,8 +166,7 @@ static int on_finished(gnutls_session_t session, unsigned type, unsigned when, u
 	return 0;
 }
 
-/* Without memory it stays as libmicrohttpd has made it. */
-static struct handshake *begin(struct handshakes *all, struct MHD_Connection *connection)
+struct handshake *handshake_begin(struct handshakes *all, struct MHD_Connection *connection)
 {
 	struct handshake *handshake = calloc(1, sizeof(*handshake));
 	gnutls_session_t session =
@@ -170,23 +177,14 @@ static struct handshake *begin(struct handshakes *all, struct MHD_Connection *co
 	handshake->all = all;
 	handshake->connection = connection;
 	handshake->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-	handshake->until_ns = clock_boot_ns() + HANDSHAKE_SECONDS * NSEC_PER_SEC;
+	handshake->until_ns = clock_boot_ns() + all->limit_ns;
 	gnutls_transport_set_ptr2(session, handshake, (gnutls_transport_ptr_t)(intptr_t)handshake->fd);
 	gnutls_transport_set_pull_function(session, pull);
 	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_FINISHED, GNUTLS_HOOK_POST, on_finished);
 	return handshake;
 }
 
-void handshakes_notify(void *context, struct MHD_Connection *connection, void **socket_context,
-		       enum MHD_ConnectionNotificationCode code)
-{
-	if (code == MHD_CONNECTION_NOTIFY_STARTED)
-		*socket_context = begin(context, connection);
-	else
-		free(*socket_context);
-}
-
-int handshakes_start(struct handshakes **ret_handshakes)
+int handshakes_start(unsigned seconds, struct handshakes **ret_handshakes)
 {
 	struct epoll_event event = {.events = EPOLLIN};
 	struct handshakes *all = calloc(1, sizeof(*all));
@@ -194,6 +192,7 @@ int handshakes_start(struct handshakes **ret_handshakes)
 
 	if (!all)
 		return -ENOMEM;
+	all->limit_ns = seconds * NSEC_PER_SEC;
 	pthread_mutex_init(&all->mutex, NULL);
 	all->epoll = epoll_create1(EPOLL_CLOEXEC);
 	all->stop = eventfd(0, EFD_CLOEXEC);

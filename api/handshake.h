@@ -11,14 +11,17 @@
 
 #include <microhttpd.h>
 
+struct handshake;
 struct handshakes;
 
-/* Starts a thread that waits for the clients. -ENOMEM, or -errno. */
-WT_MUST_CHECK int handshakes_start(struct handshakes **ret_handshakes);
+/* Starts a thread that waits for the clients, so long for each handshake. -ENOMEM, or -errno. */
+WT_MUST_CHECK int handshakes_start(unsigned seconds, struct handshakes **ret_handshakes);
 
-/* For MHD_OPTION_NOTIFY_CONNECTION of a daemon with TLS, with the handshakes as its context. */
-void handshakes_notify(void *context, struct MHD_Connection *connection, void **socket_context,
-		       enum MHD_ConnectionNotificationCode code);
+/*
+ * To be called when libmicrohttpd has accepted a connection with TLS. To be freed with free() when it has
+ * closed it; NULL without memory: then it stays as libmicrohttpd has made it.
+ */
+struct handshake *handshake_begin(struct handshakes *handshakes, struct MHD_Connection *connection);
 
 /* Fails those under way, and all that are begun later. To be called before the daemons are stopped. */
 void handshakes_stop(struct handshakes *handshakes);

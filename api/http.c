@@ -3,10 +3,11 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/listen.h"
 #include "base/log.h"
 #include "base/wipe.h"
-#include "handshake.h"
-#include "base/listen.h"
+#include "connections.h"
+#include "identity.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,7 +20,6 @@
 #include <unistd.h>
 
 #define DAEMON_THREADS   2
-#define IDLE_SECONDS     30
 #define MAX_DISCARDED    (16 * 1024 * 1024)
 #define TOO_LARGE        "the body is larger than 1 MiB"
 #define CONNECTION_BYTES 8192 /* what a request's line and headers may take */
@@ -33,10 +33,18 @@
 	"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:%SERVER_PRECEDENCE:-CIPHER-ALL:+AES-128-GCM:"            \
 	"+CHACHA20-POLY1305:+AES-256-GCM:-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1"
 
+/* Clients that break the rules of HTTP/1.1 are refused: two readings of one request are how it is smuggled.
+ */
+#if MHD_VERSION >= 0x00097701
+#define STRICT_OPTION MHD_OPTION_CLIENT_DISCIPLINE_LVL
+#else
+#define STRICT_OPTION MHD_OPTION_STRICT_FOR_CLIENT
+#endif
+
 struct http {
 	struct server *server;
 	struct work *work;
-	struct handshakes *handshakes;
+	struct connections *connections;
 	atomic_uint open_exchanges;
 	size_t n_daemons;
 	struct MHD_Daemon *daemons[];
@@ -59,6 +67,18 @@ static void free_exchange(struct exchange *exchange)
 	free(exchange);
 }
 
+/* Of a target in origin form, or in absolute form, which a server has to accept as well (RFC 9112, 3.2.2). */
+static char *copy_path(const char *target)
+{
+	size_t scheme = strncasecmp(target, "https://", 8) == 0  ? 8
+			: strncasecmp(target, "http://", 7) == 0 ? 7
+								 : 0;
+
+	if (scheme > 0)
+		target += scheme + strcspn(target + scheme, "/?");
+	return *target == '/' ? strndup(target, strcspn(target, "?")) : strdup(scheme > 0 ? "/" : target);
+}
+
 /* Called with the request line, before libmicrohttpd decodes the path: "%2F" must not become a separator. */
 static void *on_request_line(void *context, const char *uri, struct MHD_Connection *connection)
 {
@@ -67,7 +87,7 @@ static void *on_request_line(void *context, const char *uri, struct MHD_Connecti
 
 	if (!exchange)
 		return NULL;
-	exchange->path = strndup(uri, strcspn(uri, "?"));
+	exchange->path = copy_path(uri);
 	exchange->connection = connection;
 	exchange->request.server = http->server;
 	exchange->request.transport = exchange;
@@ -77,6 +97,7 @@ static void *on_request_line(void *context, const char *uri, struct MHD_Connecti
 		return NULL;
 	}
 	atomic_fetch_add(&http->open_exchanges, 1);
+	connection_expect(connection, 0);
 	return exchange;
 }
 
@@ -85,8 +106,8 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 {
 	struct http *http = context;
 
-	(void)connection;
 	(void)code;
+	connection_expect(connection, 0); /* the next request */
 	if (*request_context)
 		atomic_fetch_sub(&http->open_exchanges, 1);
 	free_exchange(*request_context);
@@ -123,14 +144,15 @@ static void format_client(struct MHD_Connection *connection, char *buffer, size_
 }
 
 /* Takes over the response's text, or writes its JSON. All buffers are wiped: some hold tokens. */
-static struct MHD_Response *make_body(struct response *response)
+static struct MHD_Response *make_body(struct response *response, size_t *ret_length)
 {
 	char *text = response->json ? json_dumps(response->json, JSON_COMPACT) : TAKE_PTR(response->text);
 	struct MHD_Response *made;
 
+	*ret_length = text ? strlen(text) : 0;
 	if (!text)
 		return MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
-	made = MHD_create_response_from_buffer_with_free_callback(strlen(text), text, wipe_and_free);
+	made = MHD_create_response_from_buffer_with_free_callback(*ret_length, text, wipe_and_free);
 	if (!made)
 		wipe_and_free(text);
 	return made;
@@ -171,13 +193,15 @@ static enum MHD_Result send_response(struct exchange *exchange)
 	struct response *response = &exchange->response;
 	struct MHD_Response *made;
 	enum MHD_Result result;
+	size_t length;
 
 	if (response->status == 0)
 		response_problem(response, 500, NULL, "the server has no answer to this");
-	made = make_body(response);
+	made = make_body(response, &length);
 	if (!made)
 		return MHD_NO;
 	add_headers(made, response);
+	connection_expect(exchange->connection, length);
 	result = MHD_queue_response(exchange->connection, response->status, made);
 	MHD_destroy_response(made);
 	return result;
@@ -230,6 +254,7 @@ static bool asks_for_too_much(struct exchange *exchange)
 static bool take_body(struct exchange *exchange, const char *data, size_t length)
 {
 	exchange->sent += length;
+	connection_extend(exchange->connection, length);
 	if (exchange->sent > MAX_BODY)
 		return exchange->sent <= MAX_DISCARDED;
 	return keep_body(exchange, data, length) == 0;
@@ -242,6 +267,7 @@ static enum MHD_Result hand_over(struct http *http, struct exchange *exchange)
 	exchange->request.raw_body = exchange->body;
 	exchange->request.raw_body_length = exchange->body_length;
 	format_client(exchange->connection, exchange->client_address, sizeof(exchange->client_address));
+	connection_hold(exchange->connection);
 	if (work_offer(http->work, exchange, &why))
 		return MHD_YES;
 	return refuse_early(exchange, 503, 1, why);
@@ -293,30 +319,29 @@ static void on_log(void *context, const char *format, va_list args)
 	log_debug("libmicrohttpd: %s", text);
 }
 
-static struct MHD_Daemon *start_daemon(struct http *http, int fd, const char *pem, unsigned connections)
+static struct MHD_Daemon *start_daemon(struct http *http, int fd, const struct http_settings *settings)
 {
 	const unsigned flags =
 		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_TLS | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
 	struct MHD_OptionItem options[] = {
 		{MHD_OPTION_LISTEN_SOCKET, fd, NULL},
-		{MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)pem},
-		{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)pem},
 		{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
-		{MHD_OPTION_CONNECTION_LIMIT, connections, NULL},
-		{MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, NULL},
+		{MHD_OPTION_CONNECTION_LIMIT, settings->connections, NULL},
+		{MHD_OPTION_CONNECTION_TIMEOUT, settings->request_seconds, NULL},
+		{STRICT_OPTION, 1, NULL},
 		{MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, NULL},
 		{MHD_OPTION_THREAD_POOL_SIZE, DAEMON_THREADS, NULL},
 		{MHD_OPTION_END, 0, NULL},
 	};
 
-	return MHD_start_daemon(flags, 0, NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_log,
-				NULL, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http,
-				MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
-				handshakes_notify, http->handshakes, MHD_OPTION_ARRAY, options,
-				MHD_OPTION_END);
+	return MHD_start_daemon(
+		flags, 0, connections_accept, http->connections, on_request, http, MHD_OPTION_EXTERNAL_LOGGER,
+		on_log, NULL, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http, MHD_OPTION_NOTIFY_COMPLETED,
+		on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, connections_notify, http->connections,
+		MHD_OPTION_HTTPS_CERT_CALLBACK, identity_show, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
 }
 
-static int listen_and_start(struct http *http, const char *address, const char *pem, unsigned connections)
+static int listen_and_start(struct http *http, const char *address, const struct http_settings *settings)
 {
 	char bound[LISTEN_TEXT_SIZE];
 	int fd;
@@ -327,7 +352,7 @@ static int listen_and_start(struct http *http, const char *address, const char *
 			  strerror(-fd));
 		return fd;
 	}
-	http->daemons[http->n_daemons] = start_daemon(http, fd, pem, connections);
+	http->daemons[http->n_daemons] = start_daemon(http, fd, settings);
 	if (!http->daemons[http->n_daemons]) {
 		log_error("could not serve on %s: libmicrohttpd refused", bound);
 		close(fd);
@@ -338,10 +363,10 @@ static int listen_and_start(struct http *http, const char *address, const char *
 	return 0;
 }
 
-int http_start(const char *const *listen, size_t n_listen, const char *pem, unsigned connections,
-	       struct server *server, struct work *work, struct http **ret_http)
+int http_start(const struct http_settings *settings, struct server *server, struct work *work,
+	       struct http **ret_http)
 {
-	struct http *http = calloc(1, sizeof(*http) + n_listen * sizeof(http->daemons[0]));
+	struct http *http = calloc(1, sizeof(*http) + settings->n_listen * sizeof(http->daemons[0]));
 	int r;
 
 	if (!http)
@@ -350,11 +375,12 @@ int http_start(const char *const *listen, size_t n_listen, const char *pem, unsi
 	http->work = work;
 	/* JSON holds one-time tokens and preshared keys. */
 	json_wipe_what_is_freed();
-	r = handshakes_start(&http->handshakes);
+	r = connections_start(settings->connections_per_address, settings->request_seconds,
+			      &http->connections);
 	if (r < 0)
-		log_error("could not start to wait for handshakes: %s", strerror(-r));
-	for (size_t i = 0; i < n_listen && r == 0; i++)
-		r = listen_and_start(http, listen[i], pem, connections);
+		log_error("could not start to watch over connections: %s", strerror(-r));
+	for (size_t i = 0; i < settings->n_listen && r == 0; i++)
+		r = listen_and_start(http, settings->listen[i], settings);
 	if (r < 0) {
 		http_stop(http, 0);
 		return r;
@@ -382,10 +408,10 @@ void http_stop(struct http *http, unsigned seconds)
 		return;
 	while (atomic_load(&http->open_exchanges) > 0 && clock_boot_ns() < until)
 		nanosleep(&pause, NULL);
-	if (http->handshakes)
-		handshakes_stop(http->handshakes);
+	if (http->connections)
+		connections_stop(http->connections);
 	for (size_t i = 0; i < http->n_daemons; i++)
 		MHD_stop_daemon(http->daemons[i]);
-	handshakes_free(http->handshakes);
+	connections_free(http->connections);
 	free(http);
 }

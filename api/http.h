@@ -8,12 +8,19 @@
 
 struct http;
 
+struct http_settings {
+	const char *const *listen;
+	size_t n_listen;
+	unsigned connections;             /* open at once, for each of these */
+	unsigned connections_per_address; /* of a client */
+	unsigned request_seconds;         /* for a request to arrive, and for its answer to be taken */
+};
+
 /*
- * Listens and serves with the certificate chain and key of the PEM text, which must outlive it. Logs why an
- * address cannot be listened on. `connections` is the limit of each address.
+ * Listens and serves with the certificate of identity_load(), which comes first. Logs why an address cannot
+ * be listened on.
  */
-WT_MUST_CHECK int http_start(const char *const *listen, size_t n_listen, const char *pem,
-			     unsigned connections, struct server *server, struct work *work,
+WT_MUST_CHECK int http_start(const struct http_settings *settings, struct server *server, struct work *work,
 			     struct http **ret_http);
 
 /* Accepts no connections any more; requests on open ones are answered with 503 once the pool has stopped. */

@@ -86,7 +86,8 @@ static int prepare_database(const char *database_file, bool new_token, char toke
 
 	r = db_open(database_file, &db);
 	if (r < 0) {
-		log_error("could not connect to the database named in %s: %s", database_file, strerror(-r));
+		log_error("could not connect to the database named in %s: %s", database_file,
+			  db_open_reason(r));
 		return r;
 	}
 	r = make_admin(db, new_token, token);

@@ -50,7 +50,7 @@ static int run_migrate(const struct arguments *arguments)
 
 	r = db_open(file, &db);
 	if (r < 0) {
-		log_error("could not connect to the database named in %s: %s", file, strerror(-r));
+		log_error("could not connect to the database named in %s: %s", file, db_open_reason(r));
 		return r;
 	}
 	r = migrate(db, &failed);
@@ -75,7 +75,8 @@ static int run_restore(const struct arguments *arguments)
 static const struct subcommand subcommands[] = {
 	{"serve",
 	 "--state DIR --database-file FILE --listen ADDRESS:PORT… [--workers N] [--agent-workers N] "
-	 "[--queue N] [--connections N]",
+	 "[--queue N] [--connections N] "
+	 "[--connections-per-address N] [--request-seconds N]",
 	 true, true, true, false, run_serve},
 	{"migrate", "--database-file FILE", false, true, false, false, run_migrate},
 	{"init", "--state DIR [--database-file FILE [--new-admin-token]]", true, false, false, false,
@@ -92,6 +93,8 @@ static const struct option options[] = {
 	{"agent-workers", required_argument, NULL, 'a'},
 	{"queue", required_argument, NULL, 'q'},
 	{"connections", required_argument, NULL, 'c'},
+	{"connections-per-address", required_argument, NULL, 'p'},
+	{"request-seconds", required_argument, NULL, 't'},
 	{"new-admin-token", no_argument, NULL, 'n'},
 	{"replace", no_argument, NULL, 'r'},
 	{"log-level", required_argument, NULL, 'v'},
@@ -162,6 +165,11 @@ static int take_option(int option, struct arguments *arguments)
 		return parse_number("queue", optarg, 65536, &settings->queue);
 	case 'c':
 		return parse_number("connections", optarg, 65536, &settings->connections);
+	case 'p':
+		return parse_number("connections-per-address", optarg, 65536,
+				    &settings->connections_per_address);
+	case 't':
+		return parse_number("request-seconds", optarg, 3600, &settings->request_seconds);
 	case 'n':
 		arguments->new_admin_token = true;
 		return 0;
@@ -220,8 +228,11 @@ static const struct subcommand *find_subcommand(const char *name)
 
 int main(int argc, char **argv)
 {
-	struct arguments arguments = {
-		.settings = {.workers = 8, .agent_workers = 4, .queue = 256, .connections = 1000}};
+	struct arguments arguments = {.settings = {.workers = 8,
+						   .agent_workers = 4,
+						   .queue = 256,
+						   .connections = 1000,
+						   .request_seconds = 30}};
 	const struct subcommand *subcommand = argc > 1 ? find_subcommand(argv[1]) : NULL;
 
 	log_setup("wiretoll-api", LOG_LEVEL_INFO);

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 static atomic_uint_fast64_t taken, conflicting, refused, groups, grouped;
-static atomic_uint_fast64_t busy[N_SHARE_KINDS + 1];
+static atomic_uint_fast64_t busy[N_SHARE_KINDS + 1], ended[N_CONNECTION_FAULTS];
 
 void metrics_count_report(unsigned status)
 {
@@ -29,6 +29,11 @@ void metrics_count_refused(unsigned kind)
 	atomic_fetch_add(&busy[kind], 1);
 }
 
+void metrics_count_connection(enum connection_fault fault)
+{
+	atomic_fetch_add(&ended[fault], 1);
+}
+
 static void put(FILE *out, const char *name, const char *type, const char *help)
 {
 	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
@@ -36,6 +41,7 @@ static void put(FILE *out, const char *name, const char *type, const char *help)
 
 static void put_own(FILE *out)
 {
+	static const char *const why[N_CONNECTION_FAULTS] = {"address", "handshake", "request"};
 	static const char *const busy_of[N_SHARE_KINDS + 1] = {"owner", "gateway", "reports", "address",
 							       "all"};
 
@@ -54,6 +60,11 @@ static void put_own(FILE *out)
 	for (size_t i = 0; i < ARRAY_SIZE(busy); i++)
 		fprintf(out, "wiretoll_requests_refused_total{of=\"%s\"} %" PRIuFAST64 "\n", busy_of[i],
 			atomic_load(&busy[i]));
+	put(out, "wiretoll_connections_ended_total", "counter",
+	    "Connections that were refused as one address has too many, or ended as they took too long.");
+	for (size_t i = 0; i < ARRAY_SIZE(ended); i++)
+		fprintf(out, "wiretoll_connections_ended_total{why=\"%s\"} %" PRIuFAST64 "\n", why[i],
+			atomic_load(&ended[i]));
 }
 
 static int put_alarms(FILE *out, struct db *db)

@@ -14,4 +14,14 @@ void metrics_count_group(size_t n_reports);
 /* A request that was refused as too many of an enum share_kind wait; N_SHARE_KINDS: of all together. */
 void metrics_count_refused(unsigned kind);
 
+enum connection_fault {
+	CONNECTION_OF_TOO_MANY,       /* its address holds as many as it may */
+	CONNECTION_WITHOUT_HANDSHAKE, /* not in time */
+	CONNECTION_TOO_SLOW,          /* a request, or taking its answer, took too long */
+	N_CONNECTION_FAULTS,
+};
+
+/* A connection was refused or ended. */
+void metrics_count_connection(enum connection_fault fault);
+
 #endif

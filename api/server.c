@@ -2,11 +2,11 @@
 #include "server.h"
 
 #include "background.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "certificate.h"
 #include "http.h"
+#include "identity.h"
 #include "store/migrate.h"
 #include "work.h"
 
@@ -19,11 +19,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DRAIN_SECONDS 5
+#define DRAIN_SECONDS       5
+#define CERTIFICATE_SECONDS 3600
 
 struct server {
 	struct sealing_key sealing_key;
-	char *pem; /* key, certificate and CA */
 	struct work *work;
 	struct http *http;
 	struct background *background;
@@ -47,7 +47,8 @@ static int check_schema(const char *database_file)
 
 	r = db_open(database_file, &db);
 	if (r < 0) {
-		log_error("could not connect to the database named in %s: %s", database_file, strerror(-r));
+		log_error("could not connect to the database named in %s: %s", database_file,
+			  db_open_reason(r));
 		return r;
 	}
 	r = migrate_current(db, &version);
@@ -64,36 +65,52 @@ static int check_schema(const char *database_file)
 	return r;
 }
 
-static int load_secrets(struct server *server, const char *folder)
+/* Renews the certificate when it nears its end or lacks an address of this host; 1 when another one is shown
+ * now. */
+static int refresh_certificate(const char *folder)
 {
 	char path[PATH_MAX];
-	int r;
+	int r = certificate_renew(folder);
 
-	r = certificate_renew(folder);
 	if (r < 0) {
 		log_error("could not prepare the certificate in %s (has `wiretoll-api init` been run?): %s",
 			  folder, strerror(-r));
 		return r;
 	}
 	snprintf(path, sizeof(path), "%s/" SERVER_PEM_FILE, folder);
-	r = file_read(path, 65536, &server->pem, NULL);
-	if (r == 0) {
-		snprintf(path, sizeof(path), "%s/" SEALING_KEY_FILE, folder);
-		r = sealing_key_load(path, &server->sealing_key);
-	}
+	r = identity_load(path);
 	if (r < 0)
 		log_error("could not read %s: %s", path, strerror(-r));
 	return r;
 }
 
-static void wait_for_signal(const sigset_t *signals)
+static int load_secrets(struct server *server, const char *folder)
 {
+	char path[PATH_MAX];
+	int r = refresh_certificate(folder);
+
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "%s/" SEALING_KEY_FILE, folder);
+	r = sealing_key_load(path, &server->sealing_key);
+	if (r < 0)
+		log_error("could not read %s: %s", path, strerror(-r));
+	return r;
+}
+
+/* Looks after the certificate meanwhile, which ends before many a server does. */
+static void wait_for_signal(const sigset_t *signals, const char *folder)
+{
+	const struct timespec round = {.tv_sec = CERTIFICATE_SECONDS};
 	int number, r = notify_manager("READY=1");
 
 	if (r < 0)
 		log_warning("could not tell the service manager: %s", strerror(-r));
-	while (sigwait(signals, &number) != 0)
-		;
+	do {
+		number = sigtimedwait(signals, NULL, &round);
+		if ((number == SIGHUP || (number < 0 && errno == EAGAIN)) && refresh_certificate(folder) == 1)
+			log_info("showing a new certificate");
+	} while (number != SIGTERM && number != SIGINT);
 	log_info("stopping");
 }
 
@@ -116,6 +133,15 @@ static int start(struct server *server, const struct server_settings *settings)
 		.queue = settings->queue,
 		.database_file = settings->database_file,
 	};
+	const struct http_settings http = {
+		.listen = settings->listen,
+		.n_listen = settings->n_listen,
+		.connections = settings->connections,
+		.connections_per_address = settings->connections_per_address > 0
+						   ? settings->connections_per_address
+						   : settings->connections / 4 + 1,
+		.request_seconds = settings->request_seconds,
+	};
 	int r;
 
 	r = work_start(&work, &server->work);
@@ -125,8 +151,7 @@ static int start(struct server *server, const struct server_settings *settings)
 		log_error("could not start the workers: %s", strerror(-r));
 		return r;
 	}
-	return http_start(settings->listen, settings->n_listen, server->pem, settings->connections, server,
-			  server->work, &server->http);
+	return http_start(&http, server, server->work, &server->http);
 }
 
 int server_run(const struct server_settings *settings)
@@ -135,10 +160,11 @@ int server_run(const struct server_settings *settings)
 	sigset_t signals;
 	int r;
 
-	/* Before any thread is made: they inherit the mask, and sigwait() below gets the signals. */
+	/* Before any thread is made: they inherit the mask, and sigtimedwait() above gets the signals. */
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	r = check_schema(settings->database_file);
@@ -147,11 +173,9 @@ int server_run(const struct server_settings *settings)
 	if (r == 0)
 		r = start(&server, settings);
 	if (r == 0)
-		wait_for_signal(&signals);
+		wait_for_signal(&signals, settings->state_folder);
 	stop(&server);
-	if (server.pem)
-		sodium_memzero(server.pem, strlen(server.pem));
-	free(server.pem);
+	identity_free();
 	sodium_memzero(&server.sealing_key, sizeof(server.sealing_key));
 	return r;
 }

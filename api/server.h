@@ -17,9 +17,11 @@ struct server_settings {
 	const char *listen[MAX_LISTEN]; /* "ADDRESS:PORT" or "[ADDRESS]:PORT"; port 0: any free one */
 	size_t n_listen;
 	unsigned workers;
-	unsigned agent_workers; /* for what agents ask */
-	unsigned queue;         /* requests of either that may wait; more are answered with 503 */
-	unsigned connections;   /* open at once, over all addresses */
+	unsigned agent_workers;           /* for what agents ask */
+	unsigned queue;                   /* requests of either that may wait; more are answered with 503 */
+	unsigned connections;             /* open at once, for each address that is listened on */
+	unsigned connections_per_address; /* of a client, but for those of gateways; 0: a quarter of all */
+	unsigned request_seconds;         /* for a request to arrive, and for its answer to be taken */
 };
 
 struct server;

@@ -141,6 +141,17 @@ static int run(struct queue *queue, const char *sql, int n, const char *const *v
 	return 0;
 }
 
+/* As the API asks it: a pooler drops settings, and hands the session of a LISTEN to others. */
+static bool is_direct(PGconn *connection)
+{
+	_cleanup_result_ PGresult *row =
+		PQexec(connection,
+		       "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('TimeZone') = 'UTC'");
+
+	return PQresultStatus(row) == PGRES_TUPLES_OK &&
+	       atoi(PQgetvalue(row, 0, 0)) == PQbackendPID(connection) && PQgetvalue(row, 0, 1)[0] == 't';
+}
+
 static int open_connection(struct queue *queue)
 {
 	_cleanup_free_ char *text = NULL;
@@ -153,14 +164,18 @@ static int open_connection(struct queue *queue)
 	}
 	text[strcspn(text, "\n")] = '\0';
 
-	const char *const keywords[] = {"dbname", "connect_timeout", "application_name", NULL};
-	const char *const values[] = {text, "3", "wiretoll-deployd", NULL};
+	const char *const keywords[] = {"dbname", "connect_timeout", "application_name", "options", NULL};
+	const char *const values[] = {text, "3", "wiretoll-deployd", "-c TimeZone=UTC", NULL};
 
 	queue->connection = PQconnectdbParams(keywords, values, 1);
 	sodium_memzero(text, length);
-	if (PQstatus(queue->connection) == CONNECTION_OK)
+	if (PQstatus(queue->connection) != CONNECTION_OK)
+		keep_error(queue, PQerrorMessage(queue->connection));
+	else if (is_direct(queue->connection))
 		return 0;
-	keep_error(queue, PQerrorMessage(queue->connection));
+	else
+		keep_error(queue, "the session's TimeZone is not UTC, or it is not ours alone: it has to be "
+				  "connected to PostgreSQL directly, not through a pooler");
 	disconnect(queue);
 	return -ENOTCONN;
 }

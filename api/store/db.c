@@ -18,6 +18,7 @@ struct db {
 	struct db_error error;
 	bool is_new;
 	bool read_only; /* what was the primary is a standby now */
+	bool indirect;  /* not the session that was asked for */
 };
 
 static void ignore_notice(void *context, const PGresult *result)
@@ -66,6 +67,22 @@ static PGconn *connect_with(const char *text)
 	return connection;
 }
 
+/*
+ * Whether the session is what was asked for: a pooler between may drop its settings, so that times would be
+ * read in another zone, and hands the session of a LISTEN to others.
+ */
+static bool is_direct(PGconn *connection)
+{
+	_cleanup_result_ PGresult *row = PQexec(
+		connection,
+		"SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('TimeZone') = 'UTC' AND "
+		"pg_catalog.current_setting('search_path') = 'pg_catalog' AND "
+		"pg_catalog.current_setting('statement_timeout') = '30s'");
+
+	return PQresultStatus(row) == PGRES_TUPLES_OK && PQntuples(row) == 1 &&
+	       atoi(PQgetvalue(row, 0, 0)) == PQbackendPID(connection) && PQgetvalue(row, 0, 1)[0] == 't';
+}
+
 /* libpq's text without the trailing newline; it never holds a password. */
 static void set_message(struct db *db, const char *text)
 {
@@ -96,9 +113,22 @@ int db_open(const char *connection_file, struct db **ret_db)
 		db_close(db);
 		return -ECONNREFUSED;
 	}
+	if (!is_direct(db->connection)) {
+		db_close(db);
+		return -EPROTO;
+	}
 	db->is_new = true;
 	*ret_db = db;
 	return 0;
+}
+
+const char *db_open_reason(int error)
+{
+	if (error == -EPROTO)
+		return "the session has not the settings that were asked for (TimeZone=UTC and others), or "
+		       "is not "
+		       "ours alone; it has to be connected to PostgreSQL directly, not through a pooler";
+	return strerror(-error);
 }
 
 void db_close(struct db *db)
@@ -119,7 +149,7 @@ static bool is_broken(struct db *db)
 		if (PQconsumeInput(db->connection) == 0)
 			return true;
 	}
-	return db->read_only || PQstatus(db->connection) != CONNECTION_OK;
+	return db->read_only || db->indirect || PQstatus(db->connection) != CONNECTION_OK;
 }
 
 int db_ensure(struct db *db)
@@ -129,7 +159,8 @@ int db_ensure(struct db *db)
 	PQreset(db->connection);
 	db->is_new = true;
 	db->read_only = false;
-	if (PQstatus(db->connection) == CONNECTION_OK)
+	db->indirect = PQstatus(db->connection) == CONNECTION_OK && !is_direct(db->connection);
+	if (PQstatus(db->connection) == CONNECTION_OK && !db->indirect)
 		return 0;
 	set_message(db, PQerrorMessage(db->connection));
 	return -ECONNREFUSED;

@@ -19,9 +19,12 @@ struct db_error {
 	char message[256];
 };
 
-/* Connects with what is in the file (a libpq connection string, 0600). -ECONNREFUSED, or -errno of the file.
+/* Connects with what is in the file (a libpq connection string, 0600). -ECONNREFUSED; -EPROTO when it is
+ * not the session that was asked for, as behind a pooler; or -errno of the file.
  */
 WT_MUST_CHECK int db_open(const char *connection_file, struct db **ret_db);
+/* What an error of db_open() means, for a log. */
+const char *db_open_reason(int error);
 void db_close(struct db *db);
 
 /* Whether it is usable; reconnects if not. -ECONNREFUSED. */

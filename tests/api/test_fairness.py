@@ -6,8 +6,16 @@ import contextlib
 import ipaddress
 import json
 import random
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
 import time
 
+import conftest
+import pytest
 import simulated_agent
 from billing_model import wait
 from simulated_agent import active_agent
@@ -241,3 +249,255 @@ def test_h1_only_so_many_of_one_owner_wait(api, world):
     assert len(refused) >= 6 and all(answer.headers["Retry-After"] == "1" for answer in refused)
     assert metric(api, server, 'wiretoll_requests_refused_total{of="owner"}') == len(refused)
     assert server.stop() == 0
+
+
+# ---- connections ----
+
+def is_served(server):
+    """A request from 127.0.0.1 over a connection of its own."""
+    return server.exchange("GET", "/v1/health").status == 200
+
+
+def test_m4_an_address_with_a_thousand_idle_connections_shuts_nobody_out(api):
+    server = api.another()
+    idle = []
+    try:
+        for _ in range(1000):
+            tcp = socket.socket()
+            tcp.bind(("127.0.0.2", 0))
+            tcp.settimeout(60)
+            tcp.connect(("127.0.0.1", server.port))
+            idle.append(tcp)
+            if len(idle) % 100 == 0:
+                assert is_served(server)
+        for _ in range(20):
+            assert is_served(server)
+        refused = metric(api, server, 'wiretoll_connections_ended_total{why="address"}')
+        assert 1000 - 251 <= refused <= 1000  # some may have ended for want of a handshake, meanwhile
+    finally:
+        for tcp in idle:
+            tcp.close()
+    assert server.stop() == 0
+
+
+def test_m4_agents_behind_one_address_take_no_room_from_others_there(api):
+    """Each keeps two connections: they count as their gateway's once its token has come."""
+    server = api.another("--connections-per-address", "4")
+    world = simulated_agent.World(api)
+    agents = [active_agent(world) for _ in range(6)]
+    kept = []
+    try:
+        for agent in agents:
+            for _ in range(2):
+                kept.append(server.connect())
+                answer = server.exchange("GET", "/v1/agent/state?have=0", token=agent.token, connection=kept[-1])
+                assert answer.status == 200
+        assert is_served(server)
+        # And no gateway holds more than its own eight beside the four of the address.
+        held = 2
+        with pytest.raises(OSError):
+            for _ in range(20):
+                kept.append(server.connect())
+                server.exchange("GET", "/v1/agent/state?have=0", token=agents[0].token, connection=kept[-1])
+                held += 1
+        assert held == 8 + 4
+    finally:
+        for connection in kept:
+            connection.close()
+    wait(lambda: tries(lambda: is_served(server)))
+    assert server.stop() == 0
+
+
+def tries(ask):
+    try:
+        return ask()
+    except OSError:
+        return False
+
+
+def open_tls(server):
+    return server.tls.wrap_socket(socket.create_connection(("127.0.0.1", server.port), timeout=60), server_hostname="localhost")
+
+
+def drip(connection, data, every):
+    """Sends a byte at a time until the server ends it; false when there is none left."""
+    connection.settimeout(every)
+    for i in range(len(data)):
+        try:
+            connection.sendall(data[i:i + 1])
+            if connection.recv(1) == b"":
+                return True
+        except TimeoutError:
+            continue
+        except OSError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET /v1/health HTTP/1.1\r\nHost: x\r\n",
+                                   b"POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"], ids=["line", "head", "body"])
+def test_m4_a_byte_now_and_then_keeps_no_request_open(api, begin):
+    server = api.another("--request-seconds", "2")
+    with open_tls(server) as connection:
+        connection.sendall(begin)
+        # Each byte comes well within the two seconds; all of them take 90.
+        assert drip(connection, (b"G" if not begin else b"X") * 300, 0.3)
+    assert metric(api, server, 'wiretoll_connections_ended_total{why="request"}') == 1
+    assert server.stop() == 0
+
+
+def test_m4_a_handshake_has_a_time_limit(api):
+    server = api.another("--request-seconds", "2")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as tcp:
+        # The beginning of a record of TLS that is announced to be long.
+        assert drip(tcp, b"\x16\x03\x01\x02\x00" + bytes(300), 0.3)
+    assert metric(api, server, 'wiretoll_connections_ended_total{why="handshake"}') == 1
+    assert server.stop() == 0
+
+
+def test_m4_what_waits_for_us_is_not_ended(api, world):
+    """Neither a long poll nor a request that waits for a row."""
+    server = api.another("--request-seconds", "1")
+    agent, gateway = active_agent(simulated_agent.World(api)), world.gateway()
+    agent.api = server
+    _, state = agent.state()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with locked_rows(api, gateway["id"]):
+            polled = pool.submit(agent.state, state["revision"])
+            asked = pool.submit(create_peer, server, gateway, "p")
+            wait_for_locks(api, 1)
+            time.sleep(3)
+            assert not polled.done() and not asked.done()
+        assert asked.result(60).status == 201
+        api.sql("SELECT billing.raise_revision(%s, %s)", agent.gateway.owner, agent.gateway.id)
+        api.sql("SELECT pg_notify('wiretoll_revision', %s)", agent.gateway.id)
+        assert polled.result(60)[0] == 200
+    assert server.stop() == 0
+
+
+# ---- HTTP and its certificate ----
+
+def first_line(server, request):
+    with open_tls(server) as connection:
+        connection.sendall(request)
+        return connection.recv(65536).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("target", ["https://wiretoll-api/v1/health", "HTTPS://127.0.0.1:8443/v1/health?", "http://[::1]:1/v1/health"])
+def test_f14_a_target_in_absolute_form(api, target):
+    assert first_line(api, f"GET {target} HTTP/1.1\r\nHost: other\r\n\r\n".encode()) == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("target", ["https://wiretoll-api", "https://wiretoll-api?/v1/health", "https://x/y/v1/health", "ftp://x/v1/health"])
+def test_f14_absolute_form_is_no_way_to_other_paths(api, target):
+    assert first_line(api, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).startswith(b"HTTP/1.1 404")
+
+
+def test_l11_a_request_without_a_host_is_refused(api):
+    assert first_line(api, b"GET /v1/health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+def test_l13_the_certificate_is_renewed_while_connections_are_open(api, tmp_path):
+    state = tmp_path / "state"
+    shutil.copytree(api.state, state)
+    server = conftest.Server(state, api.database_files["wiretoll_api"], tmp_path / "log")
+    try:
+        def shown():
+            with open_tls(server) as connection:
+                return connection.getpeercert(binary_form=True)
+
+        before, kept = shown(), server.connect()
+        assert server.exchange("GET", "/v1/me", token=api.admin_token, connection=kept).status == 200
+        # Nothing is to be renewed yet.
+        server.process.send_signal(signal.SIGHUP)
+        assert shown() == before
+        # As a year later: one of its authority that is near its end.
+        key, ending = tmp_path / "key.pem", tmp_path / "leaf.pem"
+        (tmp_path / "ext").write_text("subjectAltName=DNS:wiretoll-api,DNS:localhost,IP:127.0.0.1,IP:::1")
+        subprocess.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-subj",
+                        "/CN=old", "-out", tmp_path / "csr"], check=True, capture_output=True, timeout=60)
+        subprocess.run(["openssl", "x509", "-req", "-in", tmp_path / "csr", "-CA", state / "ca.pem", "-CAkey", state / "ca.key", "-days",
+                        "20", "-extfile", tmp_path / "ext", "-out", ending], check=True, capture_output=True, timeout=60)
+        (state / "server.pem").write_text(key.read_text() + ending.read_text() + (state / "ca.pem").read_text())
+        server.process.send_signal(signal.SIGHUP)
+        wait(lambda: shown() != before)
+        assert shown() not in (before, ssl.PEM_cert_to_DER_cert(ending.read_text()))
+        # What was open goes on, and what is shown now is what the file holds.
+        assert server.exchange("GET", "/v1/me", token=api.admin_token, connection=kept).status == 200
+        assert ssl.DER_cert_to_PEM_cert(shown()).strip() in (state / "server.pem").read_text()
+        kept.close()
+    finally:
+        assert server.stop() == 0
+
+
+# ---- what stands between the API and its database ----
+
+class Pooler(threading.Thread):
+    """What a pooler does to a session, by the messages that it changes: drops what it does not know of the startup
+    (`options`), or shows a number of its own for the session (`number`)."""
+
+    def __init__(self, postgres, folder, does):
+        super().__init__(daemon=True)
+        self.target, self.does = str(postgres.folder / ".s.PGSQL.5432"), does
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(folder / ".s.PGSQL.5432"))
+        self.listener.listen(8)
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                threading.Thread(target=self.carry, args=(client,), daemon=True).start()
+
+    def carry(self, client):
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(self.target)
+        size = client.recv(4, socket.MSG_WAITALL)
+        startup = client.recv(int.from_bytes(size, "big") - 4, socket.MSG_WAITALL)
+        if self.does == "options":
+            words = startup[4:].split(b"\0")
+            at = words.index(b"options")
+            startup = startup[:4] + b"\0".join(words[:at] + words[at + 2:])
+        server.sendall((len(startup) + 4).to_bytes(4, "big") + startup)
+        threading.Thread(target=self.forward, args=(client, server, None), daemon=True).start()
+        self.forward(server, client, self.does)
+
+    @staticmethod
+    def forward(source, target, does):
+        """Message by message, as long as one of them is to be changed."""
+        with contextlib.suppress(OSError):
+            while does == "number":
+                head = source.recv(5, socket.MSG_WAITALL)
+                body = source.recv(int.from_bytes(head[1:], "big") - 4, socket.MSG_WAITALL) if len(head) == 5 else b""
+                if head[:1] == b"K":
+                    body, does = (int.from_bytes(body[:4], "big") ^ 1).to_bytes(4, "big") + body[4:], None
+                target.sendall(head + body)
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("does", ["options", "number"])
+def test_f15_a_pooler_between_is_refused(api, tmp_path, does):
+    # Their own zone, so that a session without the API's settings has another.
+    superuser = api.postgres.connect("postgres")
+    superuser.autocommit = True
+    superuser.cursor().execute("ALTER ROLE wiretoll_api SET TimeZone = 'Asia/Kolkata'")
+    try:
+        for through, status in ((None, 0), (does, 1)):
+            file, folder = tmp_path / f"{through}.conn", api.postgres.folder
+            if through:
+                folder = tmp_path / "pooler"
+                folder.mkdir()
+                pooler = Pooler(api.postgres, folder, does)
+            file.touch(0o600)
+            file.write_text(api.database_files["wiretoll_api"].read_text().replace(str(api.postgres.folder), str(folder)))
+            done = subprocess.run([conftest.BIN / "wiretoll-api", "init", "--state", api.state, "--database-file", file],
+                                  capture_output=True, text=True, timeout=60)
+            assert done.returncode == status, done.stderr
+        assert "TimeZone=UTC" in done.stderr and "not through a pooler" in done.stderr
+        pooler.listener.close()
+    finally:
+        superuser.cursor().execute("ALTER ROLE wiretoll_api RESET TimeZone")
+        superuser.close()

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Connections as something that is scarce: how many an address may hold, and by when each has to have said
+ * what it wants. libmicrohttpd knows no end of a request whose client sends a byte now and then.
+ */
+#ifndef WIRETOLL_API_CONNECTIONS_H
+#define WIRETOLL_API_CONNECTIONS_H
+
+#include "base/base.h"
+
+#include <microhttpd.h>
+#include <sys/socket.h>
+
+struct connections;
+
+/* Starts the thread that ends those whose time is over. -ENOMEM, or -errno. */
+WT_MUST_CHECK int connections_start(unsigned per_address, unsigned request_seconds,
+				    struct connections **ret_connections);
+
+/* Fails handshakes under way, and all that are begun later. To be called before the daemons are stopped. */
+void connections_stop(struct connections *connections);
+
+/* When the daemons have been stopped. */
+void connections_free(struct connections *connections);
+
+/* For MHD_start_daemon(), with the connections as its context: refuses those of an address that has enough.
+ */
+enum MHD_Result connections_accept(void *context, const struct sockaddr *address, socklen_t size);
+
+/* For MHD_OPTION_NOTIFY_CONNECTION of a daemon with TLS, with the connections as its context. */
+void connections_notify(void *context, struct MHD_Connection *connection, void **socket_context,
+			enum MHD_ConnectionNotificationCode code);
+
+/* How long what comes next may take: --request-seconds, and one more for each 16 KiB of it. */
+void connection_expect(struct MHD_Connection *connection, size_t bytes);
+
+/* More has come of what is expected. */
+void connection_extend(struct MHD_Connection *connection, size_t bytes);
+
+/* It is with us: no time is over before connection_expect(). */
+void connection_hold(struct MHD_Connection *connection);
+
+/*
+ * A gateway's token came over it: it is one of that gateway's, and counts as none of its address, behind
+ * which may be many. A gateway's ninth, and so on, stays one of the address.
+ */
+void connection_of_gateway(struct MHD_Connection *connection, const char *gateway);
+
+#endif
