@@ -17,7 +17,7 @@ import pytest
 
 from deploy_lab import (Database, Inventory, Snapshot, Worker, make_networks, processes, routes_in, run, wait_for)
 
-CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF = 1 << 12, 1 << 38, 1 << 39
+CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_BPF = 1 << 12, 1 << 13, 1 << 38, 1 << 39
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,27 @@ def test_deploy_makes_what_the_contract_says(host):
     assert bootstrap["one_time_token"] not in everything
     steps = [row[0] for row in inventory.db.query("SELECT step FROM gateway.job_log WHERE gateway = %s ORDER BY id", gateway)]
     assert steps == ["creating namespaces", "connecting links", "handing over the token"]
+
+
+def test_w8_no_process_in_a_gateway_can_open_packet_sockets(host):
+    """Whoever can puts packets on its interface that no hook of tc sees."""
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    netns = os.stat(f"/proc/{worker.pid(gateway)}/ns/net").st_ino
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            if os.stat(status.parent / "ns/net").st_ino != netns:
+                continue
+            text = status.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended
+        found.add(re.search(r"Name:\s*(\S+)", text)[1])
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert not int(re.search(rf"{kind}:\s*(\w+)", text)[1], 16) & CAP_NET_RAW, (kind, text)
+        assert re.search(r"NoNewPrivs:\s*1", text), text
+    assert len(found) >= 2, found
 
 
 def test_deploy_is_quick(host):

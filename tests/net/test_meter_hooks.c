@@ -18,7 +18,9 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_ether.h>
 #include <linux/if_link.h>
+#include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
@@ -291,6 +293,39 @@ static void w8_sees_others_xdp_programs(void **state)
 	}
 }
 
+/* A packet to the peer, with bytes behind it, by a packet socket; the bytes that the device sends. */
+static uint64_t send_raw(bool bypass, size_t behind)
+{
+	uint8_t packet[1000] = {0x45, 0, 0, 100, [9] = 17, [12] = 10, 9, 0, 1, 10, 9, 0, 2};
+	const struct sockaddr_ll to = {.sll_family = AF_PACKET,
+				       .sll_protocol = htons(ETH_P_IP),
+				       .sll_ifindex = (int)if_nametoindex("tun0")};
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0), on = bypass;
+	uint64_t before = statistic("tx_bytes");
+
+	assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof(on)), 0);
+	assert_int_equal(sendto(fd, packet, 100 + behind, 0, (const struct sockaddr *)&to, sizeof(to)),
+			 100 + behind);
+	close(fd);
+	assert_int_equal(read(tun, packet, sizeof(packet)), 100 + behind);
+	return statistic("tx_bytes") - before;
+}
+
+/* As docs/meter.md says of root's packet sockets. */
+static void w8_packet_sockets_are_counted_unless_they_go_round_the_hook(void **state)
+{
+	struct meter *meter = attach(METER_ATTACH_AUTO);
+
+	(void)state;
+	assert_int_equal(send_raw(false, 0), 100);
+	assert_int_equal(totals_of(meter).download_bytes, 100);
+	assert_int_equal(send_raw(false, 50), 150);
+	assert_int_equal(totals_of(meter).download_bytes, 250);
+	assert_int_equal(send_raw(true, 0), 100);
+	assert_int_equal(totals_of(meter).download_bytes, 250);
+	remove_all(meter);
+}
+
 static bool has_tcx(void)
 {
 	uint32_t count = 0;
@@ -418,6 +453,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(xdp_obeys_a_limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(xdp_keeps_others_in_their_place, setup, teardown),
 		cmocka_unit_test_setup_teardown(w8_sees_others_xdp_programs, setup, teardown),
+		cmocka_unit_test_setup_teardown(w8_packet_sockets_are_counted_unless_they_go_round_the_hook,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(sees_tcx_programs_before_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(clsact_refuses_a_preference_that_is_taken, setup, teardown),
 		cmocka_unit_test_setup_teardown(clsact_sees_filters_before_it, setup, teardown),
