@@ -113,6 +113,20 @@ static void test_empty(void **state)
 	assert_listed("hook output priority filter; policy drop;");
 }
 
+/* What was decrypted before it was metered passes nowhere, and no ESP is among what the gateway sends. */
+static void test_w6_ipsec_does_not_end_on_the_gateway(void **state)
+{
+	struct net_firewall firewall = minimal();
+	char error[256];
+
+	(void)state;
+	if (net_firewall_apply(&firewall, error, sizeof(error)) < 0)
+		fail_msg("%s", error);
+	assert_listed("chain input_tunnel { meta ipsec exists counter name \"input_dropped\" drop");
+	assert_listed("chain from_tunnel { meta ipsec exists counter name \"forward_dropped\" drop");
+	assert_int_equal(run("! nft list chain inet wiretoll output_tunnel | grep -qw esp"), 0);
+}
+
 static void test_nested_and_host_bits(void **state)
 {
 	struct cidr tunnel[2], remote[2];
@@ -181,9 +195,13 @@ static void test_refused_by_nft(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_refuses),   cmocka_unit_test(test_no_port_yet),
-		cmocka_unit_test(test_empty),     cmocka_unit_test(test_nested_and_host_bits),
-		cmocka_unit_test(test_thousands), cmocka_unit_test(test_refused_by_nft),
+		cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_no_port_yet),
+		cmocka_unit_test(test_empty),
+		cmocka_unit_test(test_w6_ipsec_does_not_end_on_the_gateway),
+		cmocka_unit_test(test_nested_and_host_bits),
+		cmocka_unit_test(test_thousands),
+		cmocka_unit_test(test_refused_by_nft),
 	};
 
 	if (argc == 7)

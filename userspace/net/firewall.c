@@ -36,8 +36,13 @@ static const char skeleton[] =
 static const int families[] = {AF_INET, AF_INET6};
 static const char *const set_names[] = {"tunnel", "remote", "peers", "vpc", "api"};
 
+/*
+ * IPsec must not end here: with offload the kernel decrypts before the meter sees a packet, and encrypts
+ * behind it. So what was decrypted goes nowhere; that the gateway sends no ESP follows from what it may send.
+ */
 /* The tunnel may ask whether the gateway is alive, at the tunnel's own address: nothing else. */
 static const char input_tunnel[] = "\tchain input_tunnel {\n"
+				   "\t\tmeta ipsec exists counter name input_dropped drop\n"
 				   "\t\ticmp type echo-request fib daddr . iif type local accept\n"
 				   "\t\ticmpv6 type echo-request fib daddr . iif type local accept\n"
 				   "\t\tcounter name input_dropped drop\n"
@@ -80,6 +85,7 @@ static const char forward_guards[] = "\t\tip saddr 169.254.0.0/16 counter name f
 				     "\t\tct state invalid counter name forward_dropped drop\n";
 
 static const char from_tunnel[] = "\tchain from_tunnel {\n"
+				  "\t\tmeta ipsec exists counter name forward_dropped drop\n"
 				  "\t\tip saddr != @peers4 counter name forward_spoofed drop\n"
 				  "\t\tip6 saddr != @peers6 counter name forward_spoofed drop\n"
 				  "\t\tip daddr @api4 counter name forward_dropped drop\n"
