@@ -98,6 +98,7 @@ class Api:
         self.held = {}  # epoch: (seq, crc)
         self.checksums = {}  # (epoch, seq): crc
         self.conflicts = []
+        self.implausible = set()  # epochs of which nothing more is taken
         self.totals = {}  # (epoch, slot, incarnation): (peer, record)
         self.batches = []  # as committed
         self.arrivals = []  # (seq, body), repeats too
@@ -260,6 +261,9 @@ class Api:
             by = int(headers["Authorization"].removeprefix("Bearer token-").partition("-")[0])
             if by != self.generation or batch["generation"] > by:
                 return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": "fenced"}
+            if epoch in self.implausible:
+                self.conflicts.append(("implausible", batch["generation"]))
+                return 409, {"held_seq": held_seq, "held_crc": held_crc, "reason": "implausible", "restored": self.restored}
             if seq == held_seq + 1 or seq == kept_from > held_seq:
                 self._commit(batch, epoch, seq, crc)
             elif self.checksums.get((epoch, seq)) != crc:

@@ -460,14 +460,19 @@ def test_a_restored_database_is_filled_again_from_the_journal(lab):
     wait_truth(api, clients)
 
 
-def test_an_epoch_that_the_api_refuses_is_given_up(lab):
+@pytest.mark.parametrize("reason", ["rolled_back", "implausible"])
+def test_m2_an_epoch_that_the_api_refuses_is_given_up(lab, reason):
     """A new one begins under traffic: nobody notices it, and of the old one the API takes no more."""
     api, gateway, clients = lab
     deploy(lab)
     with Echoes(clients[0]) as echoes:
         with api.lock:
             first = api.last_epoch()
-            held = api.held[first] = (1000, 1)
+            if reason == "implausible":
+                api.implausible.add(first)
+                held = api.held[first]
+            else:
+                held = api.held[first] = (1000, 1)
         assert gateway.agent.wait(timeout=60) == 1
         assert gateway.is_up()
         gateway.start_agent()
@@ -475,7 +480,7 @@ def test_an_epoch_that_the_api_refuses_is_given_up(lab):
         echoes.wait_more(40)
     assert echoes.lost == []
     assert [batch["seq"] for batch in api.batches if batch["epoch"]["id"] != first][0] == 1
-    assert api.held[first] == held and {reason for reason, _ in api.conflicts} == {"rolled_back"}
+    assert api.held[first] == held and {said for said, _ in api.conflicts} == {reason}
     api.conflicts.clear()
 
 

@@ -15,6 +15,7 @@
 #include "agent/loop.h"
 #include "agent/plan.h"
 #include "agent/slots.h"
+#include "agent/states.h"
 #include "agent/table.h"
 #include "journal/journal.h"
 #include "meter/meter.h"
@@ -73,9 +74,8 @@ struct report {
 	struct batch_list writing; /* built, and not in the journal yet */
 	uint64_t sequence;         /* in the journal, of its first part */
 	bool final;
-	struct batch_state states[BATCH_STATES_MAX];
-	size_t n_states; /* the last one is open: its end is not set */
-	bool exhausted;  /* as last seen */
+	struct states states;
+	bool exhausted; /* as last seen */
 	loop_tag retry;
 	bool complained;
 	bool sparing; /* the journal runs short of room: a batch for each hour only */

@@ -42,7 +42,8 @@ struct batch_reconcile {
 	struct reconcile_journal journal; /* what the last durable batch came to */
 };
 
-#define BATCH_STATES_MAX 32
+/* The API takes no more in one report. */
+#define BATCH_STATES_MAX 64
 
 /* A batch of more is split: with the longest numbers, a body of that many stays below 1 MiB. */
 #define BATCH_RECORDS_MAX 2000

@@ -17,44 +17,16 @@ static int64_t not_before_covered(const struct report *report, int64_t utc_ns)
 {
 	int64_t covered = report->covered_to_ns;
 
-	if (report->n_states > 0 && report->states[report->n_states - 1].from_ns > covered)
-		covered = report->states[report->n_states - 1].from_ns;
+	if (report->states.n > 0 && report->states.list[report->states.n - 1].from_ns > covered)
+		covered = report->states.list[report->states.n - 1].from_ns;
 	return utc_ns > covered ? utc_ns : covered + 1000;
 }
 
 void report_state(struct agent *agent, enum gateway_state state)
 {
 	struct report *report = &agent->report;
-	struct batch_state *open = report->n_states ? &report->states[report->n_states - 1] : NULL;
-	int64_t now = not_before_covered(report, clock_utc_ns());
 
-	if ((open ? open->state : GATEWAY_DOWN) == state)
-		return;
-	/* More changes than a batch has room for: the last one stands for the rest of it. */
-	if (report->n_states == BATCH_STATES_MAX) {
-		open->state = state;
-		return;
-	}
-	if (open)
-		open->to_ns = now;
-	report->states[report->n_states++] = (struct batch_state){.from_ns = now, .state = state};
-}
-
-/* The states up to the head's end go into it; the open one goes on behind. */
-static void move_states(struct report *report, struct batch_head *head)
-{
-	struct batch_state open;
-
-	if (report->n_states == 0)
-		return;
-	open = report->states[report->n_states - 1];
-	report->states[report->n_states - 1].to_ns = head->covered_to_ns;
-	for (size_t i = 0; i < report->n_states; i++)
-		if (report->states[i].state != GATEWAY_DOWN)
-			head->states[head->n_states++] = report->states[i];
-	open.from_ns = head->covered_to_ns;
-	report->states[0] = open;
-	report->n_states = open.state == GATEWAY_DOWN ? 0 : 1;
+	states_set(&report->states, state, not_before_covered(report, clock_utc_ns()));
 }
 
 static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct batch_head *head)
@@ -88,7 +60,9 @@ static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct
 		meter_read_limit(agent->successor, &heir);
 		head->limit.exhausted = heir.exhausted && heir.grant.cycle == head->limit.grant.cycle;
 	}
-	move_states(report, head);
+	/* What it has no room for is said by the next one, at once. */
+	if (states_take(&report->states, head))
+		report->due = true;
 }
 
 bool report_is_writing(const struct agent *agent)

@@ -99,10 +99,9 @@ void start_restore_state(struct agent *agent)
 	if (net_link_is_up(agent->net, agent->config.interface, &up) < 0 || !up)
 		return;
 	agent->up = true;
-	agent->report.states[0] = (struct batch_state){
-		.from_ns = agent->report.covered_to_ns,
-		.state = limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE};
-	agent->report.n_states = 1;
+	states_set(&agent->report.states,
+		   limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE,
+		   agent->report.covered_to_ns);
 }
 
 int start_meter(struct agent *agent)
