@@ -300,6 +300,26 @@ def test_m3_states_are_merged_as_a_set(agent, seed):
                          agent.gateway.id, begin + HOUR) == [(begin + a * MICROSECOND, begin + b * MICROSECOND, state) for a, b, state in expected]
 
 
+def test_m3_states_among_a_thousand_known_ones(agent):
+    """Merging takes time for each of them: beyond that, what is known stays as it is. What comes behind them is taken."""
+    begin = agent.gateway.row("created") + HOUR
+    agent.api.sql("INSERT INTO billing.active_interval (owner, gateway, span, state) SELECT %s, %s, tstzrange(%s::timestamptz + i * interval '2 ms',"
+                  " %s::timestamptz + i * interval '2 ms' + interval '1 ms'), 'suspended' FROM generate_series(1, 1001) i",
+                  agent.gateway.owner, agent.gateway.id, begin, begin)
+
+    def known():
+        return agent.api.sql("SELECT count(*)::int, max(upper(span)) FROM billing.active_interval WHERE gateway = %s AND upper(span) < %s",
+                             agent.gateway.id, begin + HOUR)[0]
+
+    before = known()
+    agent.report(states=[(begin, begin + HOUR / 2, "active")])
+    assert known() == before
+    agent.report(states=[(begin + HOUR / 4, begin + HOUR / 2, "active")])
+    assert known() == (1002, begin + HOUR / 2)
+    agent.report(states=[(begin, begin + timedelta(milliseconds=1000), "active")])
+    assert known()[0] > 1002
+
+
 # ---- grants ----
 
 @pytest.mark.parametrize("seq", [2, 10**6, BEYOND])
