@@ -272,9 +272,10 @@ static void disowns_a_new_namespace(void **state)
 	close(home);
 }
 
-static void disowns_what_was_detached_or_renamed(void **state)
+/* F1: it is the same interface by another name, and one that takes the old name is another. */
+static void f1_keeps_what_was_renamed_and_disowns_what_was_detached(void **state)
 {
-	struct meter_options renamed = by(METER_ATTACH_AUTO);
+	struct meter_options renamed = by(METER_ATTACH_AUTO), options = renamed;
 	struct meter *meter = attach(METER_ATTACH_TC);
 	struct meter_identity old = *meter_identity(meter);
 
@@ -288,12 +289,17 @@ static void disowns_what_was_detached_or_renamed(void **state)
 	old = *meter_identity(meter);
 	meter_close(meter);
 	assert_int_equal(run("ip link set left down && ip link set left name other"), 0);
-	renamed.interface = "other";
-	assert_int_equal(meter_adopt(&renamed, &meter), -ESTALE);
-	meter_close(meter);
 	/* A fresh interface takes the name. */
 	assert_int_equal(run("ip link add left type veth peer name right2"), 0);
-	assert_stale(old.map_uuid, 0);
+	assert_int_equal(meter_adopt(&options, &meter), -ESTALE);
+	meter_close(meter);
+	renamed.interface = "other";
+	assert_int_equal(meter_adopt(&renamed, &meter), 0);
+	assert_memory_equal(meter_identity(meter)->map_uuid, old.map_uuid, sizeof(old.map_uuid));
+	assert_string_equal(meter_interface(meter), "other");
+	assert_int_equal(meter_note_interface(meter, "left"), -ENOLINK);
+	assert_string_equal(meter_interface(meter), "other");
+	assert_int_equal(meter_remove(meter), 0);
 	assert_int_equal(run("ip link del other"), 0);
 }
 
@@ -484,7 +490,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(disowns_a_new_interface_of_the_same_name_and_index, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(disowns_a_new_namespace, setup, teardown),
-		cmocka_unit_test_setup_teardown(disowns_what_was_detached_or_renamed, setup, teardown),
+		cmocka_unit_test_setup_teardown(f1_keeps_what_was_renamed_and_disowns_what_was_detached,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(clears_the_remains_of_a_crash, setup, teardown),
 		cmocka_unit_test_setup_teardown(knows_who_runs_before_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(w8_knows_of_xdp_in_the_driver, setup, teardown),

@@ -255,6 +255,6 @@ int run_meter_stop(struct session *session, const struct command *command, const
 		r = meter_check_rights(session);
 	if (r != 0)
 		return r;
-	r = station_stop(interface, &problem);
+	r = station_stop(interface, false, &problem);
 	return r < 0 ? session_fail(session, r, "%s", problem.message) : 0;
 }

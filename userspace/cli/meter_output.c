@@ -121,6 +121,8 @@ json_t *meter_sample_json(const struct station *station)
 	json_object_set_new(sample, "unattributed", unattributed);
 	json_object_set_new(sample, "attachment", json_string(station_attachment(station)));
 	json_object_set_new(sample, "shadowed", json_boolean(station_shadowed(station) == 1));
+	json_object_set_new(sample, "attached", json_boolean(station_is_attached(station)));
+	set_count(sample, "reattached", history->reattached);
 	set_limit(sample, &history->limit, history_used(history), station_is_limited(station));
 	set_count(sample, "unparsed_packets", station_unparsed_packets(station));
 	return sample;
@@ -189,9 +191,10 @@ int meter_sample_print(FILE *file, const struct station *station)
 	char time[CLOCK_TEXT_SIZE], limit[LIMIT_TEXT_SIZE];
 
 	limit_format(&history->limit, history_used(history), limit);
-	fprintf(file, "%s  %s%s%s%s%s\n", clock_format(clock_utc_ns(), time), history->interface,
+	fprintf(file, "%s  %s%s%s%s%s%s\n", clock_format(clock_utc_ns(), time), history->interface,
 		*limit ? "  " : "", limit, station_is_limited(station) ? "  limited" : "",
-		station_shadowed(station) == 1 ? "  shadowed" : "");
+		station_shadowed(station) == 1 ? "  shadowed" : "",
+		station_is_attached(station) ? "" : "  detached: nothing is counted, and no limit holds");
 	print_before_attach(file, history);
 	if (table_print(file, COLUMNS, rows) < 0)
 		return -ENOMEM;

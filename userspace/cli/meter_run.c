@@ -56,8 +56,6 @@ static void tell_state(struct runner *runner)
 
 	if (shadowed != runner->shadowed && shadowed == 1)
 		log_warning("shadowed: another program runs before the meter and may hide packets from it");
-	else if (shadowed != runner->shadowed && shadowed == -ENOLINK)
-		log_warning("the meter was detached by somebody else: nothing is counted any more");
 	else if (shadowed != runner->shadowed && runner->shadowed == 1)
 		log_info("not shadowed any more");
 	if (unplaced > runner->unplaced)
@@ -73,6 +71,8 @@ static void sample(struct runner *runner)
 	struct json_problem problem;
 
 	tell_trouble(runner, station_sample(runner->station, &problem), &problem);
+	if (!station_is_attached(runner->station))
+		runner->next_follow = 0;
 	tell_state(runner);
 }
 
@@ -121,6 +121,7 @@ static bool wait_for_work(struct runner *runner)
 	struct pollfd fds[] = {
 		{.fd = runner->signal_fd, .events = POLLIN},
 		{.fd = station_event_fd(runner->station), .events = POLLIN},
+		{.fd = station_links_fd(runner->station), .events = POLLIN},
 		{.fd = runner->server ? prometheus_fd(runner->server) : -1, .events = POLLIN},
 	};
 
@@ -130,6 +131,8 @@ static bool wait_for_work(struct runner *runner)
 		return true;
 	if (fds[1].revents)
 		sample(runner);
+	if (fds[2].revents && station_links_changed(runner->station))
+		runner->next_follow = clock_boot_ns();
 	if (runner->server)
 		prometheus_serve(runner->server);
 	return false;
@@ -139,11 +142,14 @@ static int follow(struct runner *runner, struct session *session)
 {
 	struct json_problem problem;
 	int r = station_follow(runner->station, &problem);
+	const char *news = station_take_news(runner->station);
 
+	if (news)
+		log_warning("%s", news);
 	if (r == -ENODEV || r == -ENOTRECOVERABLE)
 		return session_fail(session, r, "%s", problem.message);
 	tell_trouble(runner, r, &problem);
-	runner->next_follow = clock_boot_ns() + station_follow_after_ns(runner->station);
+	runner->next_follow = clock_boot_ns() + STATION_FOLLOW_NS;
 	return 0;
 }
 
@@ -213,7 +219,7 @@ static int begin(struct runner *runner, struct session *session)
 	tell_state(runner);
 	tell_limits_without_peer(runner->station);
 	runner->next_sample = clock_boot_ns();
-	runner->next_follow = runner->next_sample + station_follow_after_ns(runner->station);
+	runner->next_follow = runner->next_sample + STATION_FOLLOW_NS;
 	r = run(runner, session);
 	if (r == 0 && station_finish(runner->station, &problem) < 0)
 		r = session_fail(session, -EIO, "%s", problem.message);

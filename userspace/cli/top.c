@@ -361,7 +361,7 @@ int run_top(struct session *session, const struct command *command, const struct
 {
 	struct top top = {.interface = arguments->positional[0], .signal_fd = -1};
 	struct json_problem problem = {0};
-	bool attached;
+	bool attached, had_history;
 	int r = meter_check_rights(session);
 
 	(void)command;
@@ -371,6 +371,7 @@ int run_top(struct session *session, const struct command *command, const struct
 	if (r < 0)
 		return session_fail(session, r, "%s", problem.message);
 	attached = station_was_attached(top.station);
+	had_history = station_had_history(top.station);
 	r = signals_open(false, &top.signal_fd);
 	if (r == 0) {
 		take_terminal(&top);
@@ -385,6 +386,6 @@ int run_top(struct session *session, const struct command *command, const struct
 	look_free(&top.before);
 	cleanup_close(&top.signal_fd);
 	if (r == 0 && attached)
-		r = station_stop(top.interface, &problem);
+		r = station_stop(top.interface, had_history, &problem);
 	return r < 0 ? session_fail(session, r, "%s", problem.message) : 0;
 }

@@ -21,6 +21,9 @@
 #define TC_LAST   65535
 #define TC_HANDLE 1
 
+/* More than the kernel lets there be on one hook (BPF_MPROG_MAX is 64). */
+#define MAX_PROGRAMS 64
+
 static int program_id(int fd, uint32_t *ret_id)
 {
 	struct bpf_prog_info info = {0};
@@ -68,6 +71,24 @@ static bool verify_link(int link, int program, uint32_t ifindex, enum bpf_attach
 	if (type == BPF_XDP)
 		return info.type == BPF_LINK_TYPE_XDP && info.xdp.ifindex == ifindex;
 	return info.type == TCX_LINK && info.netns.netns_ino == ifindex && info.netns.attach_type == type;
+}
+
+/*
+ * Whether a program is on the tcx egress hook of the interface that has this index in this network namespace:
+ * a link's own word names no namespace.
+ */
+static bool is_on_egress(int program, uint32_t ifindex)
+{
+	uint32_t ids[MAX_PROGRAMS] = {0}, count = MAX_PROGRAMS, id;
+
+	if (program_id(program, &id) < 0 ||
+	    bpf_prog_query((int)ifindex, TCX_EGRESS, 0, NULL, ids, &count) < 0)
+		return false;
+	for (uint32_t i = 0; i < count && i < MAX_PROGRAMS; i++) {
+		if (ids[i] == id)
+			return true;
+	}
+	return false;
 }
 
 struct filter {
@@ -192,20 +213,45 @@ int attach_swap(const struct wt_meta *meta, const int fds[static OBJECTS])
 	return r == -ENODEV ? -ENOLINK : r;
 }
 
-bool attach_verify(const struct wt_meta *meta, const int fds[static OBJECTS])
+static bool verify_ingress(const struct wt_meta *meta, uint32_t ifindex, const int fds[static OBJECTS])
 {
-	const uint32_t ifindex = meta->ifindex;
-	enum bpf_attach_type ingress = meta->attachment == WT_ATTACHED_XDP ? BPF_XDP : TCX_INGRESS;
+	if (meta->attachment == WT_ATTACHED_TC)
+		return verify_filter(&ingress_filter, ifindex, fds);
+	return verify_link(fds[OBJECT_INGRESS_LINK], fds[OBJECT_INGRESS], ifindex,
+			   meta->attachment == WT_ATTACHED_XDP ? BPF_XDP : TCX_INGRESS);
+}
 
-	if (meta->attachment == WT_ATTACHED_TC) {
-		if (!verify_filter(&ingress_filter, ifindex, fds))
-			return false;
-	} else if (!verify_link(fds[OBJECT_INGRESS_LINK], fds[OBJECT_INGRESS], ifindex, ingress)) {
+/* A filter is asked for by namespace and index; both links are of one interface, so one of them is enough. */
+bool attach_is_on(const struct wt_meta *meta, uint32_t ifindex, const int fds[static OBJECTS])
+{
+	if (!verify_ingress(meta, ifindex, fds))
 		return false;
-	}
 	if (fds[OBJECT_EGRESS_LINK] < 0)
 		return verify_filter(&egress_filter, ifindex, fds);
-	return verify_link(fds[OBJECT_EGRESS_LINK], fds[OBJECT_EGRESS], ifindex, TCX_EGRESS);
+	return verify_link(fds[OBJECT_EGRESS_LINK], fds[OBJECT_EGRESS], ifindex, TCX_EGRESS) &&
+	       is_on_egress(fds[OBJECT_EGRESS], ifindex);
+}
+
+/* The XDP member of the info begins with the index as well. */
+static uint32_t link_index(int link, int program)
+{
+	struct bpf_link_info info = {0};
+	uint32_t size = sizeof(info), id;
+
+	if (link < 0 || program < 0 || program_id(program, &id) < 0 ||
+	    bpf_obj_get_info_by_fd(link, &info, &size) < 0 || info.prog_id != id)
+		return 0;
+	return info.netns.netns_ino;
+}
+
+uint32_t attach_index(const int fds[static OBJECTS])
+{
+	uint32_t ingress = link_index(fds[OBJECT_INGRESS_LINK], fds[OBJECT_INGRESS]);
+
+	if (fds[OBJECT_EGRESS_LINK] >= 0 &&
+	    link_index(fds[OBJECT_EGRESS_LINK], fds[OBJECT_EGRESS]) != ingress)
+		return 0;
+	return ingress;
 }
 
 /* Whether another program comes before ours at a hook of tc. */
@@ -239,8 +285,10 @@ int meter_is_shadowed(const struct meter *meter)
 {
 	int r;
 
-	if (meter->stale || !attach_verify(meter->meta, meter->fds))
+	if (meter->stale)
 		return -ENOLINK;
+	if (!attach_is_on(meter->meta, meter->meta->ifindex, meter->fds))
+		return attach_index(meter->fds) ? -EXDEV : -ENOLINK;
 	r = is_preceded_by_xdp(meter);
 	if (r != 0)
 		return r;

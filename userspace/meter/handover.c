@@ -109,7 +109,7 @@ static int describe(const struct meter *old, uint32_t capacity, struct wt_meta *
 {
 	int r;
 
-	if (old->stale || !attach_verify(old->meta, old->fds))
+	if (old->stale || !attach_is_on(old->meta, old->meta->ifindex, old->fds))
 		return -ESTALE;
 	if (pins_exist(old->folder, PINS_SEALED))
 		return -EBUSY;

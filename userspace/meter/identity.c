@@ -42,7 +42,7 @@ static int read_boot_id(uint8_t ret_uuid[static 16])
 	return r < 0 ? r : parse_uuid(text, ret_uuid);
 }
 
-static int read_netns_cookie(uint64_t *ret_cookie)
+int identity_netns(uint64_t *ret_cookie)
 {
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	socklen_t size = sizeof(*ret_cookie);
@@ -64,7 +64,7 @@ int identity_here(const char *interface, struct wt_meta *ret_meta)
 	meta.ifindex = if_nametoindex(interface);
 	if (!meta.ifindex)
 		return -ENODEV;
-	r = read_netns_cookie(&cookie);
+	r = identity_netns(&cookie);
 	if (r == 0)
 		r = read_boot_id(meta.boot_id);
 	if (r < 0)

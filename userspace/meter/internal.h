@@ -106,9 +106,13 @@ WT_MUST_CHECK int pins_clear(const char *folder, const char *stage);
 /* maps.c. Maps all arrays into memory and fills in the identity; -EPROTO for another layout. */
 WT_MUST_CHECK int maps_open(struct meter *meter);
 void maps_close(struct meter *meter);
+/* Fills in the identity as the record has it now. */
+void maps_identify(struct meter *meter);
 
 /* identity.c: who and where this process is. ifindex is that of the name now. */
 WT_MUST_CHECK int identity_here(const char *interface, struct wt_meta *ret_meta);
+/* The cookie of the calling process's network namespace. */
+WT_MUST_CHECK int identity_netns(uint64_t *ret_cookie);
 /* The highest possible CPU's number and one, or -errno: what an array by CPU needs. */
 WT_MUST_CHECK int identity_cpus(void);
 
@@ -121,8 +125,11 @@ WT_MUST_CHECK int attach_hooks(const struct wt_meta *meta, enum meter_attach how
 /* Puts these programs in the place of those that are attached: each hook at once, ingress first. -ENOLINK
  * when the interface is gone. */
 WT_MUST_CHECK int attach_swap(const struct wt_meta *meta, const int fds[static OBJECTS]);
-/* Whether both programs are attached to the interface as the record says. */
-bool attach_verify(const struct wt_meta *meta, const int fds[static OBJECTS]);
+/* Whether both programs are attached, in the record's way, to the interface that has this index here. */
+bool attach_is_on(const struct wt_meta *meta, uint32_t ifindex, const int fds[static OBJECTS]);
+/* The index that the links' interface has, wherever that is; 0: they are on none, not both, or there are
+ * none. */
+uint32_t attach_index(const int fds[static OBJECTS]);
 /* Removes our clsact filters, if these programs are what runs in their places. */
 WT_MUST_CHECK int detach_tc(uint32_t ifindex, const int fds[static OBJECTS]);
 

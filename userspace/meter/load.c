@@ -96,16 +96,38 @@ int meter_open_stage(struct meter *meter, const char *stage)
 	return meter->events ? 0 : -errno;
 }
 
-/* Same boot, network namespace, interface by index and by name, and both programs still on it. */
-static bool is_current(const struct meter *meter, const char *interface)
+/* Same boot, and both programs on the interface, whatever it is called and wherever it was before. */
+static bool is_current(const struct meter *meter, const struct wt_meta *here)
 {
-	const struct wt_meta *meta = meter->meta;
-	struct wt_meta here;
+	return memcmp(here->boot_id, meter->meta->boot_id, sizeof(here->boot_id)) == 0 &&
+	       attach_is_on(meter->meta, here->ifindex, meter->fds);
+}
 
-	return identity_here(interface, &here) == 0 && here.ifindex == meta->ifindex &&
-	       here.netns_cookie == meta->netns_cookie &&
-	       memcmp(here.boot_id, meta->boot_id, sizeof(here.boot_id)) == 0 &&
-	       memcmp(here.ifname, meta->ifname, sizeof(here.ifname)) == 0 && attach_verify(meta, meter->fds);
+static int note_interface(struct meter *meter, const struct wt_meta *here)
+{
+	struct wt_meta meta = *meter->meta;
+	uint32_t zero = 0;
+	int r;
+
+	if (meta.ifindex == here->ifindex && meta.netns_cookie == here->netns_cookie &&
+	    memcmp(meta.ifname, here->ifname, sizeof(meta.ifname)) == 0)
+		return 0;
+	meta.ifindex = here->ifindex;
+	meta.netns_cookie = here->netns_cookie;
+	memcpy(meta.ifname, here->ifname, sizeof(meta.ifname));
+	r = bpf_map_update_elem(meter->fds[OBJECT_META], &zero, &meta, BPF_ANY);
+	maps_identify(meter);
+	return r;
+}
+
+int meter_note_interface(struct meter *meter, const char *interface)
+{
+	struct wt_meta here;
+	int r = identity_here(interface, &here);
+
+	if (r < 0)
+		return r;
+	return is_current(meter, &here) ? note_interface(meter, &here) : -ENOLINK;
 }
 
 int meter_adopt(const struct meter_options *options, struct meter **ret_meter)
@@ -118,7 +140,7 @@ int meter_adopt(const struct meter_options *options, struct meter **ret_meter)
 	if (r < 0)
 		return r;
 	handover_undo(meter);
-	meter->stale = !is_current(meter, options->interface);
+	meter->stale = meter_note_interface(meter, options->interface) < 0;
 	r = meter->stale ? -ESTALE : attribution_recover(&meter->table);
 	if (r == 0 || r == -ESTALE)
 		*ret_meter = TAKE_PTR(meter);

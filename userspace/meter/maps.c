@@ -40,7 +40,7 @@ static void unmap_array(struct meter *meter, enum meter_object object, const voi
 		munmap((void *)mapping, meter->sizes[object]);
 }
 
-static void fill_identity(struct meter *meter)
+void maps_identify(struct meter *meter)
 {
 	const struct wt_meta *meta = meter->meta;
 
@@ -133,7 +133,7 @@ int maps_open(struct meter *meter)
 	if (meter->credit->pool.abi != WT_POOL_ABI)
 		return -EPROTO;
 	credit_recover(meter);
-	fill_identity(meter);
+	maps_identify(meter);
 	return 0;
 }
 

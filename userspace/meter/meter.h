@@ -69,11 +69,11 @@ struct meter_limit_state {
 };
 
 /*
- * Adopts what is pinned. Returns 0 when boot, network namespace, interface index and name, ABI and the
- * links' attachment all match; -ENOENT when nothing is pinned; -ESTALE when the pins belong to something that
- * is gone: *ret_meter then is a read-only object for the last counts, to be sealed and given to
- * meter_remove(). Other errors leave *ret_meter alone: -EBUSY when another process holds the folder,
- * -EPROTO when the maps' layout is of another version.
+ * Adopts what is pinned. Returns 0 when it is of this boot and both programs are on the interface, whatever
+ * that was called before and whichever network namespace it came from; -ENOENT when nothing is pinned;
+ * -ESTALE when the pins belong to something that is gone: *ret_meter then is a read-only object for the last
+ * counts, to be sealed and given to meter_remove(). Other errors leave *ret_meter alone: -EBUSY when another
+ * process holds the folder, -EPROTO when the maps' layout is of another version.
  */
 WT_MUST_CHECK int meter_adopt(const struct meter_options *options, struct meter **ret_meter);
 
@@ -95,8 +95,14 @@ WT_MUST_CHECK int meter_remove(struct meter *meter);
 
 const struct meter_identity *meter_identity(const struct meter *meter);
 
-/* The interface's name when it was attached. */
+/* The interface's name when it was attached, or when that was noted last. */
 const char *meter_interface(const struct meter *meter);
+
+/*
+ * The interface has this name here now: notes it, with its index and network namespace. -ENOLINK when the
+ * meter is not on it, -ENODEV when there is none.
+ */
+WT_MUST_CHECK int meter_note_interface(struct meter *meter, const char *interface);
 
 /* "tcx", "tc" or "xdp". */
 const char *meter_attachment(const struct meter *meter);
@@ -168,7 +174,8 @@ int meter_event_fd(const struct meter *meter);
 WT_MUST_CHECK int meter_drain_events(struct meter *meter);
 
 /* 1 when a program runs before one of ours and so may end the chain, or XDP may get aggregates; 0 when not;
- * -ENOLINK when ours are not attached any more; or -errno. */
+ * -ENOLINK when ours are not attached any more; -EXDEV when they are, in another network namespace; or
+ * -errno. */
 WT_MUST_CHECK int meter_is_shadowed(const struct meter *meter);
 
 #endif

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -143,7 +144,9 @@ int pins_open(const char *folder, const char *stage, int fds[static OBJECTS])
 /* A filter is no pin: it outlives the process that attached it, and is found by the program it runs. */
 static int clear_filters(const int fds[static OBJECTS])
 {
-	struct wt_meta meta, here;
+	char name[IF_NAMESIZE];
+	struct wt_meta meta;
+	uint64_t cookie;
 	uint32_t zero = 0;
 	int r;
 
@@ -152,9 +155,8 @@ static int clear_filters(const int fds[static OBJECTS])
 	r = bpf_map_lookup_elem(fds[OBJECT_META], &zero, &meta);
 	if (r < 0)
 		return r;
-	/* An interface that is gone has taken its filters with it. */
-	if (identity_here(meta.ifname, &here) < 0 || here.ifindex != meta.ifindex ||
-	    here.netns_cookie != meta.netns_cookie)
+	/* An interface that is gone has taken its filters with it. By whatever name it is found now. */
+	if (identity_netns(&cookie) < 0 || cookie != meta.netns_cookie || !if_indextoname(meta.ifindex, name))
 		return 0;
 	return detach_tc(meta.ifindex, fds);
 }

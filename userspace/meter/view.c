@@ -4,8 +4,8 @@
 
 #include "meter/internal.h"
 
-#include <bpf/bpf.h>
 #include <errno.h>
+#include <net/if.h>
 
 int meter_view(const char *pin_folder, struct meter **ret_meter)
 {
@@ -28,13 +28,25 @@ int meter_view(const char *pin_folder, struct meter **ret_meter)
 	return 0;
 }
 
-/* Debian 12's header does not know the tcx member of the info: it is laid out as netns is (index, type). */
-bool meter_is_ended(const struct meter *meter)
+bool meter_has_links(const struct meter *meter)
 {
-	struct bpf_link_info info = {0};
-	uint32_t size = sizeof(info);
+	return meter->fds[OBJECT_INGRESS_LINK] >= 0;
+}
 
-	return meter->fds[OBJECT_INGRESS_LINK] >= 0 &&
-	       bpf_obj_get_info_by_fd(meter->fds[OBJECT_INGRESS_LINK], &info, &size) == 0 &&
-	       info.netns.netns_ino == 0;
+enum meter_presence meter_presence(const struct meter *meter, uint32_t *ret_ifindex)
+{
+	const struct wt_meta *meta = meter->meta;
+	uint32_t linked = attach_index(meter->fds), ifindex = linked ? linked : meta->ifindex;
+	char name[IF_NAMESIZE];
+	uint64_t cookie;
+
+	*ret_ifindex = ifindex;
+	if (attach_is_on(meta, ifindex, meter->fds))
+		return METER_HERE;
+	if (linked)
+		return METER_ELSEWHERE;
+	if (identity_netns(&cookie) == 0 && cookie == meta->netns_cookie &&
+	    if_indextoname(meta->ifindex, name))
+		return METER_DETACHED;
+	return METER_GONE;
 }

@@ -24,6 +24,8 @@ void net_close(struct net *net);
 WT_MUST_CHECK int net_watch_open(struct net **ret_watch);
 int net_watch_fd(const struct net *watch);
 typedef void (*net_link_fn)(const char *interface, int ifindex, bool deleted, void *data);
+/* Tells also when a queueing discipline or a filter is taken from an interface: with an empty name. */
+WT_MUST_CHECK int net_watch_filters(struct net *watch);
 /* -ENOBUFS: changes were lost, so look at the links anew; the socket goes on. */
 WT_MUST_CHECK int net_watch_dispatch(struct net *watch, net_link_fn fn, void *data);
 

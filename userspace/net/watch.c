@@ -28,6 +28,11 @@ int net_watch_open(struct net **ret_watch)
 	return 0;
 }
 
+int net_watch_filters(struct net *watch)
+{
+	return nl_socket_add_membership(watch->socket, RTNLGRP_TC) < 0 ? -EPROTONOSUPPORT : 0;
+}
+
 int net_watch_fd(const struct net *watch)
 {
 	return nl_socket_get_fd(watch->socket);
@@ -38,8 +43,15 @@ static int tell(const void *buffer, int length, net_link_fn fn, void *data)
 	for (struct nlmsghdr *header = (struct nlmsghdr *)buffer; nlmsg_ok(header, length);
 	     header = nlmsg_next(header, &length)) {
 		const struct ifinfomsg *info = nlmsg_data(header);
+		const struct tcmsg *taken = nlmsg_data(header);
 		struct net_link link;
 
+		if (header->nlmsg_type == RTM_DELQDISC || header->nlmsg_type == RTM_DELTFILTER) {
+			if (!nlmsg_valid_hdr(header, sizeof(*taken)))
+				return -EPROTO;
+			fn("", taken->tcm_ifindex, false, data);
+			continue;
+		}
 		if (header->nlmsg_type != RTM_NEWLINK && header->nlmsg_type != RTM_DELLINK)
 			continue;
 		if (net_link_parse(header, &link) < 0)

@@ -9,21 +9,19 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <net/if.h>
 #include <string.h>
 #include <unistd.h>
 
 /*
  * A link says by itself that its interface is gone, wherever that was. A clsact filter is no object of its
- * own: of another namespace's nothing is known from here.
+ * own: of another namespace's nothing is known from here. One that was detached waits for its next process.
  */
-static bool is_ended(const struct meter *meter, const struct place *place, uint64_t here)
+static bool is_ended(const struct meter *meter, uint64_t here)
 {
-	char name[IF_NAMESIZE];
+	uint32_t ifindex;
 
-	if (meter_is_ended(meter))
-		return true;
-	return place->netns_cookie == here && !if_indextoname(place->ifindex, name);
+	return meter_presence(meter, &ifindex) == METER_GONE &&
+	       (meter_has_links(meter) || meter_identity(meter)->netns_cookie == here);
 }
 
 /* Opens it with its lock, if it has ended. -EBUSY when somebody holds it, -EEXIST when it lives. */
@@ -37,14 +35,14 @@ static int open_ended(const struct place *place, uint64_t here, struct meter **r
 
 	if (r < 0)
 		return r;
-	ended = is_ended(meter, place, here);
+	ended = is_ended(meter, here);
 	memcpy(interface, meter_interface(meter), sizeof(interface));
 	meter_close(meter);
 	if (!ended)
 		return -EEXIST;
 	options.interface = interface;
 	r = meter_adopt(&options, &meter);
-	if (r == -ESTALE && is_ended(meter, place, here)) {
+	if (r == -ESTALE && is_ended(meter, here)) {
 		*ret_meter = meter;
 		return 0;
 	}
@@ -57,7 +55,7 @@ static int open_ended(const struct place *place, uint64_t here, struct meter **r
 
 static void collect_one(const struct place *place, uint64_t here)
 {
-	struct station station = {.place = *place, .history_lock = -1};
+	struct station station = {.place = *place, .history_lock = -1, .hold = -1};
 	struct json_problem problem;
 	struct meter *meter = NULL;
 	int r;
@@ -68,7 +66,7 @@ static void collect_one(const struct place *place, uint64_t here)
 	if (r == -ENOENT) {
 		/* It died before its history began. */
 		if (meter_remove(meter) == 0)
-			place_clear();
+			station_clear_place(&station, true);
 		return;
 	}
 	if (r == 0)
@@ -76,7 +74,7 @@ static void collect_one(const struct place *place, uint64_t here)
 	if (r == 0)
 		r = history_load(station.history_path, &station.history, &problem);
 	if (r == 0 && station_seal(&station, meter, place, &problem) == 0)
-		station_clear_place(&station);
+		station_clear_place(&station, true);
 	else if (r < 0)
 		meter_close(meter);
 	history_free(&station.history);
@@ -88,10 +86,14 @@ void station_collect(const struct place *own)
 	DIR *folder = opendir(PLACE_BPF);
 	const struct dirent *entry;
 	struct place place;
+	uint64_t here;
 
+	if (place_netns_cookie(&here) < 0)
+		here = 0;
 	while (folder && (entry = readdir(folder))) {
-		if (strcmp(entry->d_name, own->id) != 0 && place_from_id(entry->d_name, &place) == 0)
-			collect_one(&place, own->netns_cookie);
+		if ((!own || strcmp(entry->d_name, own->id) != 0) &&
+		    place_from_id(entry->d_name, &place) == 0)
+			collect_one(&place, here);
 	}
 	if (folder)
 		closedir(folder);

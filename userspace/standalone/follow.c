@@ -5,13 +5,13 @@
 #include "base/clock.h"
 
 #include <errno.h>
-#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FOLLOW_NS (1 * NSEC_PER_SEC)
-/* A dump of very many peers is to cost no more than a hundredth of the CPU time. */
-#define DUMP_SHARE 100
+/* A dump of very many peers is to cost no more than a hundredth of the CPU time, but to wait no longer. */
+#define DUMP_SHARE     100
+#define DUMP_WITHIN_NS (5 * NSEC_PER_SEC)
+#define EARLY_NS       (NSEC_PER_SEC / 4)
 
 static int take_allowed_ips(struct record *record, const struct wg_peer *peer, bool *changed)
 {
@@ -164,43 +164,54 @@ static int take_device(struct station *station, const struct wg_device *device, 
 	return grown;
 }
 
-/* The last counts are written down, and nothing of it stays: one of the same name is another interface. */
-static int end(struct station *station, struct json_problem *problem)
+/* The interface may be another's by the time that WireGuard answers: then this is not its peers' list. */
+static int take_answer(struct station *station, const struct wg_device *device, struct json_problem *problem)
 {
-	int r = station_retire(station, problem);
-
-	if (r < 0)
-		return r;
-	json_problem_set(problem, "interface", "%s is gone; its meter has ended", station->history.interface);
-	return -ENODEV;
-}
-
-int station_follow(struct station *station, struct json_problem *problem)
-{
-	struct wg_device *device = NULL;
-	int64_t begun;
+	uint8_t epoch[sizeof(station->history.epoch)];
 	int r;
 
-	if (if_nametoindex(station->history.interface) != station->place.ifindex)
-		return end(station, problem);
-	alarm_prepare(station);
-	begun = clock_cpu_ns();
-	r = wg_dump(station->wg, &device);
-	if (r == -ENODEV && if_nametoindex(station->history.interface) != station->place.ifindex)
-		return end(station, problem);
+	memcpy(epoch, station->history.epoch, sizeof(epoch));
+	r = station_look_around(station, problem);
 	if (r < 0)
-		return fail(problem, r == -ENODEV ? -EIO : r, "ask WireGuard for its peers");
-	station->dump_ns = clock_cpu_ns() - begun;
-	r = take_device(station, device, problem);
+		return r;
+	/* Attached anew meanwhile: it begins with a list of its own. */
+	return memcmp(epoch, station->history.epoch, sizeof(epoch)) == 0
+		       ? take_device(station, device, problem)
+		       : 0;
+}
+
+static int ask_wireguard(struct station *station, struct json_problem *problem)
+{
+	struct wg_device *device = NULL;
+	int64_t begun = clock_cpu_ns(), pause;
+	int r;
+
+	alarm_prepare(station);
+	r = wg_dump(station->wg, &device);
+	pause = (clock_cpu_ns() - begun) * DUMP_SHARE;
+	if (pause < STATION_FOLLOW_NS)
+		pause = STATION_FOLLOW_NS;
+	station->dump_after_ns = clock_boot_ns() + (pause < DUMP_WITHIN_NS ? pause : DUMP_WITHIN_NS);
+	if (r < 0) {
+		int looked = station_look_around(station, problem);
+
+		return looked < 0 ? looked
+				  : fail(problem, r == -ENODEV ? -EIO : r, "ask WireGuard for its peers");
+	}
+	r = take_answer(station, device, problem);
 	wg_device_free(device);
 	return r;
 }
 
-int64_t station_follow_after_ns(const struct station *station)
+int station_follow(struct station *station, struct json_problem *problem)
 {
-	int64_t rest = station->dump_ns * DUMP_SHARE;
+	int r = station_look_around(station, problem);
 
-	return rest > FOLLOW_NS ? rest : FOLLOW_NS;
+	/* Of this name there may be another one here. */
+	if (r < 0 || (station->elsewhere && strcmp(wg_kind(station->wg), "kernel") == 0))
+		return r;
+	/* A little early rather than at the next look. */
+	return clock_boot_ns() + EARLY_NS < station->dump_after_ns ? 0 : ask_wireguard(station, problem);
 }
 
 static bool is_to_be_saved(const struct station *station, int64_t now)
@@ -277,6 +288,16 @@ uint64_t station_unparsed_packets(const struct station *station)
 
 	meter_read_interface(station->meter, &totals);
 	return totals.unparsed_packets;
+}
+
+bool station_is_attached(const struct station *station)
+{
+	return station->shadowed != -ENOLINK;
+}
+
+bool station_had_history(const struct station *station)
+{
+	return station->had_history;
 }
 
 bool station_was_attached(const struct station *station)

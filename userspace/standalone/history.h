@@ -73,6 +73,8 @@ struct record {
 
 struct history {
 	char interface[16];
+	char wireguard[16];  /* the name by which WireGuard answers; empty: the interface's */
+	uint64_t reattached; /* how often the meter was attached anew, as somebody had detached it */
 	char place[48];      /* of the pins whose cells the records include */
 	uint8_t epoch[16];   /* zero: none */
 	uint32_t accounting; /* WT_UPLOADS | WT_DOWNLOADS */

@@ -303,6 +303,8 @@ static json_t *write_history(const struct history *history)
 	json_object_set_new(root, "version", json_integer(VERSION));
 	json_object_set_new(root, "saved", json_string(clock_format(clock_utc_ns(), time)));
 	json_object_set_new(root, "interface", json_string(history->interface));
+	json_object_set_new(root, "wireguard", json_string(history->wireguard));
+	json_object_set_new(root, "reattached", json_u64(history->reattached));
 	json_object_set_new(root, "place", json_string(history->place));
 	json_object_set_new(root, "epoch", json_string(epoch));
 	json_object_set_new(root, "accounting", json_integer(history->accounting));
@@ -338,6 +340,20 @@ static int read_short_text(const json_t *root, const char *field, char *buffer, 
 	return 0;
 }
 
+/* What files of earlier versions do not have. */
+static int read_newer(const json_t *root, struct history *history, struct json_problem *problem)
+{
+	const char *text;
+	int r = json_read_string(root, "wireguard", &text, problem);
+
+	if (r == 0)
+		r = read_short_text(root, "wireguard", history->wireguard, sizeof(history->wireguard),
+				    problem);
+	if (r == 0 || r == -ENOENT)
+		r = json_read_u64(root, "reattached", &history->reattached, problem);
+	return r == -ENOENT ? 0 : r;
+}
+
 static int read_epoch(const json_t *root, uint8_t *epoch, struct json_problem *problem)
 {
 	char text[33];
@@ -360,6 +376,8 @@ static int read_history(const json_t *root, struct history *history, struct json
 	if (r == 0)
 		r = read_short_text(root, "interface", history->interface, sizeof(history->interface),
 				    problem);
+	if (r == 0)
+		r = read_newer(root, history, problem);
 	if (r == 0)
 		r = read_short_text(root, "place", history->place, sizeof(history->place), problem);
 	if (r == 0)

@@ -26,30 +26,52 @@ static struct place make_place(uint64_t cookie, uint32_t ifindex)
 	snprintf(place.id, sizeof(place.id), "%" PRIu64 "-%" PRIu32, cookie, ifindex);
 	snprintf(place.pins, sizeof(place.pins), "%s/%s", PLACE_BPF, place.id);
 	snprintf(place.pointer, sizeof(place.pointer), "%s/%s.path", PLACE_HISTORY, place.id);
-	snprintf(place.history, sizeof(place.history), "%s/%s.json", PLACE_HISTORY, place.id);
 	return place;
+}
+
+int place_netns_cookie(uint64_t *ret_cookie)
+{
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	socklen_t size = sizeof(*ret_cookie);
+
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, ret_cookie, &size))
+		return -errno;
+	return 0;
 }
 
 int place_find(const char *interface, struct place *ret_place, struct json_problem *problem)
 {
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	unsigned ifindex = if_nametoindex(interface);
 	uint64_t cookie;
-	socklen_t size = sizeof(cookie);
+	int r;
 
 	if (ifindex == 0) {
 		json_problem_set(problem, "interface", "there is no interface \"%.40s\"", interface);
 		return -ENODEV;
 	}
-	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size)) {
-		int r = -errno;
-
+	r = place_netns_cookie(&cookie);
+	if (r < 0) {
 		json_problem_set(problem, "", "could not read the network namespace's cookie: %s",
 				 strerror(-r));
 		return r;
 	}
 	*ret_place = make_place(cookie, ifindex);
 	return 0;
+}
+
+int place_default_history(const char *interface, char ret_path[static PATH_MAX])
+{
+	uint64_t cookie;
+	int r = place_netns_cookie(&cookie);
+
+	if (r == 0)
+		snprintf(ret_path, PATH_MAX, "%s/%" PRIu64 "-%s.json", PLACE_HISTORY, cookie, interface);
+	return r;
+}
+
+bool place_is_default_history(const char *path)
+{
+	return strncmp(path, PLACE_HISTORY "/", strlen(PLACE_HISTORY "/")) == 0;
 }
 
 int place_from_id(const char *id, struct place *ret_place)
@@ -133,6 +155,16 @@ int place_mount(struct json_problem *problem)
 				 strerror(-r));
 		return r;
 	}
+	return 0;
+}
+
+int place_hold(int *ret_hold)
+{
+	int fd = open(PLACE_BPF, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	*ret_hold = fd;
 	return 0;
 }
 

@@ -151,6 +151,11 @@ static void write_interface(const struct writer *writer)
 	head(writer, "interface_shadowed", "gauge",
 	     "1 while another program runs before the meter and may hide packets from it.");
 	line(writer, "interface_shadowed", NULL, NULL, station_shadowed(writer->station) == 1);
+	head(writer, "interface_attached", "gauge", "0 while somebody else has detached the meter.");
+	line(writer, "interface_attached", NULL, NULL, station_is_attached(writer->station));
+	head(writer, "interface_reattached_total", "counter",
+	     "How often the meter was attached anew after somebody else had detached it.");
+	line(writer, "interface_reattached_total", NULL, NULL, writer->history->reattached);
 	head(writer, "interface_unparsed_packets_total", "counter",
 	     "Packets counted by their length alone since the meter was attached.");
 	line(writer, "interface_unparsed_packets_total", NULL, NULL,

@@ -3,15 +3,13 @@
 #include "standalone/station_internal.h"
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "meter/view.h"
+#include "standalone/locate.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 /* How often, and how soon, a view looks again while the meter is handed over. */
@@ -37,6 +35,9 @@ void station_close(struct station *station)
 	wg_close(station->wg);
 	history_free(&station->history);
 	cleanup_close(&station->history_lock);
+	cleanup_close(&station->hold);
+	net_close(station->links);
+	netns_watch_end(&station->netns);
 	free(station->prefixes);
 	free(station->orphans);
 	free(station);
@@ -52,16 +53,20 @@ static void cleanup_station(struct station **station)
 static int station_new(const char *interface, struct station **ret_station, struct json_problem *problem)
 {
 	struct station *station = calloc(1, sizeof(*station));
+	struct location location;
 	int r;
 
 	if (!station)
 		return fail(problem, -ENOMEM, "wiretoll meter");
-	station->history_lock = -1;
-	r = place_find(interface, &station->place, problem);
+	station->history_lock = station->hold = station->netns.mounts = -1;
+	r = locate(interface, &location, problem);
 	if (r < 0) {
 		station_close(station);
 		return r;
 	}
+	station->place = location.place;
+	station->elsewhere = location.unreachable;
+	memcpy(station->interface, location.interface, sizeof(station->interface));
 	*ret_station = station;
 	return 0;
 }
@@ -100,89 +105,11 @@ static void read_all(struct station *station)
 		station_read(station, station->history.records[i]);
 }
 
-static bool is_epoch(const struct station *station)
+bool station_is_epoch(const struct station *station)
 {
 	const struct meter_identity *identity = meter_identity(station->meter);
 
 	return memcmp(station->history.epoch, identity->map_uuid, sizeof(identity->map_uuid)) == 0;
-}
-
-/* ---- the history's file -------------------------------------------------------------------------------- */
-
-int station_lock_history(struct station *station, struct json_problem *problem)
-{
-	char path[PATH_MAX + 8];
-
-	snprintf(path, sizeof(path), "%s.lock", station->history_path);
-	station->history_lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (station->history_lock < 0)
-		return fail(problem, -errno, path);
-	if (flock(station->history_lock, LOCK_EX | LOCK_NB) == 0)
-		return 0;
-	json_problem_set(problem, "state", "another process writes %s", station->history_path);
-	return -EBUSY;
-}
-
-static int choose_path(struct station *station, const char *state, const char *interface, const char *pointed,
-		       struct json_problem *problem)
-{
-	char folder[PATH_MAX];
-	int r = state ? file_make_folder(state, 0700) : file_make_folder(PLACE_HISTORY, 0700);
-
-	if (r < 0)
-		return fail(problem, r, state ? state : PLACE_HISTORY);
-	if (!state) {
-		snprintf(station->history_path, PATH_MAX, "%s", *pointed ? pointed : station->place.history);
-		return 0;
-	}
-	/* The next process may stand in another folder. */
-	if (!realpath(state, folder))
-		return fail(problem, -errno, state);
-	if ((size_t)snprintf(station->history_path, PATH_MAX, "%s/%s.json", folder, interface) >= PATH_MAX)
-		return fail(problem, -ENAMETOOLONG, state);
-	return 0;
-}
-
-/* One that is named for the first time continues the one that the meter had until now. */
-static int load_history(struct station *station, const struct station_options *options,
-			struct json_problem *problem)
-{
-	char pointed[PATH_MAX] = "";
-	int found = place_read_pointer(&station->place, pointed), r;
-
-	if (found < 0 && found != -ENOENT)
-		return fail(problem, found, station->place.pointer);
-	r = choose_path(station, options->state, options->interface, pointed, problem);
-	if (r == 0)
-		r = station_lock_history(station, problem);
-	if (r < 0)
-		return r;
-	r = history_load(station->history_path, &station->history, problem);
-	if (r == 0 && *pointed && station->meter && strcmp(pointed, station->history_path) != 0 &&
-	    !is_epoch(station)) {
-		json_problem_set(
-			problem, "state",
-			"the meter on %s has its history in %s, and %s is another: name the first, or "
-			"use wiretoll meter stop %s before",
-			options->interface, pointed, station->history_path, options->interface);
-		return -EEXIST;
-	}
-	if (r == -ENOENT && *pointed)
-		r = history_load(pointed, &station->history, problem);
-	if (r == -ENOENT)
-		r = history_create(options->interface, &station->history);
-	return r == -ENOMEM ? fail(problem, r, "the history") : r;
-}
-
-void station_clear_place(const struct station *station)
-{
-	char lock[PATH_MAX + 8];
-
-	if (strcmp(station->history_path, station->place.history) == 0)
-		unlink(station->history_path);
-	snprintf(lock, sizeof(lock), "%s.lock", station->history_path);
-	unlink(lock);
-	place_clear();
 }
 
 /* ---- the meter ----------------------------------------------------------------------------------------- */
@@ -195,7 +122,7 @@ int station_seal(struct station *station, struct meter *meter, const struct plac
 
 	station->meter = meter;
 	r = station_take_sealed(station, problem);
-	if (r == 0 && is_epoch(station)) {
+	if (r == 0 && station_is_epoch(station)) {
 		read_all(station);
 		history_end_epoch(&station->history);
 		r = station_save(station, problem);
@@ -212,10 +139,38 @@ int station_seal(struct station *station, struct meter *meter, const struct plac
 	return 0;
 }
 
-/* The interface was made anew, and nobody ran to see the old one end. */
-static int seal_earlier(struct station *station, const char *interface, struct json_problem *problem)
+/* Of the meter that the history names, on another interface than this: whether that certainly counts no more.
+ */
+static int check_ended(const struct station *station, const struct meter *meter, const struct place *place,
+		       struct json_problem *problem)
 {
-	struct meter_options options = {.interface = interface};
+	uint32_t ifindex;
+
+	switch (meter_presence(meter, &ifindex)) {
+	case METER_GONE:
+		if (meter_has_links(meter) || place->netns_cookie == station->place.netns_cookie)
+			return 0;
+		json_problem_set(problem, "state",
+				 "%s belongs to the %s of another network namespace; use another folder",
+				 station->history_path, station->history.interface);
+		return -EEXIST;
+	case METER_DETACHED:
+		return 0;
+	default:
+		json_problem_set(
+			problem, "state",
+			"%s is of the meter on an interface that was %s before and has it still: end "
+			"that by wiretoll meter stop %s, let it take its history along by wiretoll "
+			"meter NAME --count 1 with its new name, or use another folder",
+			station->history_path, station->history.interface, place->id);
+		return -EEXIST;
+	}
+}
+
+/* The interface was made anew, and nobody ran to see the old one end. */
+static int seal_earlier(struct station *station, struct json_problem *problem)
+{
+	struct meter_options options = {.interface = station->interface};
 	struct meter *meter;
 	struct place place;
 	int r;
@@ -229,12 +184,10 @@ static int seal_earlier(struct station *station, const char *interface, struct j
 		return 0;
 	if (r != -ESTALE)
 		return fail(problem, r, "could not read the meter that the history had before");
-	if (place.netns_cookie != station->place.netns_cookie && !meter_is_ended(meter)) {
+	r = check_ended(station, meter, &place, problem);
+	if (r < 0) {
 		meter_close(meter);
-		json_problem_set(problem, "state",
-				 "%s belongs to the %s of another network namespace; use another folder",
-				 station->history_path, interface);
-		return -EEXIST;
+		return r;
 	}
 	return station_seal(station, meter, &place, problem);
 }
@@ -290,12 +243,11 @@ static int count_peers(struct station *station, uint32_t *ret_count)
 	return 0;
 }
 
-static int attach(struct station *station, const struct station_options *options,
-		  struct json_problem *problem)
+static int attach(struct station *station, enum meter_attach how, struct json_problem *problem)
 {
 	struct meter_options meter_options = {.pin_folder = station->place.pins,
-					      .interface = options->interface,
-					      .attach = options->attach,
+					      .interface = station->interface,
+					      .attach = how,
 					      .capacity = WT_DEFAULT_CAPACITY};
 	uint32_t peers;
 	int r = count_peers(station, &peers);
@@ -307,8 +259,7 @@ static int attach(struct station *station, const struct station_options *options
 		meter_options.capacity *= 2;
 	r = meter_attach(&meter_options, &station->meter);
 	if (r < 0)
-		return describe_attach(r, options->interface, problem);
-	station->attached = true;
+		return describe_attach(r, station->interface, problem);
 	return 0;
 }
 
@@ -317,15 +268,15 @@ static int take_place(struct station *station, const struct station_options *opt
 		      struct json_problem *problem)
 {
 	struct meter_options meter_options = {.pin_folder = station->place.pins,
-					      .interface = options->interface};
+					      .interface = station->interface};
 	struct meter *found = NULL;
 	int adopted = meter_adopt(&meter_options, &found), r;
 
 	if (adopted == 0)
 		station->meter = found;
 	else if (adopted != -ENOENT && adopted != -ESTALE)
-		return describe_adopt(adopted, options->interface, problem);
-	r = load_history(station, options, problem);
+		return describe_adopt(adopted, station->interface, problem);
+	r = station_load_history(station, options->state, problem);
 	if (r < 0 && adopted == -ESTALE)
 		meter_close(found);
 	else if (adopted == -ESTALE)
@@ -333,12 +284,16 @@ static int take_place(struct station *station, const struct station_options *opt
 	else if (r == 0 && station->meter)
 		r = station_take_sealed(station, problem);
 	if (r == 0)
-		r = seal_earlier(station, options->interface, problem);
-	if (r == 0 && !station->meter) {
-		r = attach(station, options, problem);
-		if (r < 0)
-			station_clear_place(station);
-	}
+		r = seal_earlier(station, problem);
+	/* Of the interface as it is now: one that was moved begins in its new place. */
+	if (r == 0 && !station->meter)
+		r = place_find(station->interface, &station->place, problem);
+	if (r < 0 || station->meter)
+		return r;
+	r = attach(station, options->attach, problem);
+	station->attached = r == 0;
+	if (r < 0)
+		station_clear_place(station, true);
 	return r;
 }
 
@@ -397,25 +352,27 @@ static int take_epoch(struct station *station, struct json_problem *problem)
 	struct history *history = &station->history;
 	int r;
 
-	if (!is_epoch(station)) {
+	if (!station_is_epoch(station)) {
 		history_end_epoch(history);
 		memcpy(history->epoch, meter_identity(station->meter)->map_uuid, sizeof(history->epoch));
 	}
 	snprintf(history->place, sizeof(history->place), "%s", station->place.id);
+	memcpy(history->wireguard, station->wireguard, sizeof(history->wireguard));
+	station_take_name(station, station->interface);
 	history->records[0]->present = true;
 	r = station_save(station, problem);
-	if (r == 0) {
-		r = place_write_pointer(&station->place, station->history_path);
-		if (r < 0)
-			return fail(problem, r, station->place.pointer);
-	}
-	return r;
+	if (r == 0)
+		r = station_point(station, problem);
+	return r < 0 ? r : station_rename_history(station, problem);
 }
 
 static int restore(struct station *station, struct json_problem *problem)
 {
-	int r = slots_restore(station);
+	int r;
 
+	station->n_orphans = 0;
+	station->last_slot = 0;
+	r = slots_restore(station);
 	if (r == 0)
 		r = prefixes_restore(station);
 	if (r < 0)
@@ -423,30 +380,121 @@ static int restore(struct station *station, struct json_problem *problem)
 	return 0;
 }
 
+static enum meter_attach same_attachment(const struct meter *meter)
+{
+	if (strcmp(meter_attachment(meter), "xdp") == 0)
+		return METER_ATTACH_XDP;
+	return strcmp(meter_attachment(meter), "tcx") == 0 ? METER_ATTACH_TCX : METER_ATTACH_TC;
+}
+
+int station_attach_anew(struct station *station, struct json_problem *problem)
+{
+	enum meter_attach how = same_attachment(station->meter);
+	int r = station_seal(station, TAKE_PTR(station->meter), &station->place, problem);
+
+	if (r == 0)
+		r = place_find(station->interface, &station->place, problem);
+	if (r == 0)
+		r = attach(station, how, problem);
+	if (r < 0)
+		return r;
+	station->history.reattached++;
+	station->regrant = true;
+	r = take_epoch(station, problem);
+	return r < 0 ? r : restore(station, problem);
+}
+
+/* The name by which WireGuard knew the interface of the pinned meter: a userspace one's socket keeps it. */
+static void recall_wireguard(const struct station *station, char ret_name[static IF_NAMESIZE])
+{
+	char path[PATH_MAX];
+	struct history history;
+	struct json_problem problem;
+
+	*ret_name = '\0';
+	if (access(station->place.pins, F_OK) < 0 || place_read_pointer(&station->place, path) < 0 ||
+	    history_load(path, &history, &problem) < 0)
+		return;
+	if (strcmp(history.place, station->place.id) == 0)
+		memcpy(ret_name, history.wireguard, IF_NAMESIZE);
+	history_free(&history);
+}
+
+static int open_wireguard(struct station *station, struct json_problem *problem)
+{
+	const char *interface = station->interface;
+	char *name = station->wireguard;
+	int r = -ENODEV;
+
+	recall_wireguard(station, name);
+	if (*name && strcmp(name, interface) != 0)
+		r = wg_open(name, &station->wg);
+	/* The kernel's has followed the interface, and that name may be another's. */
+	if (r == 0 && strcmp(wg_kind(station->wg), "userspace") != 0) {
+		wg_close(TAKE_PTR(station->wg));
+		r = -ENODEV;
+	}
+	if (r == -ENODEV) {
+		memcpy(name, interface, IF_NAMESIZE);
+		r = wg_open(interface, &station->wg);
+	}
+	if (r == -ENODEV)
+		json_problem_set(problem, "interface",
+				 "%s is no WireGuard interface: the kernel knows none of this name, and "
+				 "/var/run/wireguard/%s.sock is not there",
+				 interface, interface);
+	return r == 0 || r == -ENODEV ? r : fail(problem, r, "could not ask WireGuard");
+}
+
+/* What all meters share, and what others have left behind. */
+static int prepare(struct station *station, struct json_problem *problem)
+{
+	_cleanup_close_ int lock = -1;
+	int r;
+
+	station_collect(&station->place);
+	r = place_lock(&lock);
+	if (r < 0)
+		return fail(problem, r, PLACE_RUN);
+	r = place_mount(problem);
+	if (r < 0)
+		return r;
+	r = place_hold(&station->hold);
+	return r < 0 ? fail(problem, r, PLACE_BPF) : 0;
+}
+
+static int begin_looking(struct station *station, struct json_problem *problem)
+{
+	int r = net_watch_open(&station->links);
+
+	netns_watch_begin(&station->netns);
+	if (r == 0)
+		r = net_watch_filters(station->links);
+	return r < 0 ? fail(problem, r, "could not watch the interfaces") : 0;
+}
+
 int station_open(const struct station_options *options, struct station **ret_station,
 		 struct json_problem *problem)
 {
 	_cleanup_station_ struct station *station = NULL;
-	_cleanup_close_ int lock = -1;
 	int r = station_new(options->interface, &station, problem);
 
 	if (r < 0)
 		return r;
-	r = wg_open(options->interface, &station->wg);
-	if (r == -ENODEV) {
-		json_problem_set(problem, "interface",
-				 "%s is no WireGuard interface: the kernel knows none of this name, and "
-				 "/var/run/wireguard/%s.sock is not there",
-				 options->interface, options->interface);
-		return r;
+	if (station->elsewhere) {
+		json_problem_set(
+			problem, "interface",
+			"%s is in a network namespace that cannot be entered from here, and its meter "
+			"counts on there: start this there, or end it by wiretoll meter stop %s",
+			options->interface, station->place.id);
+		return -ENODEV;
 	}
-	if (r < 0)
-		return fail(problem, r, "could not ask WireGuard");
-	r = place_lock(&lock);
-	if (r < 0)
-		return fail(problem, r, PLACE_RUN);
-	station_collect(&station->place);
-	r = place_mount(problem);
+	r = open_wireguard(station, problem);
+	/* Before anything is looked at: a change after that is told. */
+	if (r == 0)
+		r = begin_looking(station, problem);
+	if (r == 0)
+		r = prepare(station, problem);
 	if (r == 0)
 		r = take_place(station, options, problem);
 	if (r == 0 && take_options(station, options) < 0)
@@ -469,8 +517,9 @@ int station_open(const struct station_options *options, struct station **ret_sta
 }
 
 /* -ESTALE when the history is of another epoch than the meter. */
-static int look(struct station *station, const char *interface, struct json_problem *problem)
+static int look(struct station *station, struct json_problem *problem)
 {
+	const char *interface = station->interface;
 	int r = meter_view(station->place.pins, &station->meter);
 
 	if (r == -ENOENT) {
@@ -484,21 +533,12 @@ static int look(struct station *station, const char *interface, struct json_prob
 	if (r < 0)
 		return fail(problem, r, station->place.pointer);
 	r = history_load(station->history_path, &station->history, problem);
-	if (r == 0 && !is_epoch(station)) {
+	if (r == 0 && !station_is_epoch(station)) {
 		json_problem_set(problem, "state", "%s is not of the meter on %s", station->history_path,
 				 interface);
 		r = -ESTALE;
 	}
 	return r;
-}
-
-/* A look makes nothing, not even the folder with the lock. */
-static void collect_before_look(const struct station *station)
-{
-	_cleanup_close_ int lock = -1;
-
-	if (access(PLACE_BPF, F_OK) == 0 && place_lock(&lock) == 0)
-		station_collect(&station->place);
 }
 
 int station_view(const char *interface, struct station **ret_station, struct json_problem *problem)
@@ -516,8 +556,8 @@ int station_view(const char *interface, struct station **ret_station, struct jso
 			return r;
 		station->view = true;
 		if (i == 0)
-			collect_before_look(station);
-		r = look(station, interface, problem);
+			station_collect(&station->place);
+		r = look(station, problem);
 		if (r == 0)
 			r = station_sample(station, problem);
 		if (r == 0)
@@ -534,47 +574,57 @@ int station_finish(struct station *station, struct json_problem *problem)
 	return station->dirty || station->counted ? station_save(station, problem) : 0;
 }
 
-static int remove_all(struct station *station, struct json_problem *problem)
+static int remove_all(struct station *station, bool keep_history, struct json_problem *problem)
 {
 	int r = station_seal(station, TAKE_PTR(station->meter), &station->place, problem);
 
 	if (r < 0)
 		return r;
-	station_clear_place(station);
+	station_clear_place(station, keep_history);
 	return 0;
 }
 
 int station_retire(struct station *station, struct json_problem *problem)
 {
-	_cleanup_close_ int lock = -1;
-	int r = place_lock(&lock);
-
-	return r < 0 ? fail(problem, r, PLACE_RUN) : remove_all(station, problem);
+	return remove_all(station, true, problem);
 }
 
-int station_stop(const char *interface, struct json_problem *problem)
+static int stop_nothing(const struct station *station, const char *interface, bool keep_history,
+			struct json_problem *problem)
+{
+	struct station rest = {.place = station->place, .history_lock = -1, .hold = -1};
+
+	if (!keep_history && station_forget_history(interface) == 0)
+		return 0;
+	json_problem_set(problem, "", "no meter is attached to %s", interface);
+	rmdir(station->place.pins);
+	station_clear_place(&rest, true);
+	return -ENOENT;
+}
+
+static int stop(struct station *station, bool keep_history, struct json_problem *problem)
+{
+	struct meter_options options = {.pin_folder = station->place.pins, .interface = station->interface};
+	int r = meter_adopt(&options, &station->meter);
+
+	if (r == -ENOENT)
+		return stop_nothing(station, station->interface, keep_history, problem);
+	if (r < 0 && r != -ESTALE)
+		return describe_adopt(r, station->interface, problem);
+	r = station_load_history(station, NULL, problem);
+	return r < 0 ? r : remove_all(station, keep_history, problem);
+}
+
+int station_stop(const char *interface, bool keep_history, struct json_problem *problem)
 {
 	_cleanup_station_ struct station *station = NULL;
-	_cleanup_close_ int lock = -1;
-	struct meter_options options = {.interface = interface};
-	struct station_options wanted = {.interface = interface};
-	int r = station_new(interface, &station, problem);
+	int r;
 
+	station_collect(NULL);
+	r = station_new(interface, &station, problem);
+	if (r == -ENODEV && !keep_history && station_forget_history(interface) == 0)
+		return 0;
 	if (r < 0)
 		return r;
-	r = place_lock(&lock);
-	if (r < 0)
-		return fail(problem, r, PLACE_RUN);
-	station_collect(&station->place);
-	options.pin_folder = station->place.pins;
-	r = meter_adopt(&options, &station->meter);
-	if (r == -ENOENT) {
-		json_problem_set(problem, "", "no meter is attached to %s", interface);
-		place_clear();
-		return r;
-	}
-	if (r < 0 && r != -ESTALE)
-		return describe_adopt(r, interface, problem);
-	r = load_history(station, &wanted, problem);
-	return r < 0 ? r : remove_all(station, problem);
+	return stop(station, keep_history, problem);
 }

@@ -53,17 +53,24 @@ void station_close(struct station *station);
 
 /*
  * Detaches the interface's meter and removes its pins, after its last counts went into the history. A history
- * of no folder of its own goes, too. -ENOENT when none is attached, -EBUSY when a process runs it.
+ * of no folder of its own goes, too, unless it is to be kept. The interface may be named by its meter's id.
+ * -ENOENT when none is attached, -ENODEV without such an interface, -EBUSY when a process runs it.
  */
-WT_MUST_CHECK int station_stop(const char *interface, struct json_problem *problem);
+WT_MUST_CHECK int station_stop(const char *interface, bool keep_history, struct json_problem *problem);
 
 /*
- * Takes up what has changed at WireGuard. -ENODEV when the interface is gone (the last counts are then in the
- * history), -ENOTRECOVERABLE when only another process can go on; other errors may pass: the next call tries
- * again. It is to be called again after station_follow_after_ns().
+ * Takes up what has changed at the interface and, where that is due, at WireGuard. -ENODEV when the interface
+ * is gone (the last counts are then in the history), -ENOTRECOVERABLE when only another process can go on;
+ * other errors may pass: the next call tries again. To be called each STATION_FOLLOW_NS, and when
+ * station_links_fd() is readable and station_links_changed() says so.
  */
+#define STATION_FOLLOW_NS (1 * NSEC_PER_SEC)
 WT_MUST_CHECK int station_follow(struct station *station, struct json_problem *problem);
-int64_t station_follow_after_ns(const struct station *station);
+int station_links_fd(const struct station *station);
+bool station_links_changed(struct station *station);
+
+/* What has happened to the interface since the last call, for people, once; NULL: nothing. */
+const char *station_take_news(struct station *station);
 
 /*
  * Reads all counts; writes the history if they changed (that of very many peers less often, but within a
@@ -76,11 +83,13 @@ int64_t station_turns_at_ns(void);
 
 /* What the last sample found. */
 const struct history *station_history(const struct station *station);
-bool station_is_limited(const struct station *station); /* the whole interface is refused */
-int station_shadowed(const struct station *station);    /* 1, 0 or -errno as meter_is_shadowed() */
+bool station_is_limited(const struct station *station);  /* the whole interface is refused */
+int station_shadowed(const struct station *station);     /* 1, 0 or -errno as meter_is_shadowed() */
+bool station_is_attached(const struct station *station); /* by the last sample, on its interface */
 const char *station_attachment(const struct station *station);
 uint64_t station_unparsed_packets(const struct station *station);
 bool station_was_attached(const struct station *station); /* anew, by station_open() */
+bool station_had_history(const struct station *station);  /* before station_open() */
 size_t station_unplaced(const struct station *station); /* peers that found no slot, and prefixes no place */
 
 /* A peer with more uploads counted than WireGuard has received, each once; NULL when there is no more. */

@@ -3,9 +3,13 @@
 #ifndef WIRETOLL_STANDALONE_STATION_INTERNAL_H
 #define WIRETOLL_STANDALONE_STATION_INTERNAL_H
 
+#include "net/net.h"
+#include "standalone/netns.h"
 #include "standalone/place.h"
 #include "standalone/station.h"
 #include "wg/wg.h"
+
+#include <net/if.h>
 
 struct placed_prefix {
 	struct cidr prefix;
@@ -21,22 +25,32 @@ struct orphan {
 
 struct station {
 	struct place place;
+	char interface[IF_NAMESIZE]; /* its name now */
+	char wireguard[IF_NAMESIZE]; /* the name by which WireGuard answers */
+	bool elsewhere;              /* in a network namespace that could not be entered */
+	int64_t search_after_ns;     /* the next try, in boot time */
+	struct net *links;           /* tells of changes to interfaces and their filters */
+	struct netns_watch netns;
+	bool deletion_told; /* of the network namespace */
+	char news[320];     /* to be told once */
 	char history_path[PATH_MAX];
 	int history_lock;
+	int hold; /* of the BPF file system, while there may be no pins */
 	struct meter *meter;
 	struct wg *wg;
 	const struct names *names; /* NULL: those that the records have */
 	struct history history;
 	bool view;
-	bool dirty;    /* the history is to be saved at once */
-	bool counted;  /* or later: only counts have grown, which the kernel has, too */
-	bool attached; /* by us */
-	bool moved;    /* allowed IPs have changed */
-	bool regrant;  /* limits are to be told to the kernel, whatever it has */
+	bool dirty;       /* the history is to be saved at once */
+	bool counted;     /* or later: only counts have grown, which the kernel has, too */
+	bool attached;    /* by us, at the beginning */
+	bool had_history; /* before */
+	bool moved;       /* allowed IPs have changed */
+	bool regrant;     /* limits are to be told to the kernel, whatever it has */
 	bool limited;
 	int shadowed;
 	int64_t save_after_ns; /* when only counts have grown, in boot time */
-	int64_t dump_ns;       /* what the last dump took, of CPU time */
+	int64_t dump_after_ns; /* when WireGuard is asked next, in boot time */
 	size_t unplaced;
 	int64_t grow_after_ns;          /* after one that failed, in boot time */
 	uint32_t last_slot;             /* assigned */
@@ -54,19 +68,46 @@ void station_read(struct station *station, struct record *record);
 
 WT_MUST_CHECK int station_save(struct station *station, struct json_problem *problem);
 
-/* -EBUSY, with a message, when another process writes the history. */
+/* Whether the history's slots are this meter's. */
+bool station_is_epoch(const struct station *station);
+
+/*
+ * history_place.c. Finds, locks and reads the history: in the folder `state`, or else where the meter has it,
+ * or by the interface's name; -EBUSY, with a message, when another process writes it. Only its lock, at once.
+ * The pointer to it, once it is saved, which ends what it continues. Its file's name follows the interface's.
+ */
+WT_MUST_CHECK int station_load_history(struct station *station, const char *state,
+				       struct json_problem *problem);
 WT_MUST_CHECK int station_lock_history(struct station *station, struct json_problem *problem);
+WT_MUST_CHECK int station_point(struct station *station, struct json_problem *problem);
+WT_MUST_CHECK int station_rename_history(struct station *station, struct json_problem *problem);
+/* Removes what an interface of this name, in this network namespace, has left behind; -ENOENT: no history. */
+WT_MUST_CHECK int station_forget_history(const char *interface);
+/*
+ * Removes what is this place's besides the pins, and what all share if nobody needs it. A history in a folder
+ * of the user's own stays anyway. It takes place_lock().
+ */
+void station_clear_place(struct station *station, bool keep_history);
 
 /* Takes what an ended meter has counted, and takes it away. `meter` is consumed. */
 WT_MUST_CHECK int station_seal(struct station *station, struct meter *meter, const struct place *place,
 			       struct json_problem *problem);
 
-/* Removes what is this place's besides the pins, but for a history in a folder of the user's own. */
-void station_clear_place(const struct station *station);
+/* The meter was detached: its counts are kept, and another begins, in the same way. Without one on errors. */
+WT_MUST_CHECK int station_attach_anew(struct station *station, struct json_problem *problem);
 
 /*
- * collect.c. Seals and removes what is left in other places than this one of meters that have ended. What
- * cannot be is left for the next time. To be called with place_lock() held.
+ * presence.c. Looks where the interface is, follows its name and its network namespace, and attaches the
+ * meter anew where somebody has detached it. -ENODEV when the interface is gone, or its network namespace is
+ * kept by this process alone: the meter has ended then. -ENOTRECOVERABLE when only another process can go on.
+ */
+/* JSON and Prometheus cannot tell every name that the kernel allows: the last one that they can stays. */
+void station_take_name(struct station *station, const char *name);
+WT_MUST_CHECK int station_look_around(struct station *station, struct json_problem *problem);
+
+/*
+ * collect.c. Seals and removes what is left in other places than this one (NULL: in all) of ended meters.
+ * What cannot be is left for the next time.
  */
 void station_collect(const struct place *own);
 
