@@ -2,6 +2,7 @@
 #include "resources/gateway_create.h"
 
 #include "base/cidr.h"
+#include "resources/address_input.h"
 #include "resources/common.h"
 #include "resources/gateway_view.h"
 #include "resources/owned.h"
@@ -258,33 +259,33 @@ static void generate_ula(char text[static CIDR_TEXT_SIZE])
 	cidr_format(&ula, text);
 }
 
-static void read_tunnel_subnets(struct wish *wish)
+/* One of the tunnel's subnets; not given, the text keeps its default. */
+static void read_tunnel_subnet(struct form *form, const char *field, const char *given, int family,
+			       unsigned min_length, unsigned max_length, char text[static CIDR_TEXT_SIZE])
 {
-	struct form *form = &wish->form;
+	char accepted[120];
 	struct cidr subnet;
 
+	if (!given)
+		return;
+	snprintf(accepted, sizeof(accepted),
+		 "an %s network of length %u to %u such as %s, outside IANA's special-purpose ranges",
+		 family == AF_INET ? "IPv4" : "IPv6", min_length, max_length, text);
+	if (cidr_parse(given, &subnet) < 0 || !cidr_is_network(&subnet) || subnet.family != family ||
+	    subnet.prefix_length < min_length || subnet.prefix_length > max_length)
+		form_refuse(form, field, "%s is \"%.64s\"; accepted is %s", field, given, accepted);
+	else if (check_network(form, field, field, &subnet, SPECIAL_UNUSABLE | SPECIAL_DOCUMENTATION,
+			       accepted))
+		cidr_format(&subnet, text);
+}
+
+static void read_tunnel_subnets(struct wish *wish)
+{
 	generate_ula(wish->tunnel6);
 	snprintf(wish->tunnel, sizeof(wish->tunnel), "%s", DEFAULT_TUNNEL_SUBNET);
-	if (wish->tunnel_subnet) {
-		if (cidr_parse(wish->tunnel_subnet, &subnet) < 0 || !cidr_is_network(&subnet) ||
-		    subnet.family != AF_INET || subnet.prefix_length < 16 || subnet.prefix_length > 30)
-			form_refuse(form, "tunnel_subnet",
-				    "tunnel_subnet is \"%.64s\"; accepted is an IPv4 network of length 16 to "
-				    "30 such as " DEFAULT_TUNNEL_SUBNET,
-				    wish->tunnel_subnet);
-		else
-			cidr_format(&subnet, wish->tunnel);
-	}
-	if (wish->tunnel_subnet6) {
-		if (cidr_parse(wish->tunnel_subnet6, &subnet) < 0 || !cidr_is_network(&subnet) ||
-		    subnet.family != AF_INET6 || subnet.prefix_length < 48 || subnet.prefix_length > 120)
-			form_refuse(form, "tunnel_subnet6",
-				    "tunnel_subnet6 is \"%.64s\"; accepted is an IPv6 network of length 48 "
-				    "to 120 such as %s",
-				    wish->tunnel_subnet6, wish->tunnel6);
-		else
-			cidr_format(&subnet, wish->tunnel6);
-	}
+	read_tunnel_subnet(&wish->form, "tunnel_subnet", wish->tunnel_subnet, AF_INET, 16, 30, wish->tunnel);
+	read_tunnel_subnet(&wish->form, "tunnel_subnet6", wish->tunnel_subnet6, AF_INET6, 48, 120,
+			   wish->tunnel6);
 }
 
 static int check_tunnel_overlap(struct request *request, struct response *response, const struct wish *wish,

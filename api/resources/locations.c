@@ -1,37 +1,27 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* A4: locations and their prices. Prices are versions, each valid from a UTC hour on (B3). */
+#include "base/special_range.h"
 #include "resources/common.h"
 #include "resources/offer.h"
 #include "resources/resources.h"
+
+#include <stdio.h>
+#include <string.h>
 
 #define RATE_FIELDS(row)                                                                                     \
 	"'credit_value', " SQL_DECIMAL(row ".credit_value") ", 'bandwidth_rate', " SQL_DECIMAL(              \
 		row ".bandwidth_rate") ", 'accounting', " row ".accounting, 'overage', " row ".overage"
 
 /* What is in force, and beside it what will be from the next hour on. */
+// clang-format off
+#define LOCATION_SCHEDULED                                                                                   \
+	"(SELECT json_build_object('from', " SQL_TIME("s.from_hour") ", " RATE_FIELDS("s") ") "              \
+	"FROM gateway.rate_version s WHERE s.location = l.id AND s.from_hour > now())"
 #define LOCATION_OBJECT                                                                                      \
-	"json_build_object('id', l.id, 'name', l.name, 'vpn_enabled', l.vpn_enabled, " RATE_FIELDS(          \
-		"v") ", 'link_gbps', l.link_gbps, 'image', l.image, 'plan_group', l.plan_group, "            \
-		     "'scheduled', (SELECT "                                                                 \
-		     "json_build_object('from', " SQL_TIME("s.from_hour") ", " RATE_FIELDS(                  \
-			     "s") ") FROM "                                                                  \
-				  "gateway."                                                                 \
-				  "rate_"                                                                    \
-				  "version s "                                                               \
-				  "WHERE "                                                                   \
-				  "s."                                                                       \
-				  "location "                                                                \
-				  "= l.id "                                                                  \
-				  "AND "                                                                     \
-				  "s.from_"                                                                  \
-				  "hour > "                                                                  \
-				  "now()), "                                                                 \
-				  "'created',"                                                               \
-				  " " SQL_TIME("l."                                                          \
-					       "cr"                                                          \
-					       "ea"                                                          \
-					       "te"                                                          \
-					       "d") ")"
+	"json_build_object('id', l.id, 'name', l.name, 'vpn_enabled', l.vpn_enabled, " RATE_FIELDS("v") ", " \
+	"'image', l.image, 'plan_group', l.plan_group, 'link_gbps', l.link_gbps, 'site_ranges', l.site_ranges, "                       \
+	"'scheduled', " LOCATION_SCHEDULED ", 'created', " SQL_TIME("l.created") ")"
+// clang-format on
 #define LOCATION_FROM                                                                                        \
 	" FROM gateway.location l JOIN LATERAL (SELECT * FROM gateway.rate_version r WHERE r.location = "    \
 	"l.id "                                                                                              \
@@ -40,6 +30,8 @@
 static const char *const accountings[] = {"uploads", "downloads", "both", NULL};
 static const char *const overages[] = {"none", "charge_overage", "revoke_access", NULL};
 
+#define MAX_SITE_RANGES 64
+
 struct location {
 	const char *name, *vpn_enabled;
 	const char *credit_value, *bandwidth_rate, *accounting, *overage;
@@ -47,6 +39,8 @@ struct location {
 	const char *link_gbps;
 	char link_text[24];
 	const char *has_image, *has_plan_group; /* "true" when the body names it, be it null */
+	char site_ranges[MAX_SITE_RANGES * CIDR_TEXT_SIZE +
+			 4]; /* an array as PostgreSQL reads it, or empty */
 	char image_id[UUID_TEXT_SIZE], plan_group_id[UUID_TEXT_SIZE];
 };
 
@@ -58,6 +52,52 @@ static int resolve(struct request *request, struct response *response, enum noun
 	if (r == 0 && *key)
 		*key = id;
 	return r;
+}
+
+/* May be as large as all there is, but not what no site can use anything of. */
+static bool is_site_range(const char *text, struct cidr *ret_range)
+{
+	const struct special_range *special;
+
+	if (!text || cidr_parse(text, ret_range) < 0 || !cidr_is_network(ret_range))
+		return false;
+	special = special_range_find(ret_range, SPECIAL_UNUSABLE);
+	return !special || !cidr_contains(&special->prefix, ret_range);
+}
+
+static bool read_site_range(struct form *form, size_t index, const char *text, struct location *location)
+{
+	size_t used = strlen(location->site_ranges);
+	char one[CIDR_TEXT_SIZE];
+	struct cidr range;
+
+	if (index >= MAX_SITE_RANGES || !is_site_range(text, &range)) {
+		form_refuse(
+			form, "site_ranges",
+			"site_ranges[%zu] is \"%.64s\"; accepted are up to %d networks such as 10.0.0.0/8, "
+			"with no bit set beyond the prefix, not within IANA's special-purpose ranges",
+			index, text ? text : "", MAX_SITE_RANGES);
+		return false;
+	}
+	snprintf(location->site_ranges + used, sizeof(location->site_ranges) - used, "%s%s",
+		 index ? "," : "{", cidr_format(&range, one));
+	return true;
+}
+
+static void read_site_ranges(struct form *form, struct location *location)
+{
+	const json_t *list = form_array(form, "site_ranges", OPTIONAL), *item;
+	size_t index;
+
+	location->site_ranges[0] = '\0';
+	json_array_foreach (list, index, item) {
+		if (!read_site_range(form, index, json_string_value(item), location))
+			return;
+	}
+	index = strlen(location->site_ranges);
+	if (list)
+		snprintf(location->site_ranges + index, sizeof(location->site_ranges) - index, "%s",
+			 index > 0 ? "}" : "{}");
 }
 
 static int read_location(struct request *request, struct response *response, enum need need,
@@ -79,6 +119,7 @@ static int read_location(struct request *request, struct response *response, enu
 	snprintf(location->link_text, sizeof(location->link_text), "%s",
 		 location->link_gbps ? location->link_gbps : "");
 	location->link_gbps = or_null(location->link_text);
+	read_site_ranges(&form, location);
 	location->has_image = form_has(&form, "image") ? "true" : "false";
 	location->has_plan_group = form_has(&form, "plan_group") ? "true" : "false";
 	r = form_end(&form);
@@ -119,6 +160,17 @@ static int finish(struct request *request, struct response *response, unsigned s
 	return r < 0 ? r : finish_change(request, response, status, action, id, answer_location);
 }
 
+static int update_site_ranges(struct request *request, const struct location *location, const char *id)
+{
+	int r;
+
+	if (!location->site_ranges[0])
+		return 0;
+	r = DB_EXECUTE(request->db, "UPDATE gateway.location SET site_ranges = $2::cidr[] WHERE id = $1", id,
+		       location->site_ranges);
+	return r < 0 ? r : 0;
+}
+
 static int insert_location(struct request *request, const struct location *location, const char *id)
 {
 	int r;
@@ -128,6 +180,8 @@ static int insert_location(struct request *request, const struct location *locat
 		       "VALUES ($1, $2, coalesce($3::boolean, false), $4, $5, coalesce($6::integer, 400))",
 		       id, location->name, location->vpn_enabled, location->image, location->plan_group,
 		       location->link_gbps);
+	if (r >= 0)
+		r = update_site_ranges(request, location, id);
 	if (r < 0)
 		return r;
 	/* Nothing has been sold at another price yet, so that the first version holds at once. */
@@ -193,6 +247,8 @@ static int update_location(struct request *request, const struct location *locat
 		       "link_gbps = coalesce($8::integer, link_gbps) WHERE id = $1",
 		       id, location->name, location->vpn_enabled, location->has_image, location->image,
 		       location->has_plan_group, location->plan_group, location->link_gbps);
+	if (r >= 0)
+		r = update_site_ranges(request, location, id);
 	return r < 0 ? r : schedule_rates(request, location, id);
 }
 

@@ -29,7 +29,7 @@ static const char config_sql[] =
 	"(SELECT string_agg(x.cidr::text, ', ' ORDER BY x.cidr) FROM gateway.prefix x WHERE x.owner = "
 	"p.owner "
 	"AND x.gateway = p.gateway AND x.peer = p.id AND x.freed IS NULL AND x.tunnel) AS addresses, "
-	"(SELECT string_agg(host(d), ', ') FROM unnest(p.dns) d) AS dns "
+	"array_to_string(ARRAY(SELECT host(d) FROM unnest(p.dns) d) || p.search_domains, ', ') AS dns "
 	"FROM gateway.peer p JOIN gateway.gateway g ON g.owner = p.owner AND g.id = p.gateway "
 	"WHERE p.owner = $1 AND p.gateway = $2 AND p.id = $3";
 

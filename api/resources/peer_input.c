@@ -1,18 +1,29 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "resources/peer_input.h"
 
-#include <ctype.h>
+#include "base/host_port.h"
+#include "resources/address_input.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define MAX_DNS             4
+#define MAX_SEARCH_DOMAINS  6    /* as many as resolv.conf(5) knows everywhere */
 #define SITE_KEEPALIVE      "25" /* so that the tunnel comes up by itself, and stays through a NAT */
 #define MAX_ENDPOINT_LENGTH 260
 
 static const char *const kinds[] = {"road_warrior", "site_to_site", NULL};
+
+/* Both as PostgreSQL reads the inner part of an array. */
+struct dns_entries {
+	size_t n_servers, n_domains;
+	char servers[MAX_DNS * CIDR_TEXT_SIZE];
+	char domains[MAX_SEARCH_DOMAINS * 258];
+};
 
 int peer_input_kind(const struct request *request, struct response *response, bool *ret_site)
 {
@@ -98,83 +109,100 @@ static void read_tunnel_ip(struct peer_input *input, const char *field, int fami
 	cidr_format_address(&address, ret_text);
 }
 
+/* An address of a DNS server, or else a search domain; false: it is neither, or one too many. */
+static bool read_dns_entry(struct peer_input *input, size_t index, const char *given,
+			   struct dns_entries *entries)
+{
+	struct cidr address;
+	char label[32], *end;
+
+	snprintf(label, sizeof(label), "dns[%zu]", index);
+	if (given && cidr_parse_address(given, &address) == 0 && entries->n_servers < MAX_DNS) {
+		end = entries->servers + strlen(entries->servers);
+		if (entries->n_servers++ > 0)
+			*end++ = ',';
+		cidr_format_address(&address, end);
+		return check_network(&input->form, "dns", label, &address, SPECIAL_UNUSABLE,
+				     ACCEPTED_ADDRESS);
+	}
+	if (given && is_host_name(given, strlen(given)) && entries->n_domains < MAX_SEARCH_DOMAINS) {
+		snprintf(entries->domains + strlen(entries->domains),
+			 sizeof(entries->domains) - strlen(entries->domains), "%s\"%s\"",
+			 entries->n_domains++ > 0 ? "," : "", given);
+		return true;
+	}
+	form_refuse(&input->form, "dns",
+		    "%s is \"%.64s\"; accepted are up to %d IP addresses of DNS servers, and up to %d search "
+		    "domains such as corp.example",
+		    label, given ? given : "", MAX_DNS, MAX_SEARCH_DOMAINS);
+	return false;
+}
+
 static int read_dns(struct peer_input *input)
 {
-	const json_t *servers = form_array(&input->form, "dns", OPTIONAL), *server;
-	char text[MAX_DNS * (CIDR_TEXT_SIZE + 1) + 2] = "{", one[CIDR_TEXT_SIZE];
-	struct cidr address;
+	const json_t *list = form_array(&input->form, "dns", OPTIONAL), *entry;
+	struct dns_entries entries = {0};
 	size_t index;
 
-	if (!servers)
+	if (!list)
 		return 0;
-	json_array_foreach (servers, index, server) {
-		const char *given = json_string_value(server);
-		size_t used = strlen(text);
-
-		if (index >= MAX_DNS || !given || cidr_parse_address(given, &address) < 0) {
-			form_refuse(&input->form, "dns",
-				    "dns[%zu] is \"%.64s\"; accepted are up to %d IP addresses", index,
-				    given ? given : "", MAX_DNS);
+	json_array_foreach (list, index, entry) {
+		if (!read_dns_entry(input, index, json_string_value(entry), &entries))
 			return 0;
-		}
-		snprintf(text + used, sizeof(text) - used, "%s%s", index ? "," : "",
-			 cidr_format_address(&address, one));
 	}
-	return asprintf(&input->dns, "%s}", text) < 0 ? -ENOMEM : 0;
+	/* wg-quick and the apps change nothing then: a domain that does nothing is a mistake. */
+	if (entries.n_domains > 0 && entries.n_servers == 0)
+		form_refuse(&input->form, "dns",
+			    "dns has the search domains %.100s and no server's address; accepted are search "
+			    "domains "
+			    "beside the IP address of a DNS server",
+			    entries.domains);
+	if (asprintf(&input->dns, "{%s}", entries.servers) < 0 ||
+	    asprintf(&input->search_domains, "{%s}", entries.domains) < 0)
+		return -ENOMEM;
+	return 0;
 }
 
-static bool is_host_name(const char *text, size_t length)
-{
-	if (length == 0 || length > 253 || !isalnum((unsigned char)text[0]))
-		return false;
-	for (size_t i = 0; i < length; i++) {
-		if (!isalnum((unsigned char)text[i]) && text[i] != '.' && text[i] != '-')
-			return false;
-	}
-	return true;
-}
+#define ACCEPTED_ENDPOINT                                                                                    \
+	"HOST:PORT with a host's name, four decimal numbers or an IPv6 address in brackets, and a port "     \
+	"from 1 to 65535, or null for a site that calls in"
 
-static bool is_endpoint(const char *text)
+/* Names that are the host's own wherever they are resolved (RFC 6761, section 6.3). */
+static bool is_localhost(const char *text)
 {
-	const char *colon = strrchr(text, ':');
-	char host[MAX_ENDPOINT_LENGTH];
-	struct cidr address;
-	unsigned long port;
-	size_t length;
-	char *end;
+	static const char word[] = "localhost";
+	size_t length = strcspn(text, ":"), last = strlen(word);
 
-	if (!colon || !isdigit((unsigned char)colon[1]))
-		return false;
-	port = strtoul(colon + 1, &end, 10);
-	length = (size_t)(colon - text);
-	if (*end || port < 1 || port > 65535 || length == 0 || length >= sizeof(host))
-		return false;
-	if (text[0] != '[')
-		return is_host_name(text, length);
-	if (text[length - 1] != ']')
-		return false;
-	snprintf(host, sizeof(host), "%.*s", (int)length - 2, text + 1);
-	return cidr_parse_address(host, &address) == 0 && address.family == AF_INET6;
+	return length >= last && strncasecmp(text + length - last, word, last) == 0 &&
+	       (length == last || text[length - last - 1] == '.');
 }
 
 static void read_endpoint(struct peer_input *input)
 {
 	const char *text = form_text(&input->form, "endpoint", OPTIONAL, MAX_ENDPOINT_LENGTH);
+	struct host_port endpoint;
 
 	input->has_endpoint = form_has(&input->form, "endpoint");
-	if (text && !is_endpoint(text))
+	if (!text)
+		return;
+	if (host_port_parse(text, &endpoint) < 0 || (endpoint.is_name && is_localhost(text))) {
 		form_refuse(&input->form, "endpoint",
-			    "endpoint is \"%.100s\"; accepted is HOST:PORT with a name, an IPv4 address or "
-			    "an IPv6 address in "
-			    "brackets, and a port from 1 to 65535, or null for a site that calls in",
-			    text);
+			    "endpoint is \"%.100s\"; accepted is " ACCEPTED_ENDPOINT, text);
+		return;
+	}
+	if (!endpoint.is_name) {
+		if (!check_network(&input->form, "endpoint", "endpoint", &endpoint.address, SPECIAL_UNUSABLE,
+				   ACCEPTED_ADDRESS))
+			return;
+		cidr_format_address(&endpoint.address, input->endpoint_address);
+	}
 	input->endpoint = text;
 }
 
 static bool read_allowed_ip(struct peer_input *input, size_t index, const char *text)
 {
 	struct cidr *cidr = &input->allowed_ips[index];
-	char given[CIDR_TEXT_SIZE], other[CIDR_TEXT_SIZE];
+	char given[CIDR_TEXT_SIZE], other[CIDR_TEXT_SIZE], label[32];
 
 	if (!text || cidr_parse(text, cidr) < 0 || !cidr_is_network(cidr)) {
 		form_refuse(&input->form, "allowed_ips",
@@ -184,6 +212,9 @@ static bool read_allowed_ip(struct peer_input *input, size_t index, const char *
 			    index, text ? text : "");
 		return false;
 	}
+	snprintf(label, sizeof(label), "allowed_ips[%zu]", index);
+	if (!check_network(&input->form, "allowed_ips", label, cidr, SPECIAL_UNUSABLE, ACCEPTED_NETWORK))
+		return false;
 	for (size_t i = 0; i < index; i++) {
 		if (!cidr_overlaps(cidr, &input->allowed_ips[i]))
 			continue;
@@ -255,5 +286,6 @@ void peer_input_free(struct peer_input *input)
 {
 	key_wipe(&input->preshared_key);
 	free(input->dns);
+	free(input->search_domains);
 	free(input->allowed_ips);
 }

@@ -18,11 +18,12 @@ struct peer_input {
 	struct key public_key;
 	/* Of a road warrior; the texts are empty when the request names none. */
 	char tunnel_ip[CIDR_TEXT_SIZE], tunnel_ip6[CIDR_TEXT_SIZE];
-	char *dns; /* an array as PostgreSQL reads it, or NULL; owned */
+	char *dns, *search_domains; /* arrays as PostgreSQL reads them, or NULL; owned */
 	/* Of a site. */
 	bool has_endpoint;
 	const char *endpoint;
-	size_t n_allowed_ips; /* 0: as they were */
+	char endpoint_address[CIDR_TEXT_SIZE]; /* empty when it is a name, or none is given */
+	size_t n_allowed_ips;                  /* 0: as they were */
 	struct cidr *allowed_ips;
 	enum preshared_change preshared_change;
 	struct key preshared_key;

@@ -10,85 +10,30 @@
 	"= p.id "                                                                                            \
 	"AND x.freed IS NULL AND " condition " LIMIT 1)"
 
-#define PEER_OBJECT                                                                                                                                                                                                      \
-	"json_build_object('id', p.id, 'name', p.name, 'kind', p.kind, 'public_key', encode(p.public_key, "                                                                                                              \
-	"'base64'), "                                                                                                                                                                                                    \
-	"'tunnel_ip', host(" PREFIXES(                                                                                                                                                                                   \
-		"x.tunnel AND family(x.cidr) = 4") "), "                                                                                                                                                                 \
-						   "'tunnel_ip6', host(" PREFIXES(                                                                                                                                       \
-							   "x.tunnel AND family(x.cidr) = 6") "), 'dns', "                                                                                                               \
-											      "(SELECT "                                                                                                                 \
-											      "coalesce("                                                                                                                \
-											      "json_agg("                                                                                                                \
-											      "host(d)), "                                                                                                               \
-											      "'[]') FROM "                                                                                                              \
-											      "unnest(p."                                                                                                                \
-											      "dns) d), "                                                                                                                \
-											      "'keepalive',"                                                                                                             \
-											      " p."                                                                                                                      \
-											      "keepalive, "                                                                                                              \
-											      "'endpoint', "                                                                                                             \
-											      "p.endpoint, "                                                                                                             \
-											      "'allowed_"                                                                                                                \
-											      "ips', "                                                                                                                   \
-											      "(SELECT "                                                                                                                 \
-											      "coalesce("                                                                                                                \
-											      "json_agg(x."                                                                                                              \
-											      "cidr ORDER "                                                                                                              \
-											      "BY x.cidr), "                                                                                                             \
-											      "'[]') FROM "                                                                                                              \
-											      "gateway."                                                                                                                 \
-											      "prefix x "                                                                                                                \
-											      "WHERE "                                                                                                                   \
-											      "x.owner = "                                                                                                               \
-											      "p.owner AND "                                                                                                             \
-											      "x.gateway = "                                                                                                             \
-											      "p.gateway "                                                                                                               \
-											      "AND x.peer "                                                                                                              \
-											      "= p.id AND "                                                                                                              \
-											      "x.freed IS "                                                                                                              \
-											      "NULL), "                                                                                                                  \
-											      "'has_"                                                                                                                    \
-											      "preshared_"                                                                                                               \
-											      "key', "                                                                                                                   \
-											      "p.psk_"                                                                                                                   \
-											      "sealed IS "                                                                                                               \
-											      "NOT NULL, "                                                                                                               \
-											      "'enabled', "                                                                                                              \
-											      "p.enabled, "                                                                                                              \
-											      "'state', "                                                                                                                \
-											      "CASE WHEN "                                                                                                               \
-											      "NOT "                                                                                                                     \
-											      "p.enabled "                                                                                                               \
-											      "THEN "                                                                                                                    \
-											      "'disabled' "                                                                                                              \
-											      "WHEN "                                                                                                                    \
-											      "p.last_"                                                                                                                  \
-											      "handshake "                                                                                                               \
-											      "IS NULL "                                                                                                                 \
-											      "THEN "                                                                                                                    \
-											      "'never_seen'"                                                                                                             \
-											      " WHEN "                                                                                                                   \
-											      "p.last_"                                                                                                                  \
-											      "handshake > "                                                                                                             \
-											      "now() - "                                                                                                                 \
-											      "interval "                                                                                                                \
-											      "'180 s' "                                                                                                                 \
-											      "THEN "                                                                                                                    \
-											      "'connected' "                                                                                                             \
-											      "ELSE 'idle' "                                                                                                             \
-											      "END, "                                                                                                                    \
-											      "'last_"                                                                                                                   \
-											      "handshake',"                                                                                                              \
-											      " " SQL_TIME(                                                                                                              \
-												      "p."                                                                                                               \
-												      "last"                                                                                                             \
-												      "_han"                                                                                                             \
-												      "dsha"                                                                                                             \
-												      "ke") ", 'current_endpoint', "                                                                                     \
-													    "p.current_endpoint, 'upload_bytes', coalesce(w.up, 0)::text, 'download_bytes', coalesce(w.down, 0)::text, " \
-													    "'gateway', p.gateway, 'created', " SQL_TIME(                                                                \
-														    "p.created") ")"
+/* The addresses of its DNS servers, and behind them the search domains. */
+#define PEER_DNS "to_json(ARRAY(SELECT host(d) FROM unnest(p.dns) d) || p.search_domains)"
+
+#define PEER_NETWORKS                                                                                        \
+	"(SELECT coalesce(json_agg(x.cidr ORDER BY x.cidr), '[]') FROM gateway.prefix x "                    \
+	"WHERE x.owner = p.owner AND x.gateway = p.gateway AND x.peer = p.id AND x.freed IS NULL)"
+
+#define PEER_STATE                                                                                           \
+	"CASE WHEN NOT p.enabled THEN 'disabled' WHEN p.last_handshake IS NULL THEN 'never_seen' "           \
+	"WHEN p.last_handshake > now() - interval '180 s' THEN 'connected' ELSE 'idle' END"
+
+// clang-format off
+#define PEER_OBJECT                                                                                          \
+	"json_build_object('id', p.id, 'name', p.name, 'kind', p.kind, "                                     \
+	"'public_key', encode(p.public_key, 'base64'), "                                                     \
+	"'tunnel_ip', host(" PREFIXES("x.tunnel AND family(x.cidr) = 4") "), "                               \
+	"'tunnel_ip6', host(" PREFIXES("x.tunnel AND family(x.cidr) = 6") "), "                              \
+	"'dns', " PEER_DNS ", 'keepalive', p.keepalive, 'endpoint', p.endpoint, "                            \
+	"'allowed_ips', " PEER_NETWORKS ", 'has_preshared_key', p.psk_sealed IS NOT NULL, "                  \
+	"'enabled', p.enabled, 'state', " PEER_STATE ", "                                                    \
+	"'last_handshake', " SQL_TIME("p.last_handshake") ", 'current_endpoint', p.current_endpoint, "       \
+	"'upload_bytes', coalesce(w.up, 0)::text, 'download_bytes', coalesce(w.down, 0)::text, "             \
+	"'gateway', p.gateway, 'created', " SQL_TIME("p.created") ")"
+// clang-format on
 
 /* Usage of the current cycle, summed up once for all peers of the gateway. */
 #define PEER_FROM(owner, gateway)                                                                            \

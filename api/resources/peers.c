@@ -52,6 +52,35 @@ static int check_public_key(struct request *request, struct response *response, 
 		      PQgetvalue(rows, 0, 0));
 }
 
+/*
+ * An endpoint that can never be reached: the gateway's own address, or one behind the tunnel itself. What a
+ * site's networks hold is no matter: the gateway's own packets never go into the tunnel (P3).
+ */
+static int check_endpoint(struct request *request, struct response *response, const struct owned *gateway,
+			  const struct peer_input *input)
+{
+	_cleanup_result_ PGresult *rows = NULL;
+	int r;
+
+	if (!input->endpoint_address[0])
+		return 0;
+	r = DB_QUERY(
+		request->db, &rows,
+		"SELECT 'is an address of gateway ' || g.name AS what, 422 AS status FROM "
+		"gateway.gateway g WHERE g.owner = $1 AND g.id = $2 AND (g.public_ip = $3::inet OR "
+		"EXISTS (SELECT FROM gateway.address a WHERE a.gateway = g.id AND a.ip = $3::inet)) "
+		"UNION ALL SELECT 'lies in ' || t || ', a tunnel subnet of gateway ' || g.name, 409 FROM "
+		"gateway.gateway g, unnest(ARRAY[g.tunnel_subnet, g.tunnel_subnet6]) t WHERE g.owner = $1 "
+		"AND g.id = $2 AND $3::inet <<= t::inet LIMIT 1",
+		gateway->owner, gateway->id, input->endpoint_address);
+	if (r < 0 || PQntuples(rows) == 0)
+		return r;
+	return refuse(
+		response, (unsigned)atoi(db_value(rows, 0, "status")), "endpoint",
+		"endpoint \"%.100s\" %s; accepted is where the remote side listens, outside of the tunnel",
+		input->endpoint, db_value(rows, 0, "what"));
+}
+
 static int check_room(struct request *request, struct response *response, const struct owned *gateway)
 {
 	_cleanup_result_ PGresult *row = NULL;
@@ -120,14 +149,16 @@ static int insert_peer(struct request *request, const struct owned *gateway, con
 	int r;
 
 	key_bytea(&input->public_key, key);
-	r = DB_EXECUTE(request->db,
-		       "INSERT INTO gateway.peer (owner, gateway, id, kind, name, public_key, psk_sealed, "
-		       "endpoint, keepalive, "
-		       "dns, enabled) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9::integer, 0), "
-		       "coalesce($10::inet[], '{}'), coalesce($11::boolean, true))",
-		       gateway->owner, gateway->id, peer, input->site ? "site_to_site" : "road_warrior",
-		       input->name, key, seal(request, gateway, peer, input, sealed), input->endpoint,
-		       input->keepalive, input->dns, input->enabled);
+	r = DB_EXECUTE(
+		request->db,
+		"INSERT INTO gateway.peer (owner, gateway, id, kind, name, public_key, psk_sealed, "
+		"endpoint, keepalive, "
+		"dns, search_domains, enabled) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9::integer, "
+		"0), "
+		"coalesce($10::inet[], '{}'), coalesce($11::text[], '{}'), coalesce($12::boolean, true))",
+		gateway->owner, gateway->id, peer, input->site ? "site_to_site" : "road_warrior", input->name,
+		key, seal(request, gateway, peer, input, sealed), input->endpoint, input->keepalive,
+		input->dns, input->search_domains, input->enabled);
 	return r < 0 ? r : 0;
 }
 
@@ -143,6 +174,8 @@ static int add_peer(struct request *request, struct response *response, const st
 		r = check_room(request, response, &gateway);
 	if (r == 0)
 		r = check_public_key(request, response, &gateway, peer, input);
+	if (r == 0)
+		r = check_endpoint(request, response, &gateway, input);
 	if (r == 0)
 		r = insert_peer(request, &gateway, peer, input);
 	if (r == 0)
@@ -179,11 +212,12 @@ static int update_peer(struct request *request, const struct owned *gateway, con
 		"psk_sealed = CASE WHEN $6::boolean THEN $7::bytea ELSE psk_sealed END, "
 		"endpoint = CASE WHEN $8::boolean THEN $9 ELSE endpoint END, "
 		"keepalive = coalesce($10::integer, keepalive), dns = coalesce($11::inet[], dns), "
-		"enabled = coalesce($12::boolean, enabled) WHERE owner = $1 AND gateway = $2 AND id = $3",
+		"search_domains = coalesce($12::text[], search_domains), "
+		"enabled = coalesce($13::boolean, enabled) WHERE owner = $1 AND gateway = $2 AND id = $3",
 		gateway->owner, gateway->id, peer, input->name, input->has_public_key ? key : NULL,
 		input->preshared_change == PRESHARED_AS_IT_WAS ? "false" : "true",
 		seal(request, gateway, peer, input, sealed), input->has_endpoint ? "true" : "false",
-		input->endpoint, input->keepalive, input->dns, input->enabled);
+		input->endpoint, input->keepalive, input->dns, input->search_domains, input->enabled);
 	return r < 0 ? r : 0;
 }
 
@@ -217,6 +251,8 @@ static int change_peer(struct request *request, struct response *response)
 		r = peer_input_read(request, response, site, OPTIONAL, &input);
 	if (r == 0)
 		r = check_public_key(request, response, &gateway, peer, &input);
+	if (r == 0)
+		r = check_endpoint(request, response, &gateway, &input);
 	if (r == 0)
 		r = update_peer(request, &gateway, peer, &input);
 	if (r == 0)

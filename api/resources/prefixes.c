@@ -23,6 +23,9 @@ static const char overlap_sql[] =
 	"AND v.id = s.vpc WHERE s.owner = g.owner AND s.vpc = g.vpc AND s.cidr::inet && w.cidr::inet "
 	"UNION ALL SELECT t || ', a tunnel subnet of gateway ' || g.name FROM unnest(ARRAY[g.tunnel_subnet, "
 	"g.tunnel_subnet6]) t WHERE NOT $5::boolean AND t::inet && w.cidr::inet "
+	"UNION ALL SELECT host(g.public_ip) || ', the public address of gateway ' || g.name WHERE "
+	"g.public_ip <<= "
+	"w.cidr::inet "
 	"UNION ALL SELECT x.cidr || ' of peer ' || p.name FROM gateway.prefix x JOIN gateway.peer p ON "
 	"p.owner = x.owner "
 	"AND p.gateway = x.gateway AND p.id = x.peer WHERE x.owner = g.owner AND x.gateway = g.id AND "
@@ -77,6 +80,29 @@ static int replace(struct request *request, const struct owned *gateway, const c
 	return r < 0 ? r : 0;
 }
 
+/* P7: which ranges sites may use is the operator's, per location. */
+static int check_site_ranges(struct request *request, struct response *response, const struct owned *gateway,
+			     const char *cidrs)
+{
+	_cleanup_result_ PGresult *rows = NULL;
+	int r;
+
+	r = DB_QUERY(
+		request->db, &rows,
+		"SELECT w.cidr, l.name, coalesce(nullif(array_to_string(l.site_ranges, ', '), ''), 'none') "
+		"AS ranges FROM gateway.gateway g JOIN gateway.location l ON l.id = g.location, "
+		"unnest($3::cidr[]) WITH ORDINALITY w (cidr, n) WHERE g.owner = $1 AND g.id = $2 AND NOT "
+		"EXISTS (SELECT FROM unnest(l.site_ranges) s WHERE w.cidr::inet <<= s::inet) "
+		"ORDER BY w.n LIMIT 1",
+		gateway->owner, gateway->id, cidrs);
+	if (r < 0 || PQntuples(rows) == 0)
+		return r;
+	return refuse(response, 422, "allowed_ips",
+		      "allowed_ips %s is in no range that sites may use in location %.63s; accepted are "
+		      "networks within: %.250s",
+		      db_value(rows, 0, "cidr"), db_value(rows, 0, "name"), db_value(rows, 0, "ranges"));
+}
+
 int set_site_prefixes(struct request *request, struct response *response, const struct owned *gateway,
 		      const char *peer, const struct cidr *networks, size_t n)
 {
@@ -88,6 +114,9 @@ int set_site_prefixes(struct request *request, struct response *response, const 
 		used += (size_t)snprintf(cidrs + used, sizeof(cidrs) - used, "%s%s", i ? "," : "",
 					 cidr_format(&networks[i], one));
 	snprintf(cidrs + used, sizeof(cidrs) - used, "}");
+	r = check_site_ranges(request, response, gateway, cidrs);
+	if (r < 0)
+		return r;
 	r = check_overlap(request, response, gateway, peer, cidrs, false);
 	return r < 0 ? r : replace(request, gateway, peer, cidrs, false);
 }

@@ -9,7 +9,8 @@
 
 /*
  * The allowed IPs of a peer become these: a site's networks. -EBADMSG with 409 naming both sides when one
- * overlaps another peer's, the tunnel subnets or the VPC's ranges.
+ * overlaps another peer's, the tunnel subnets, the VPC's ranges or the gateway's public address, with 422
+ * when one is in no range that the location lets sites use.
  */
 WT_MUST_CHECK int set_site_prefixes(struct request *request, struct response *response,
 				    const struct owned *gateway, const char *peer,

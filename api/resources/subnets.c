@@ -2,6 +2,7 @@
 #include "resources/subnets.h"
 
 #include "base/cidr.h"
+#include "resources/address_input.h"
 #include "resources/common.h"
 
 #include <ctype.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define MAX_SUBNETS     64
 #define MAX_ROUTE_NETNS 16
@@ -79,6 +81,18 @@ static void read_range(struct form *form, struct subnet *subnet)
 	cidr_format_address(&last, subnet->last);
 }
 
+/* Neither the network's own address nor the broadcast's, in networks that have those. */
+static bool is_host_of(const struct cidr *subnet, const struct cidr *address)
+{
+	struct cidr first = cidr_network(subnet), last = last_of(subnet);
+
+	first.prefix_length = last.prefix_length;
+	if (subnet->family == AF_INET && subnet->prefix_length < 31 &&
+	    (cidr_equal(address, &first) || cidr_equal(address, &last)))
+		return false;
+	return cidr_contains(subnet, address);
+}
+
 static void read_router(struct form *form, struct subnet *subnet)
 {
 	const char *text = form_text(form, "router", OPTIONAL, CIDR_TEXT_SIZE);
@@ -86,9 +100,10 @@ static void read_router(struct form *form, struct subnet *subnet)
 
 	if (!text)
 		return;
-	if (cidr_parse_address(text, &router) < 0 || !cidr_contains(&subnet->cidr, &router)) {
-		form_refuse(form, "router", "router is \"%.64s\"; accepted is an address within %s, or null",
-			    text, subnet->text);
+	if (cidr_parse_address(text, &router) < 0 || !is_host_of(&subnet->cidr, &router)) {
+		form_refuse(form, "router",
+			    "router is \"%.64s\"; accepted is a host's address within %s, or null", text,
+			    subnet->text);
 		return;
 	}
 	subnet->has_router = true;
@@ -108,7 +123,8 @@ static void read_cidr(struct form *form, struct subnet *subnet)
 			    text);
 		return;
 	}
-	cidr_format(&subnet->cidr, subnet->text);
+	if (check_network(form, "cidr", "cidr", &subnet->cidr, SPECIAL_UNUSABLE, ACCEPTED_NETWORK))
+		cidr_format(&subnet->cidr, subnet->text);
 }
 
 /* "" is the host itself; else a name or path of a namespace under /run/netns. */
@@ -166,13 +182,15 @@ static void read_route_netns(struct form *form, struct subnet *subnet)
 	subnet->route_netns = array_text(names);
 }
 
-static bool is_interface_name(const char *text)
+/* What Linux takes, but for characters that would need quoting somewhere; "lo" is no bridge. */
+static bool is_bridge_name(const char *text)
 {
 	for (size_t i = 0; text[i]; i++) {
 		if (i >= 15 || (!isalnum((unsigned char)text[i]) && !strchr("_.-", text[i])))
 			return false;
 	}
-	return *text != '\0' && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+	return (isalnum((unsigned char)*text) || *text == '_') && strcmp(text, "lo") != 0 &&
+	       strcmp(text, "all") != 0 && strcmp(text, "default") != 0;
 }
 
 static int read_attachment(struct form *outer, struct subnet *subnet)
@@ -188,10 +206,12 @@ static int read_attachment(struct form *outer, struct subnet *subnet)
 	subnet->has_attachment = true;
 	subnet->hypervisor = form_text(&form, "hypervisor", OPTIONAL, 63);
 	subnet->bridge = form_text(&form, "bridge", REQUIRED, 64);
-	if (subnet->bridge && !is_interface_name(subnet->bridge))
+	if (subnet->bridge && !is_bridge_name(subnet->bridge))
 		form_refuse(&form, "bridge",
 			    "bridge is \"%.64s\"; accepted is an interface's name: 1 to 15 of a-z, A-Z, 0-9, "
-			    "\"_\", \".\", \"-\"",
+			    "\"_\", \".\", \"-\", beginning with one of the first four and other than lo, "
+			    "all and "
+			    "default",
 			    subnet->bridge);
 	read_route_netns(&form, subnet);
 	return form_end(&form);

@@ -35,7 +35,7 @@ def peers(gateway, peer=None):
 
 
 def site(**fields):
-    return {"kind": "site_to_site", "name": "office", "public_key": public_key(), "allowed_ips": ["192.168.7.0/24"], **fields}
+    return {"kind": "site_to_site", "name": "branch", "public_key": public_key(), "allowed_ips": ["192.168.7.0/24"], **fields}
 
 
 # ---- every field of every body ----
@@ -67,9 +67,10 @@ def bodies(shared, gateway, office):
         ("PATCH", f"/v1/plans/{plan['id']}"): {"name": "p2", "included_gb": "1", "credit_value": "1", **size},
         ("POST", "/v1/plan-groups"): {"name": "g", "plans": [plan["id"]]},
         ("PATCH", f"/v1/plan-groups/{group['id']}"): {"name": "g2", "plans": [plan["id"]]},
-        ("POST", "/v1/locations"): {"name": "l", "vpn_enabled": True, "image": image["id"], "plan_group": group["id"], **prices},
+        ("POST", "/v1/locations"): {"name": "l", "vpn_enabled": True, "image": image["id"], "plan_group": group["id"],
+                                   "site_ranges": ["10.0.0.0/8"], **prices},
         ("PATCH", f"/v1/locations/{location['id']}"): {"name": "l2", "vpn_enabled": True, "image": image["id"],
-                                                       "plan_group": group["id"], **prices},
+                                                       "plan_group": group["id"], "site_ranges": ["10.0.0.0/8"], **prices},
         ("POST", "/v1/hypervisors"): {"name": "h", "location": location["id"], "driver": "netns", **size},
         ("PATCH", f"/v1/hypervisors/{host['id']}"): {"name": "h2", **size},
         ("POST", "/v1/users"): account,
@@ -85,7 +86,7 @@ def bodies(shared, gateway, office):
                                    "tunnel_ip6": None, "dns": ["10.1.0.53"], "keepalive": 25, "enabled": True},
         ("PATCH", peers(gateway, laptop)): {"kind": "road_warrior", "name": "tablet2", "public_key": public_key(),
                                             "tunnel_ip": "10.99.0.98", "dns": ["10.1.0.53"], "keepalive": 25, "enabled": True},
-        ("PATCH", peers(gateway, office)): site(endpoint="203.0.113.5:51820", preshared_key=public_key(), keepalive=25, enabled=True),
+        ("PATCH", peers(gateway, office)): site(name="office", endpoint="203.0.113.5:51820", preshared_key=public_key(), keepalive=25, enabled=True),
         ("POST", "/v1/login"): {"one_time_token": "x"},
     }
 
@@ -314,3 +315,188 @@ def test_f11_a_preshared_key_that_is_none(api, shared, gateway, office, value):
     if value != "":
         assert "true to have one made, or null for none" in problem["detail"]
     assert (row_counts(api), shared.call("GET", peers(gateway, office))) == before
+
+
+# ---- F8, F9: endpoints ----
+
+@pytest.mark.parametrize("endpoint", [
+    "192.0.2.256:51820", "999.1.1.1:51820", "192.0.2.1.5:51820", "192.0.2.010:51820", "192.0.2:51820", "3221225985:51820", "0xc0000201:51820",
+    "0xc0.0.2.1:51820", "192.0.2.0x1:51820", "192.0.2.1.:51820", "a..b:51820", ".a:51820", "a.:51820", "-a.example:51820", "a-.example:51820",
+    "a_b.example:51820", "a,b:51820", "ä.example:51820", "a" * 64 + ".example:51820", "a." * 124 + "example:1",
+    "localhost:51820", "a.localhost:51820", "LOCALHOST:1",
+    "192.0.2.1:+51820", "192.0.2.1:051820", "192.0.2.1:5e4", "192.0.2.1:-1", "192.0.2.1:65536", "192.0.2.1:99999", "192.0.2.1:", "192.0.2.1", ":51820",
+    "[2001:db8::1%eth0]:51820", "[2001:db8::1]51820", "[2001:db8::g]:51820", "[2001:db8::1]:0", "2001:db8::1:51820", "[192.0.2.1]:51820", "[]:51820",
+    "[[2001:db8::1]]:51820", "[2001:db8::1 ]:51820", "wg://192.0.2.1:51820", "192.0.2.1/32:51820"])
+def test_f9_what_is_no_endpoint(shared, gateway, office, endpoint):
+    for method, path, body in (("POST", peers(gateway), site(endpoint=endpoint)), ("PATCH", peers(gateway, office), {"endpoint": endpoint})):
+        shared.refused(method, path, body, field="endpoint", says=[f'endpoint is "{endpoint[:100]}', "HOST:PORT", "1 to 65535"])
+
+
+@pytest.mark.parametrize("address, says", [
+    ("0.0.0.0", "this network"), ("0.1.2.3", "this network"), ("255.255.255.255", "broadcast"), ("224.0.0.1", "multicast"), ("239.255.255.250", "multicast"),
+    ("127.0.0.1", "loopback"), ("127.8.8.8", "loopback"), ("169.254.169.254", "link-local"), ("240.0.0.1", "reserved"), ("192.0.0.8", "IETF"),
+    ("[::]", "unspecified"), ("[::1]", "loopback"), ("[ff02::1]", "multicast"), ("[fe80::1]", "link-local"), ("[::ffff:192.0.2.1]", "IPv4-mapped"),
+    ("[fec0::1]", "site-local"), ("[100::1]", "discard")])
+def test_f9_an_address_that_cannot_be_called(shared, gateway, office, address, says):
+    for method, path, body in (("POST", peers(gateway), site(endpoint=f"{address}:51820")),
+                               ("PATCH", peers(gateway, office), {"endpoint": f"{address}:51820"})):
+        shared.refused(method, path, body, field="endpoint", says=[address.strip("[]"), says, "accepted is a unicast address"])
+
+
+@pytest.mark.parametrize("endpoint", ["192.0.2.10:51820", "10.7.0.1:1", "100.64.0.1:51820", "8.8.8.8:65535", "[2001:db8::10]:51820", "[fd00::1]:51820",
+                                      "[64:ff9b::192.0.2.1]:51820", "VPN.Example.org:51820", "office:51820", "7.example:51820", "1.2.3.4.example:51820",
+                                      "xn--bcher-kva.example:51820", None])
+def test_f9_good_endpoints(shared, gateway, office, endpoint):
+    assert shared.call("PATCH", peers(gateway, office), {"endpoint": endpoint})["endpoint"] == endpoint
+
+
+def test_f9_the_gateways_own_addresses(api, shared):
+    gateway = shared.gateway()
+    shared.deployed(gateway)
+    there = shared.site(gateway, "192.168.7.0/24")
+    for method, path, body in (("POST", peers(gateway), site(allowed_ips=["192.168.8.0/24"], endpoint="198.51.100.10:51820")),
+                               ("PATCH", peers(gateway, there), {"endpoint": "198.51.100.10:1"})):
+        shared.refused(method, path, body, field="endpoint", says=["198.51.100.10", "an address of gateway", gateway["name"], "accepted"])
+    assert shared.call("PATCH", peers(gateway, there), {"endpoint": "198.51.100.11:51820"})["endpoint"]
+
+
+def test_f8_an_endpoint_in_a_sites_own_networks(shared):
+    """Accepted, as the gateway's own packets never go into the tunnel; behind the tunnel itself nobody listens."""
+    gateway = shared.gateway()
+    for n, endpoint in ((7, "192.168.7.9:51820"), (8, "192.168.7.10:51820"), (9, "10.1.0.9:51820")):
+        assert shared.site(gateway, f"192.168.{n}.0/24", endpoint=endpoint)["endpoint"] == endpoint
+    for subnet, address in ((gateway["tunnel_subnet"], "10.99.0.7"), (gateway["tunnel_subnet6"], "[" + gateway["tunnel_subnet6"].replace("/64", "7]"))):
+        shared.refused("POST", peers(gateway), site(allowed_ips=["192.168.10.0/24"], endpoint=f"{address}:51820"), status=409, field="endpoint",
+                       says=[address, subnet, gateway["name"]])
+
+
+# ---- F12, P7: networks ----
+
+SPECIAL = [("0.0.0.0/24", "this network"), ("0.0.0.0/8", "this network"), ("127.0.0.0/24", "loopback"), ("127.0.0.0/8", "loopback"),
+           ("169.254.7.0/24", "link-local"), ("169.254.0.0/16", "link-local"), ("192.0.0.0/24", "IETF"), ("192.88.99.0/24", "6to4"),
+           ("224.0.0.0/24", "multicast"), ("239.0.0.0/16", "multicast"), ("240.0.0.0/24", "reserved"), ("255.255.255.0/24", "broadcast")]
+SPECIAL6 = [("fe80::/64", "link-local"), ("ff02::/64", "multicast"), ("ff02::/16", "multicast"), ("::/64", "unspecified"), ("100::/64", "discard"),
+            ("fec0::/64", "site-local"), ("4000::/64", "reserved"), ("::ffff:0.0.0.0/96", "mapped"), ("2001::/64", "IETF")]
+TOO_LARGE = ["0.0.0.0/0", "0.0.0.0/5", "64.0.0.0/2", "128.0.0.0/1", "10.0.0.0/7", "8.0.0.0/5", "::/0", "2000::/3", "fc00::/7", "fd00::/15"]
+
+
+@pytest.fixture(scope="module")
+def bare(shared):
+    """A VPC without a gateway."""
+    user = shared.user()
+    return shared.vpc(user, shared.location())
+
+
+@pytest.mark.parametrize("network, name", [*SPECIAL, *SPECIAL6, ("192.0.2.0/24", "documentation"), ("203.0.113.0/25", "documentation"),
+                                           ("2001:db8::/64", "documentation"), ("3fff::/64", "documentation")])
+def test_f12_tunnel_subnets(api, shared, bare, network, name):
+    field = "tunnel_subnet6" if ":" in network else "tunnel_subnet"
+    before = row_counts(api)
+    for body in ({"vpc": bare["id"], field: network}, {"vpc": bare["id"], "plan": "x", field: network}):
+        problem = shared.refused("POST", "/v1/gateways", body, field=field, says=[network, "IPv6" if ":" in network else "IPv4", "accepted is an"])
+    if not network.endswith(("/8", "/16")):
+        assert name in problem["detail"]
+    assert row_counts(api) == before
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/15", "10.0.0.0/31", "10.0.0.1/24", "10.0.0.0", "10.0.0/24", "010.0.0.0/24", "10.0.0.0/024", "10.0.0.0/+24", "10.0.0.0/24 "])
+def test_f12_what_is_no_tunnel_subnet(shared, bare, network):
+    shared.refused("POST", "/v1/gateways", {"vpc": bare["id"], "tunnel_subnet": network}, field="tunnel_subnet", says=[network, "16 to 30"])
+
+
+@pytest.mark.parametrize("network, name", [*SPECIAL, *SPECIAL6])
+def test_f12_special_ranges_are_no_networks_of_sites_or_vpcs(api, shared, gateway, office, bare, network, name):
+    before = row_counts(api)
+    for method, path, body in (("POST", peers(gateway), site(allowed_ips=["192.168.7.0/24", network])),
+                               ("PATCH", peers(gateway, office), {"allowed_ips": [network]})):
+        problem = shared.refused(method, path, body, field="allowed_ips", says=["allowed_ips[", network, "accepted is a network"])
+        assert name in problem["detail"]
+    wanted = {"name": "x", "owner": bare["owner"], "location": bare["location"], "subnets": [{"cidr": network, "public": True}]}
+    for method, path in (("POST", "/v1/vpcs"), ("PUT", "/v1/vpcs/f12")):
+        shared.refused(method, path, wanted, field="subnets[0].cidr", says=[network, name, "accepted is a network"])
+    assert row_counts(api) == before
+
+
+@pytest.mark.parametrize("network", TOO_LARGE)
+def test_f12_networks_that_hold_nearly_everything(shared, gateway, bare, network):
+    shared.refused("POST", peers(gateway), site(allowed_ips=[network]), field="allowed_ips", says=[network, "too large", "of length"])
+    wanted = {"name": "x", "owner": bare["owner"], "location": bare["location"], "subnets": [{"cidr": network}]}
+    shared.refused("POST", "/v1/vpcs", wanted, field="subnets[0].cidr", says=[network, "too large", "of length"])
+
+
+@pytest.mark.parametrize("network", ["8.8.8.0/24", "100.64.0.0/10", "198.51.100.10/32", "203.0.113.0/24", "2001:db8:7::/48", "2a00:1::/32", "172.32.0.0/16",
+                                     "192.169.0.0/24", "11.0.0.0/8"])
+def test_p7_sites_use_private_ranges_unless_the_operator_lets_them(shared, gateway, network):
+    shared.refused("POST", peers(gateway), site(allowed_ips=["192.168.7.0/24", network]), field="allowed_ips",
+                   says=[network, gateway["location_name"], "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7"])
+
+
+def test_p7_the_operator_says_what_sites_may_use(api, shared):
+    gateway = shared.gateway()
+    path = f"/v1/locations/{gateway['location']}"
+    assert shared.call("GET", path)["site_ranges"] == ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+    there = shared.site(gateway, "192.168.7.0/24")
+    assert shared.call("PATCH", path, {"site_ranges": ["100.64.0.0/10", "0.0.0.0/0"]})["site_ranges"] == ["100.64.0.0/10", "0.0.0.0/0"]
+    shared.site(gateway, "8.8.8.0/24")
+    # What cannot be used, nobody may; nor the gateway's own address.
+    shared.refused("POST", peers(gateway), site(allowed_ips=["127.0.0.0/24"]), field="allowed_ips", says="loopback")
+    shared.refused("POST", peers(gateway), site(allowed_ips=["0.0.0.0/0"]), field="allowed_ips", says="too large")
+    shared.deployed(gateway)
+    shared.refused("POST", peers(gateway), site(allowed_ips=["198.51.100.8/29"]), status=409, field="allowed_ips",
+                   says=["198.51.100.8/29", "198.51.100.10, the public address of gateway", gateway["name"]])
+    # What a site has, it keeps (A10).
+    shared.call("PATCH", path, {"site_ranges": []})
+    assert shared.call("PATCH", peers(gateway, there), {"name": "kept"})["allowed_ips"] == ["192.168.7.0/24"]
+    shared.refused("PATCH", peers(gateway, there), {"allowed_ips": ["192.168.7.0/25"]}, field="allowed_ips", says=["192.168.7.0/25", "none"])
+    created = shared.call("POST", "/v1/locations", {"name": shared.name("l"), "site_ranges": ["fd00::/8"], "credit_value": "1", "bandwidth_rate": "1"}, status=201)
+    assert created["site_ranges"] == ["fd00::/8"]
+
+
+@pytest.mark.parametrize("value", [["10.0.0.1/8"], ["ten"], [7], [None], ["127.0.0.0/8"], ["169.254.1.0/24"], ["fe80::/10"], ["10.0.0.0/8", "224.0.0.0/4"],
+                                   ["10.0.0.0/8"] * 65])
+def test_site_ranges_that_are_none(shared, gateway, value):
+    shared.refused("PATCH", f"/v1/locations/{gateway['location']}", {"site_ranges": value}, field="site_ranges", says=["site_ranges[", "up to 64 networks"])
+
+
+# ---- F10: DNS ----
+
+def test_f10_search_domains_stand_behind_the_servers(shared):
+    gateway = shared.gateway()
+    shared.deployed(gateway)
+    wanted = ["corp.example", "10.1.0.53", "null", "fd00::53", "lab.corp.example"]
+    peer = shared.peer(gateway, dns=wanted)
+    assert peer["dns"] == ["10.1.0.53", "fd00::53", "corp.example", "null", "lab.corp.example"]
+    text = shared.api.exchange("GET", peers(gateway, peer) + "/config", token=gateway["user"]["token"]).body.decode()
+    assert "\nDNS = 10.1.0.53, fd00::53, corp.example, null, lab.corp.example\n" in text
+    assert shared.call("PATCH", peers(gateway, peer), {"name": "renamed"})["dns"] == peer["dns"]
+    assert shared.call("PATCH", peers(gateway, peer), {"dns": ["10.1.0.54"]})["dns"] == ["10.1.0.54"]
+    assert shared.call("PATCH", peers(gateway, peer), {"dns": []})["dns"] == []
+
+
+@pytest.mark.parametrize("entries, says", [
+    (["corp.example"], "beside the IP address"), (["10.0.0.1"] * 5, "up to 4"), (["10.0.0.1"] + ["a.example"] * 7, "up to 6"),
+    (["10.0.0.1", "10.0.0.256"], "10.0.0.256"), (["10.0.0.01"], "10.0.0.01"), (["10.0.0.1", "1.2.3"], "1.2.3"), (["10.0.0.1", "a..b"], "a..b"),
+    (["10.0.0.1", "-a.example"], "-a.example"), (["10.0.0.1", "a b"], "a b"), (["10.0.0.1", 'a","b'], 'a","b'), (["10.0.0.1", "a,b"], "a,b"), (["10.0.0.1", "*.corp"], "*.corp"),
+    (["10.0.0.1", ""], "dns[1]"), (["10.0.0.1/32"], "10.0.0.1/32"), (["10.0.0.1:53"], "10.0.0.1:53"), ([53], "dns[0]"), ([None], "dns[0]"),
+    (["0.0.0.0"], "this network"), (["127.0.0.1"], "loopback"), (["224.0.0.251"], "multicast"), (["fe80::1"], "link-local"), (["::"], "unspecified"),
+    (["255.255.255.255"], "broadcast")])
+def test_f10_what_is_neither_server_nor_domain(shared, gateway, entries, says):
+    body = {"name": "laptop", "public_key": public_key(), "dns": entries}
+    shared.refused("POST", peers(gateway), body, field="dns", says=["dns", says, "accepted"])
+
+
+# ---- L12: bridges, routers ----
+
+@pytest.mark.parametrize("bridge", ["lo", "-x", ".x", "..", ".", "all", "default", "br/0", "br 0", "br:0", "x" * 16, "br%d", "bä", "br;0", "$x"])
+def test_l12_what_is_no_bridge(shared, bare, bridge):
+    wanted = {"name": "x", "owner": bare["owner"], "location": bare["location"], "subnets": [{"cidr": "10.2.0.0/24", "attachment": {"bridge": bridge}}]}
+    for method, path in (("POST", "/v1/vpcs"), ("PUT", "/v1/vpcs/l12")):
+        shared.refused(method, path, wanted, field="subnets[0].attachment.bridge", says=[f'bridge is "{bridge}"', "1 to 15"])
+
+
+@pytest.mark.parametrize("field, value", [("router", "10.2.0.0"), ("router", "10.2.0.255"), ("router", "10.2.1.1"), ("router", "fd00::1"), ("router", "127.0.0.1"),
+                                          ("gateway_range", "10.2.0.9-10.2.0.8"), ("gateway_range", "10.2.0.9-10.2.1.8"), ("gateway_range", "10.2.0.9-fd00::1"),
+                                          ("gateway_range", "10.2.0.1-10.2.0.2-10.2.0.3"), ("gateway_range", "10.2.0.1/28")])
+def test_a_routers_and_a_ranges_addresses(shared, bare, field, value):
+    wanted = {"name": "x", "owner": bare["owner"], "location": bare["location"], "subnets": [{"cidr": "10.2.0.0/24", field: value}]}
+    shared.refused("POST", "/v1/vpcs", wanted, field=f"subnets[0].{field}", says=[value, "within 10.2.0.0/24"])

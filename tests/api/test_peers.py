@@ -63,7 +63,7 @@ def test_a_wished_address(world, gateway):
     ("tunnel_ip", "fd00::2", "IPv4 address"),
     ("tunnel_ip6", "10.99.0.2", "IPv6 address"),
     ("tunnel_ip6", "fd00::2", "accepted is an address of the tunnel subnet"),
-    ("dns", ["dns.example.org"], "IP addresses"),
+    ("dns", ["dns.example.org"], "IP address"),
     ("dns", ["10.0.0.1"] * 5, "up to 4"),
     ("keepalive", -1, "from 0 to 65535"),
     ("enabled", "yes", "true or false"),
@@ -126,7 +126,7 @@ def test_overlaps_name_both_sides(world, gateway):
     refused("10.99.0.128/25", "10.99.0.0/24, a tunnel subnet of gateway", gateway["name"])
     refused(gateway["tunnel_subnet6"], "a tunnel subnet of gateway", gateway["name"])
     everything = {"kind": "site_to_site", "name": "office", "public_key": public_key(), "allowed_ips": ["0.0.0.0/0"]}
-    world.refused("POST", path(gateway), everything, token, 409, says=["0.0.0.0/0", " of "])
+    world.refused("POST", path(gateway), everything, token, says=["0.0.0.0/0", "too large"])
     # Not with itself, and not with what has gone.
     world.call("PATCH", path(gateway, branch), {"allowed_ips": ["192.168.7.0/25"]}, token)
     world.site(gateway, "192.168.7.128/25")

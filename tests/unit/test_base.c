@@ -3,9 +3,11 @@
 #include "base/cidr.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
+#include "base/host_port.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/key.h"
+#include "base/special_range.h"
 #include "base/text.h"
 
 #include <errno.h>
@@ -50,6 +52,107 @@ static void test_cidr_round_trip(void **state)
 		char text[CIDR_TEXT_SIZE];
 
 		assert_string_equal(cidr_format(&cidr, text), texts[i][1]);
+	}
+}
+
+static void test_endpoint(void **state)
+{
+	static const char *const good[] = {
+		"192.0.2.1:51820", "[2001:db8::1]:1",         "vpn.example.org:65535", "a:1",
+		"7.example:1",     "xn--bcher-kva.example:7", "1.2.3.4.example:1",     "a-b.c-d:9",
+	};
+	static const char *const bad[] = {
+		"",
+		":1",
+		"192.0.2.1",
+		"192.0.2.1:",
+		"192.0.2.1:0",
+		"192.0.2.1:65536",
+		"192.0.2.1:+1",
+		"192.0.2.1:01",
+		"192.0.2.1: 1",
+		"192.0.2.1:1 ",
+		"192.0.2.1:100000",
+		"192.0.2.256:1",
+		"999.1.1.1:1",
+		"192.0.2.1.5:1",
+		"192.0.2.010:1",
+		"192.0.2:1",
+		"3221225985:1",
+		"0xc0000201:1",
+		"a.0x7f:1",
+		"192.0.2.1.:1",
+		"a..b:1",
+		".a:1",
+		"a.:1",
+		"-a.b:1",
+		"a-.b:1",
+		"a_b.c:1",
+		"a b:1",
+		"2001:db8::1:1",
+		"[2001:db8::1]",
+		"[2001:db8::1:1",
+		"[192.0.2.1]:1",
+		"[fe80::1%eth0]:1",
+		"[]:1",
+		"[::1]]:1",
+		"a.7:1",
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.example:1",
+	};
+	struct host_port endpoint;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		assert_int_equal(host_port_parse(good[i], &endpoint), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		if (host_port_parse(bad[i], &endpoint) == 0)
+			fail_msg("%s is accepted", bad[i]);
+	}
+	assert_int_equal(host_port_parse("[fd00::7]:51820", &endpoint), 0);
+	assert_true(!endpoint.is_name && endpoint.port == 51820 && endpoint.address.family == AF_INET6);
+	assert_int_equal(host_port_parse("192.0.2.1.example:2", &endpoint), 0);
+	assert_true(endpoint.is_name && endpoint.port == 2);
+}
+
+static void test_special_ranges(void **state)
+{
+	static const char *const usable[] = {
+		"10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12",    "192.168.0.0/16", "198.18.0.0/15",
+		"8.8.8.8",    "11.0.0.0/8",    "223.255.255.0/24", "fd00::/8",       "fc00::/7",
+		"2000::1",    "2a00::/16",     "64:ff9b::/96",     "64:ff9b:1::/48", "2001:2::/48",
+		"2620::/32",  "192.0.1.0/24",  "1.0.0.0/8",
+	};
+	static const char *const unusable[] = {
+		"0.0.0.0/0",    "0.0.0.0/5",       "0.0.0.0",      "0.1.2.0/24",
+		"64.0.0.0/2",   "127.0.0.1",       "126.0.0.0/7",  "169.254.169.254",
+		"192.0.0.8",    "192.0.0.0/8",     "224.0.0.0/24", "239.1.2.3",
+		"240.0.0.0/8",  "255.255.255.255", "::/0",         "::",
+		"::1",          "::ffff:10.0.0.1", "::2",          "100::1",
+		"fe80::/64",    "fec0::1",         "ff02::/16",    "5f00::/32",
+		"2001::/32",    "4000::/16",       "f000::/16",    "fe00::1",
+		"64:ff9b::/64", "64:ff9c::1",
+	};
+	static const char *const examples[] = {"192.0.2.0/24", "198.51.100.7", "203.0.113.0/25",
+					       "2001:db8::/48", "3fff:1::/32"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(usable); i++) {
+		struct cidr cidr = parsed(usable[i]);
+
+		if (special_range_find(&cidr, SPECIAL_UNUSABLE | SPECIAL_DOCUMENTATION))
+			fail_msg("%s is special", usable[i]);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(unusable); i++) {
+		struct cidr cidr = parsed(unusable[i]);
+
+		if (!special_range_find(&cidr, SPECIAL_UNUSABLE))
+			fail_msg("%s is not special", unusable[i]);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(examples); i++) {
+		struct cidr cidr = parsed(examples[i]);
+
+		assert_null(special_range_find(&cidr, SPECIAL_UNUSABLE));
+		assert_string_equal(special_range_find(&cidr, SPECIAL_DOCUMENTATION)->name, "documentation");
 	}
 }
 
@@ -508,6 +611,7 @@ int main(void)
 		cmocka_unit_test(test_crc32c),           cmocka_unit_test(test_json_reads),
 		cmocka_unit_test(test_json_refuses),     cmocka_unit_test(test_file_replace),
 		cmocka_unit_test(test_file_read),        cmocka_unit_test(test_file_make_folder),
+		cmocka_unit_test(test_endpoint),         cmocka_unit_test(test_special_ranges),
 		cmocka_unit_test(test_key_can_agree),    cmocka_unit_test(test_text),
 	};
 

@@ -46,6 +46,8 @@ static const struct cli_option LOCATION_FIELDS[] = {
 	{"plan-group", OPTION_TEXT, "plan_group", "GROUP", "the plans that are offered"},
 	{"no-plan-group", OPTION_NULL, "plan_group", NULL, "offer no plans"},
 	{"link", OPTION_INTEGER, "link_gbps", "GBIT", "the fastest that a gateway can be, per second (400)"},
+	{"site-ranges", OPTION_LIST, "site_ranges", "CIDR[,CIDR]...",
+	 "what the networks of sites may be; by default the private ranges"},
 	{0},
 };
 const struct resource RESOURCE_LOCATION = {
