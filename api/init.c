@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/uuid.h"
 #include "certificate.h"
 #include "seal.h"
 #include "store/db.h"
@@ -39,8 +40,9 @@ static int ensure_admin(struct db *db)
 {
 	int made, r;
 
-	made = DB_EXECUTE(db, "INSERT INTO gateway.app_user (name, role) VALUES ('admin', 'admin') "
-			      "ON CONFLICT (name) DO NOTHING");
+	made = DB_EXECUTE(
+		db, "INSERT INTO gateway.app_user (name, role) SELECT 'admin', 'admin' WHERE NOT EXISTS "
+		    "(SELECT FROM gateway.app_user WHERE role = 'admin') ON CONFLICT (name) DO NOTHING");
 	if (made <= 0)
 		return made;
 	r = DB_EXECUTE(db, "INSERT INTO gateway.account (owner) "
@@ -48,7 +50,34 @@ static int ensure_admin(struct db *db)
 	return r < 0 ? r : 1;
 }
 
-static int insert_token(struct db *db, const char *token)
+/*
+ * Whom a new token is for: the user `admin`, if it is one, else the oldest admin. When there is none any
+ * more, `admin` is made one again: who may run this owns the installation.
+ */
+static int find_admin(struct db *db, char ret_id[static UUID_TEXT_SIZE])
+{
+	_cleanup_result_ PGresult *row = NULL;
+	int r;
+
+	r = DB_EXECUTE(db, "UPDATE gateway.app_user SET role = 'admin' WHERE name = 'admin' AND NOT EXISTS "
+			   "(SELECT FROM gateway.app_user WHERE role = 'admin')");
+	if (r > 0)
+		log_warning("there was no admin left: the user admin is one again");
+	if (r >= 0)
+		r = DB_QUERY(
+			db, &row,
+			"SELECT id, name FROM gateway.app_user WHERE role = 'admin' ORDER BY name = 'admin' "
+			"DESC, created, id LIMIT 1");
+	if (r < 0)
+		return r;
+	if (PQntuples(row) == 0)
+		return -ENOENT;
+	snprintf(ret_id, UUID_TEXT_SIZE, "%s", db_value(row, 0, "id"));
+	log_info("the token is for the admin %s", db_value(row, 0, "name"));
+	return 0;
+}
+
+static int insert_token(struct db *db, const char *user, const char *token)
 {
 	char hash[TOKEN_HASH_SIZE];
 	int r;
@@ -56,14 +85,20 @@ static int insert_token(struct db *db, const char *token)
 	token_hash(token, hash);
 	r = DB_EXECUTE(
 		db,
-		"INSERT INTO gateway.token (hash, kind, user_id, expires) SELECT $1, 'login', id, "
-		"now() + interval '24 hours' FROM gateway.app_user WHERE name = 'admin' AND role = 'admin'",
-		hash);
-	return r == 0 ? -ENOENT : r;
+		"INSERT INTO gateway.token (hash, kind, user_id, expires) VALUES ($1, 'login', $2, now() + "
+		"interval '24 hours')",
+		hash, user);
+	if (r >= 0)
+		r = DB_EXECUTE(db,
+			       "INSERT INTO gateway.audit (action, object, owner) VALUES ('login-token', "
+			       "'wiretoll-api init', $1)",
+			       user);
+	return r < 0 ? r : 0;
 }
 
 static int make_admin(struct db *db, bool new_token, char token[static TOKEN_TEXT_SIZE])
 {
+	char user[UUID_TEXT_SIZE];
 	int made, r;
 
 	r = db_begin(db);
@@ -75,7 +110,9 @@ static int make_admin(struct db *db, bool new_token, char token[static TOKEN_TEX
 	if (made == 0 && !new_token)
 		return 0;
 	token_generate(token);
-	r = insert_token(db, token);
+	r = find_admin(db, user);
+	if (r == 0)
+		r = insert_token(db, user, token);
 	return r < 0 ? r : db_commit(db);
 }
 

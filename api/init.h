@@ -7,7 +7,8 @@
 
 /*
  * `wiretoll-api init`: prints {"ca_fingerprint", "admin_token"}. With a database (or NULL) it makes the user
- * `admin` and a one-time token for it, the first time only or when asked to. Logs what fails.
+ * `admin` and a one-time token for it, the first time only. When asked for a new token, that is for `admin`,
+ * else the oldest admin; `admin` becomes one again when there is none. Logs what fails.
  */
 WT_MUST_CHECK int init_run(const char *state_folder, const char *database_file, bool new_admin_token);
 

@@ -50,6 +50,17 @@ static const struct {
 	 "/v1/plan-groups)"},
 	{"hypervisor_name_key", 409, "name", "that name is taken by another hypervisor"},
 	{"subnet_owner_vpc_cidr_excl", 409, "subnets", "two subnets of this VPC overlap"},
+	/* What was there when the handler looked. */
+	{"location_image_fkey", 409, "image", "image has just been deleted"},
+	{"location_plan_group_fkey", 409, "plan_group", "plan_group has just been deleted"},
+	{"plan_group_plan_plan_fkey", 409, "plans", "one of plans has just been deleted"},
+	{"hypervisor_location_fkey", 409, "location", "location has just been deleted"},
+	{"vpc_location_fkey", 409, "location", "location has just been deleted"},
+	{"vpc_owner_fkey", 409, "owner", "owner has just been deleted"},
+	{"gateway_location_fkey", 409, "vpc", "the location of vpc has just been deleted"},
+	{"gateway_plan_fkey", 409, "plan", "plan has just been deleted"},
+	{"attachment_hypervisor_fkey", 409, "subnets",
+	 "the hypervisor of an attachment has just been deleted"},
 };
 
 int response_problem(struct response *response, unsigned status, const char *field, const char *format, ...)
@@ -111,12 +122,14 @@ bool response_database_problem(struct response *response, int error, const struc
 		}
 	}
 	if (error == -EEXIST)
-		response_problem(response, 409, NULL, "this conflicts with what exists (%s)",
-				 last->constraint);
+		response_problem(response, 409, NULL,
+				 "this conflicts with what exists, or has just come to be");
 	else if (error == -EDOM && strcmp(last->sqlstate, "23503") == 0)
-		response_problem(response, 409, NULL, "it is in use, or something it names is gone (%s)",
-				 last->constraint);
-	else if (error == -EDOM || (error == -EINVAL && strncmp(last->sqlstate, "22", 2) == 0))
+		response_problem(response, 409, NULL,
+				 "it is in use, or something it names has just been deleted");
+	else if (error == -EDOM)
+		response_problem(response, 422, NULL, "a value is not accepted together with the others");
+	else if (error == -EINVAL && strncmp(last->sqlstate, "22", 2) == 0)
 		response_problem(response, 422, NULL, "a value is not accepted: %s", last->message);
 	else
 		return false;

@@ -2,6 +2,7 @@
 #include "resources/common.h"
 
 #include "base/text.h"
+#include "resources/in_use.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -206,6 +207,17 @@ int finish_change(struct request *request, struct response *response, unsigned s
 	return r < 0 ? r : db_commit(request->db);
 }
 
+/* Behind a constraint that refused the deletion is somebody who came since the check. */
+int refuse_deletion(struct request *request, struct response *response, enum noun noun, const char *id,
+		    const char *key)
+{
+	int r;
+
+	db_rollback(request->db);
+	r = check_unused(request, response, noun, id, key);
+	return r < 0 ? r : -EAGAIN;
+}
+
 int delete_noun(struct request *request, struct response *response, enum noun noun)
 {
 	const char *key = request->arguments[0];
@@ -214,12 +226,13 @@ int delete_noun(struct request *request, struct response *response, enum noun no
 
 	r = find_noun(request, response, noun, NULL, key, id);
 	if (r == 0)
+		r = check_unused(request, response, noun, id, key);
+	if (r == 0)
 		r = db_begin(request->db);
 	if (r == 0)
 		r = DB_EXECUTE(request->db, nouns[noun].remove, id);
 	if (r == -EDOM)
-		return refuse(response, 409, NULL, "\"%.64s\" is in use and cannot be deleted (%s)", key,
-			      db_last_error(request->db)->constraint);
+		return refuse_deletion(request, response, noun, id, key);
 	if (r >= 0)
 		r = audit(request, "delete", request->path, NULL, NULL);
 	if (r == 0)

@@ -69,8 +69,12 @@ WT_MUST_CHECK int get_noun(struct request *request, struct response *response, e
 WT_MUST_CHECK int finish_change(struct request *request, struct response *response, unsigned status,
 				const char *action, const char *id, answer_fn answer);
 
-/* DELETE of a thing by its id or name in the path: 204, or 409 when something needs it. */
+/* DELETE of a thing by its id or name in the path: 204, or 409 naming what needs it. */
 WT_MUST_CHECK int delete_noun(struct request *request, struct response *response, enum noun noun);
+
+/* What to return when a constraint has refused the deletion: 409 naming who needs the thing, or -EAGAIN. */
+WT_MUST_CHECK int refuse_deletion(struct request *request, struct response *response, enum noun noun,
+				  const char *id, const char *key);
 
 /* Writes who did what to what, in the transaction of the deed. detail: JSON or NULL, never with a secret. */
 WT_MUST_CHECK int audit(struct request *request, const char *action, const char *object, const char *owner,

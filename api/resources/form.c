@@ -209,6 +209,10 @@ const char *form_decimal(struct form *form, const char *field, enum need need)
 	const json_t *value = json_object_get(form->body, field);
 	const char *text;
 
+	if (need == REQUIRED && (!value || json_is_null(value))) {
+		form_refuse(form, field, "%s is required; %s", field, accepted);
+		return NULL;
+	}
 	if (json_is_number(value)) {
 		remember(form, field);
 		form_refuse(form, field, "%s is the number %.12g; %s", field, json_number_value(value),

@@ -108,8 +108,9 @@ static int read_location(struct request *request, struct response *response, enu
 
 	location->name = form_text(&form, "name", need, 63);
 	location->vpn_enabled = form_bool(&form, "vpn_enabled", OPTIONAL);
-	location->credit_value = form_decimal(&form, "credit_value", OPTIONAL);
-	location->bandwidth_rate = form_decimal(&form, "bandwidth_rate", OPTIONAL);
+	/* A price that was forgotten is not the same as none. */
+	location->credit_value = form_decimal(&form, "credit_value", need);
+	location->bandwidth_rate = form_decimal(&form, "bandwidth_rate", need);
 	location->accounting = form_choice(&form, "accounting", OPTIONAL, accountings);
 	location->overage = form_choice(&form, "overage", OPTIONAL, overages);
 	location->image = form_text(&form, "image", OPTIONAL, 63);
@@ -185,14 +186,14 @@ static int insert_location(struct request *request, const struct location *locat
 	if (r < 0)
 		return r;
 	/* Nothing has been sold at another price yet, so that the first version holds at once. */
-	r = DB_EXECUTE(
-		request->db,
-		"INSERT INTO gateway.rate_version (location, from_hour, credit_value, bandwidth_rate, "
-		"accounting, "
-		"overage, announced) VALUES ($1, date_trunc('hour', now(), 'UTC'), coalesce($2::numeric, 0), "
-		"coalesce($3::numeric, 0), coalesce($4, 'both'), coalesce($5, 'none'), true)",
-		id, location->credit_value, location->bandwidth_rate, location->accounting,
-		location->overage);
+	r = DB_EXECUTE(request->db,
+		       "INSERT INTO gateway.rate_version (location, from_hour, credit_value, bandwidth_rate, "
+		       "accounting, "
+		       "overage, announced) VALUES ($1, date_trunc('hour', now(), 'UTC'), $2, $3, "
+		       "coalesce($4, 'both'), "
+		       "coalesce($5, 'none'), true)",
+		       id, location->credit_value, location->bandwidth_rate, location->accounting,
+		       location->overage);
 	return r < 0 ? r : 0;
 }
 

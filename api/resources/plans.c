@@ -27,6 +27,10 @@ static int read_plan(struct request *request, struct response *response, enum ne
 	plan->ram_mb = form_integer(form, "ram_mb", need, 1, 16 * 1024 * 1024);
 	plan->storage_gb = form_integer(form, "storage_gb", need, 1, 1024 * 1024);
 	plan->included_gb = form_decimal(form, "included_gb", OPTIONAL);
+	if (need == REQUIRED && !form_has(form, "included_gb"))
+		form_refuse(form, "included_gb",
+			    "included_gb is required; accepted is a decimal such as \"10.5\", or null for "
+			    "unlimited bandwidth");
 	plan->credit_value = form_decimal(form, "credit_value", OPTIONAL);
 	plan->has_included_gb = form_has(form, "included_gb") ? "true" : "false";
 	plan->has_credit_value = form_has(form, "credit_value") ? "true" : "false";

@@ -284,7 +284,8 @@ static int remove_others(struct request *request, struct response *response, con
 	int r;
 
 	r = DB_QUERY(request->db, &rows,
-		     "SELECT s.id, s.cidr, (SELECT g.name FROM gateway.gateway g WHERE g.owner = s.owner AND "
+		     "SELECT s.id, s.cidr, (SELECT g.name || ' (' || g.id || ')' FROM gateway.gateway g "
+		     "WHERE g.owner = s.owner AND "
 		     "g.vpc = s.vpc "
 		     "AND g.status <> 'deleted') AS gateway FROM gateway.subnet s WHERE s.owner = $1 AND "
 		     "s.vpc = $2",

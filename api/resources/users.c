@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* A7: users, their role and their limit on gateways. */
 #include "resources/common.h"
+#include "resources/in_use.h"
 #include "resources/resources.h"
 #include "token.h"
 
 #include <errno.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <string.h>
 
 #define LOGIN_TOKEN_LIFETIME "24 hours"
@@ -77,6 +79,41 @@ static int insert_user(struct request *request, const struct user *user, const c
 	return r < 0 ? r : 0;
 }
 
+/*
+ * Without an admin nobody could make one but the host's root. In a transaction: two admins who demote each
+ * other come one behind the other.
+ */
+static int check_another_admin(struct request *request, struct response *response, const char *id,
+			       const char *key, const char *what)
+{
+	_cleanup_result_ PGresult *row = NULL;
+	int r;
+
+	r = DB_EXECUTE(request->db, "SELECT pg_advisory_xact_lock(hashtext('wiretoll admins'))");
+	if (r >= 0)
+		r = DB_QUERY(request->db, &row,
+			     "SELECT count(*) FILTER (WHERE id = $1) = 1 AND count(*) = 1 FROM "
+			     "gateway.app_user WHERE role = 'admin'",
+			     id);
+	if (r < 0 || PQgetvalue(row, 0, 0)[0] == 'f')
+		return r;
+	return refuse(
+		response, 409, strcmp(what, "deleted") == 0 ? NULL : "role",
+		"\"%.64s\" is the last admin and cannot be %s; accepted is that once there is another one",
+		key, what);
+}
+
+static int check_role(struct request *request, struct response *response, const struct user *user,
+		      const char *id)
+{
+	char what[48];
+
+	if (!user->role || strcmp(user->role, "admin") == 0)
+		return 0;
+	snprintf(what, sizeof(what), "given role %s", user->role);
+	return check_another_admin(request, response, id, request->arguments[0], what);
+}
+
 /* Lowering the limit is always allowed: it only stops new gateways. */
 static int update_user(struct request *request, const struct user *user, const char *id)
 {
@@ -132,6 +169,8 @@ static int change_user(struct request *request, struct response *response)
 	if (r == 0)
 		r = db_begin(request->db);
 	if (r == 0)
+		r = check_role(request, response, &user, id);
+	if (r == 0)
 		r = update_user(request, &user, id);
 	return r < 0 ? r : finish(request, response, 200, "change", id);
 }
@@ -158,31 +197,46 @@ static int put_user(struct request *request, struct response *response)
 		return r;
 	if (PQntuples(rows) == 1)
 		memcpy(id, PQgetvalue(rows, 0, 0), sizeof(id));
-	r = PQntuples(rows) == 1 ? update_user(request, &user, id)
-				 : insert_user(request, &user, id, external);
+	if (PQntuples(rows) == 1) {
+		r = check_role(request, response, &user, id);
+		if (r == 0)
+			r = update_user(request, &user, id);
+	} else {
+		r = insert_user(request, &user, id, external);
+	}
 	return r < 0 ? r : finish(request, response, PQntuples(rows) == 1 ? 200 : 201, "put", id);
+}
+
+static int delete_rows(struct request *request, const char *id)
+{
+	int r = DB_EXECUTE(request->db, "DELETE FROM gateway.account WHERE owner = $1", id);
+
+	if (r >= 0)
+		r = DB_EXECUTE(request->db, "DELETE FROM gateway.app_user WHERE id = $1", id);
+	return r < 0 ? r : 0;
 }
 
 static int delete_user(struct request *request, struct response *response)
 {
+	const char *key = request->arguments[0];
 	char id[UUID_TEXT_SIZE];
 	int r;
 
-	r = find_noun(request, response, USER, NULL, request->arguments[0], id);
+	r = find_noun(request, response, USER, NULL, key, id);
 	if (r < 0)
 		return r;
 	if (strcmp(id, request->principal.user) == 0)
 		return refuse(response, 409, NULL, "\"%.64s\" is who asks: another admin has to delete it",
-			      request->arguments[0]);
-	r = db_begin(request->db);
+			      key);
+	r = check_unused(request, response, USER, id, key);
 	if (r == 0)
-		r = DB_EXECUTE(request->db, "DELETE FROM gateway.account WHERE owner = $1", id);
-	if (r >= 0)
-		r = DB_EXECUTE(request->db, "DELETE FROM gateway.app_user WHERE id = $1", id);
+		r = db_begin(request->db);
+	if (r == 0)
+		r = check_another_admin(request, response, id, key, "deleted");
+	if (r == 0)
+		r = delete_rows(request, id);
 	if (r == -EDOM)
-		return refuse(response, 409, NULL,
-			      "\"%.64s\" owns VPCs or has had gateways and cannot be deleted",
-			      request->arguments[0]);
+		return refuse_deletion(request, response, USER, id, key);
 	if (r >= 0)
 		r = audit(request, "delete", request->path, id, NULL);
 	if (r == 0)

@@ -140,13 +140,13 @@ static int insert_vpc(struct request *request, const struct vpc *vpc, const char
 }
 
 /* Subnets, audit, answer. A living gateway is told: its firewall and routes follow the VPC's ranges. */
-static int finish(struct request *request, struct response *response, unsigned status, const struct vpc *vpc,
-		  const struct owned *id)
+static int finish(struct request *request, struct response *response, unsigned status, const char *action,
+		  const json_t *subnets, const struct owned *id)
 {
 	_cleanup_result_ PGresult *gateways = NULL;
 	int r;
 
-	r = replace_subnets(request, response, id, vpc->subnets);
+	r = replace_subnets(request, response, id, subnets);
 	if (r == 0)
 		r = DB_QUERY(request->db, &gateways,
 			     "SELECT id FROM gateway.gateway WHERE owner = $1 AND vpc = $2 AND status <> "
@@ -159,7 +159,7 @@ static int finish(struct request *request, struct response *response, unsigned s
 		r = announce_revision(request, &gateway);
 	}
 	if (r == 0)
-		r = audit(request, status == 201 ? "create" : "put", request->path, id->owner, request->body);
+		r = audit(request, action, request->path, id->owner, request->body);
 	if (r == 0)
 		r = answer_vpc(request, response, status, id);
 	return r < 0 ? r : db_commit(request->db);
@@ -176,7 +176,7 @@ static int create_vpc(struct request *request, struct response *response)
 		r = db_begin(request->db);
 	if (r == 0)
 		r = insert_vpc(request, &vpc, NULL, &id);
-	return r < 0 ? r : finish(request, response, 201, &vpc, &id);
+	return r < 0 ? r : finish(request, response, 201, "create", vpc.subnets, &id);
 }
 
 /* The VPC that the cloud's id names: no other request of that id is under way until the transaction ends. */
@@ -236,10 +236,37 @@ static int put_vpc(struct request *request, struct response *response)
 	exists = PQntuples(rows) > 0;
 	r = exists ? update_vpc(request, response, &vpc, rows, &id)
 		   : insert_vpc(request, &vpc, external, &id);
-	return r < 0 ? r : finish(request, response, exists ? 200 : 201, &vpc, &id);
+	return r < 0 ? r
+		     : finish(request, response, exists ? 200 : 201, exists ? "put" : "create", vpc.subnets,
+			      &id);
 }
 
-static int check_unused(struct request *request, struct response *response, const struct owned *vpc)
+/* A VPC that the cloud names by no id of its own is changed as well; owner and location never are. */
+static int change_vpc(struct request *request, struct response *response)
+{
+	struct form form = form_of(request, response);
+	const char *name = form_name(&form, "name", OPTIONAL);
+	const json_t *subnets = form_array(&form, "subnets", OPTIONAL);
+	struct owned vpc;
+	int r;
+
+	r = form_end(&form);
+	if (r == 0)
+		r = find_vpc(request, response, NULL, request->arguments[0], &vpc);
+	if (r == 0)
+		r = db_begin(request->db);
+	if (r == 0)
+		r = DB_EXECUTE(
+			request->db,
+			"UPDATE gateway.vpc SET name = coalesce($3, name) WHERE owner = $1 AND id = $2 "
+			"AND deleted IS NULL",
+			vpc.owner, vpc.id, name);
+	if (r == 0)
+		return refuse(response, 404, NULL, "\"%.64s\" has just been deleted", request->arguments[0]);
+	return r < 0 ? r : finish(request, response, 200, "change", subnets, &vpc);
+}
+
+static int check_no_gateway(struct request *request, struct response *response, const struct owned *vpc)
 {
 	_cleanup_result_ PGresult *rows = NULL;
 	int r;
@@ -248,14 +275,15 @@ static int check_unused(struct request *request, struct response *response, cons
 	r = DB_EXECUTE(request->db, "SELECT 1 FROM gateway.vpc WHERE owner = $1 AND id = $2 FOR UPDATE",
 		       vpc->owner, vpc->id);
 	if (r >= 0)
-		r = DB_QUERY(request->db, &rows,
-			     "SELECT name FROM gateway.gateway WHERE owner = $1 AND vpc = $2 AND status <> "
-			     "'deleted'",
-			     vpc->owner, vpc->id);
+		r = DB_QUERY(
+			request->db, &rows,
+			"SELECT name, id FROM gateway.gateway WHERE owner = $1 AND vpc = $2 AND status <> "
+			"'deleted'",
+			vpc->owner, vpc->id);
 	if (r < 0 || PQntuples(rows) == 0)
 		return r;
-	return refuse(response, 409, NULL, "\"%.64s\" is in use by gateway %s and cannot be deleted",
-		      request->arguments[0], db_value(rows, 0, "name"));
+	return refuse(response, 409, NULL, "\"%.64s\" is in use by gateway %s (%s), and cannot be deleted",
+		      request->arguments[0], db_value(rows, 0, "name"), db_value(rows, 0, "id"));
 }
 
 static int delete_vpc(struct request *request, struct response *response)
@@ -267,7 +295,7 @@ static int delete_vpc(struct request *request, struct response *response)
 	if (r == 0)
 		r = db_begin(request->db);
 	if (r == 0)
-		r = check_unused(request, response, &vpc);
+		r = check_no_gateway(request, response, &vpc);
 	if (r == 0)
 		r = DB_EXECUTE(request->db, "DELETE FROM gateway.subnet WHERE owner = $1 AND vpc = $2",
 			       vpc.owner, vpc.id);
@@ -286,6 +314,7 @@ const struct route vpc_routes[] = {
 	{"GET", "/v1/vpcs", ROLE_CUSTOMER | ROUTE_FOR_USER, list_vpcs, QUERY_PAGE},
 	{"POST", "/v1/vpcs", ROLE_ADMIN | ROLE_SERVICE, create_vpc, NULL},
 	{"GET", "/v1/vpcs/{vpc}", ROLE_CUSTOMER | ROUTE_FOR_USER, get_vpc, NULL},
+	{"PATCH", "/v1/vpcs/{vpc}", ROLE_ADMIN | ROLE_SERVICE | ROUTE_FOR_USER, change_vpc, NULL},
 	{"PUT", "/v1/vpcs/{vpc}", ROLE_ADMIN | ROLE_SERVICE, put_vpc, NULL},
 	{"DELETE", "/v1/vpcs/{vpc}", ROLE_ADMIN | ROLE_SERVICE | ROUTE_FOR_USER, delete_vpc, NULL},
 	{0},

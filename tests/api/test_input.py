@@ -2,6 +2,7 @@
 """What the API accepts and what not: each refusal is a problem document that names field, value and what is accepted."""
 
 import base64
+import concurrent.futures
 import json
 import re
 from urllib.parse import quote
@@ -77,6 +78,7 @@ def bodies(shared, gateway, office):
         ("PATCH", f"/v1/users/{user['id']}"): {**account, "name": "someone2"},
         ("PUT", "/v1/users/ext-1"): {**account, "name": "someone3"},
         ("POST", "/v1/vpcs"): {"name": "v", "owner": user["id"], "location": location["id"], "subnets": subnets},
+        ("PATCH", f"/v1/vpcs/{vpc['id']}"): {"name": "v2", "subnets": subnets},
         ("PUT", "/v1/vpcs/ext-1"): {"name": "v3", "owner": user["id"], "location": location["id"], "subnets": subnets},
         ("POST", "/v1/gateways"): {"vpc": vpc["id"], "plan": "none", "name": "gw", "public_subnet": "none", "tunnel_subnet": "10.98.0.0/24",
                                    "tunnel_subnet6": "fd98::/64", "listen_port": 51820, "masquerade_into_vpc": "all"},
@@ -500,3 +502,137 @@ def test_l12_what_is_no_bridge(shared, bare, bridge):
 def test_a_routers_and_a_ranges_addresses(shared, bare, field, value):
     wanted = {"name": "x", "owner": bare["owner"], "location": bare["location"], "subnets": [{"cidr": "10.2.0.0/24", field: value}]}
     shared.refused("POST", "/v1/vpcs", wanted, field=f"subnets[0].{field}", says=[value, "within 10.2.0.0/24"])
+
+
+# ---- S3A, S3B: what is in use ----
+
+def in_use(shared, path, *users):
+    """Refused with the kind, name and id of each, and no word of the database's own."""
+    problem = shared.refused("DELETE", path, status=409, says=["is in use by", *(f"{kind} {user['name']} ({user['id']}" for kind, user in users)])
+    assert not re.search("fkey|_key|constraint|_check", problem["detail"]), problem
+    return problem
+
+
+def test_s3a_an_image_that_a_location_names_stays(shared):
+    image = shared.image()
+    location = shared.location(image=image["id"])
+    in_use(shared, f"/v1/images/{image['name']}", ("location", location))
+    assert shared.call("GET", f"/v1/locations/{location['id']}")["image"] == image["id"]
+    shared.call("PATCH", f"/v1/locations/{location['id']}", {"image": None})
+    shared.call("DELETE", f"/v1/images/{image['id']}", status=204)
+
+
+def test_s3b_what_is_in_use_says_by_what(api, shared):
+    gateway = shared.gateway()
+    vpc = shared.call("GET", f"/v1/vpcs/{gateway['vpc']}")
+    location = shared.call("GET", f"/v1/locations/{gateway['location']}")
+    group = shared.call("GET", f"/v1/plan-groups/{location['plan_group']}")
+    [host] = [h for h in shared.call("GET", "/v1/hypervisors?limit=200")["items"] if h["location"] == location["id"]]
+    in_use(shared, f"/v1/plans/{gateway['plan']}", ("plan group", group), ("gateway", gateway))
+    in_use(shared, f"/v1/plan-groups/{group['id']}", ("location", location))
+    in_use(shared, f"/v1/locations/{location['name']}", ("hypervisor", host), ("VPC", vpc), ("gateway", gateway))
+    in_use(shared, f"/v1/hypervisors/{host['id']}", ("subnet 10.1.0.0/24 of VPC", vpc))
+    in_use(shared, f"/v1/users/{gateway['owner']}", ("VPC", vpc), ("gateway", gateway))
+    in_use(shared, f"/v1/vpcs/{vpc['id']}", ("gateway", gateway))
+    # A gateway that is gone was billed: its owner, plan and location stay with its name.
+    api.sql("SELECT gateway.complete_delete(%s)", gateway["id"])
+    shared.call("DELETE", f"/v1/vpcs/{vpc['id']}", status=204)
+    for path in (f"/v1/plans/{gateway['plan']}", f"/v1/users/{gateway['owner']}"):
+        assert "deleted, but in its owner's bills" in in_use(shared, path, ("gateway", gateway))["detail"]
+
+
+def test_s3b_more_than_a_few_are_not_all_told(shared):
+    plan = shared.plan()
+    for _ in range(5):
+        shared.group(plan)
+    problem = in_use(shared, f"/v1/plans/{plan['id']}")
+    assert problem["detail"].count("plan group ") == 3 and "and more" in problem["detail"]
+
+
+# ---- S3C: a VPC without an id of the cloud's ----
+
+def test_s3c_a_vpc_is_changed_by_its_own_id(api, shared):
+    gateway = shared.gateway()
+    vpc = shared.call("GET", f"/v1/vpcs/{gateway['vpc']}")
+    assert vpc["external_id"] is None
+    path = f"/v1/vpcs/{vpc['id']}"
+    renamed = shared.call("PATCH", path, {"name": shared.name("renamed")})
+    assert (renamed["id"], renamed["subnets"]) == (vpc["id"], vpc["subnets"]) and renamed["name"] != vpc["name"]
+    kept = [{key: subnet[key] for key in ("cidr", "public", "gateway_range", "router", "attachment")} for subnet in vpc["subnets"]]
+    more = shared.call("PATCH", path, {"subnets": [*kept, {"cidr": "10.7.0.0/24"}]})
+    assert [s["cidr"] for s in more["subnets"]] == sorted([*(s["cidr"] for s in vpc["subnets"]), "10.7.0.0/24"], key=lambda c: [int(n) for n in c.split("/")[0].split(".")])
+    assert more["name"] == renamed["name"]
+    shared.refused("PATCH", path, {"subnets": kept[:1]}, status=409, field="subnets", says=[kept[1]["cidr"], "in use", gateway["name"], gateway["id"]])
+    for field in ("owner", "location", "external_id"):
+        shared.refused("PATCH", path, {field: vpc["owner"]}, field=field, says=[field, "accepted are: name, subnets"])
+    other = shared.vpc(gateway["user"], {"id": vpc["location"]})
+    shared.refused("PATCH", path, {"name": other["name"]}, status=409, field="name", says=[other["name"], "taken"])
+    shared.refused("PATCH", f"/v1/vpcs/{NOBODY}", {"name": "x"}, status=404, says=NOBODY)
+    shared.refused("PATCH", path, {"name": "x"}, gateway["user"]["token"], 403)
+    service = shared.user("service")
+    assert shared.call("PATCH", path, {}, service["token"], headers={"Wiretoll-Act-For": gateway["owner"]})["id"] == vpc["id"]
+    shared.refused("PATCH", path, {}, service["token"], 404, headers={"Wiretoll-Act-For": shared.user()["id"]})
+    actions = [row[0] for row in api.sql("SELECT action FROM gateway.audit WHERE object = %s", path)]
+    assert actions.count("change") == 3
+
+
+# ---- S3D: the last admin ----
+
+@pytest.fixture
+def only_admin(api):
+    """All others are ordinary users for a while."""
+    others = [row[0] for row in api.sql("UPDATE gateway.app_user SET role = 'user' WHERE role = 'admin' AND name <> 'admin' RETURNING id::text")]
+    yield
+    api.sql("UPDATE gateway.app_user SET role = 'admin' WHERE name = 'admin' OR id::text = ANY (%s)", others)
+
+
+def test_s3d_the_last_admin_stays_one(api, shared, only_admin):
+    for role in ("user", "billing", "service"):
+        shared.refused("PATCH", "/v1/users/admin", {"role": role}, status=409, field="role", says=["admin", "last admin", role])
+    api.sql("UPDATE gateway.app_user SET external_id = 'the-admin' WHERE name = 'admin'")
+    shared.refused("PUT", "/v1/users/the-admin", {"name": "admin", "role": "user"}, status=409, field="role", says="last admin")
+    shared.call("PATCH", "/v1/users/admin", {"role": "admin", "email": "root@example.net"})
+    second = shared.user("admin")
+    assert shared.call("PATCH", "/v1/users/admin", {"role": "user"}, second["token"])["role"] == "user"
+    shared.refused("PATCH", f"/v1/users/{second['id']}", {"role": "user"}, second["token"], 409, field="role", says="last admin")
+    assert shared.call("PATCH", "/v1/users/admin", {"role": "admin"}, second["token"])["role"] == "admin"
+
+
+def test_s3d_of_two_admins_who_demote_each_other_one_stays(api, shared, only_admin):
+    second = shared.user("admin")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            first = pool.submit(api.request, "PATCH", f"/v1/users/{second['id']}", {"role": "user"}, api.admin_token)
+            other = pool.submit(api.request, "PATCH", "/v1/users/admin", {"role": "user"}, second["token"])
+            assert sorted((first.result()[0], other.result()[0]))[0] == 200
+            assert api.sql("SELECT count(*) FROM gateway.app_user WHERE role = 'admin'") == [(1,)]
+            api.sql("UPDATE gateway.app_user SET role = 'admin' WHERE name = 'admin' OR id = %s", second["id"])
+
+
+def test_s3d_init_brings_an_admin_back(api, shared, only_admin):
+    api.sql("UPDATE gateway.app_user SET role = 'user' WHERE name = 'admin'")
+    token = json.loads(api.init("--new-admin-token"))["admin_token"]
+    status, session = api.request("POST", "/v1/login", {"one_time_token": token})
+    assert status == 200 and session["role"] == "admin"
+    # Where there is another admin, the token is for that one, and nobody's role changes.
+    second = shared.user("admin")
+    api.sql("UPDATE gateway.app_user SET role = 'user' WHERE name = 'admin'")
+    token = json.loads(api.init("--new-admin-token"))["admin_token"]
+    status, session = api.request("POST", "/v1/login", {"one_time_token": token})
+    assert (status, session["user"]) == (200, second["id"])
+    assert api.sql("SELECT role FROM gateway.app_user WHERE name = 'admin'") == [("user",)]
+
+
+# ---- S3E: prices ----
+
+def test_s3e_prices_and_allowances_are_asked_for(shared):
+    location = {"name": shared.name("location"), "credit_value": "0", "bandwidth_rate": "0"}
+    plan = {"name": shared.name("plan"), "cpu": 1, "ram_mb": 64, "storage_gb": 1, "included_gb": None}
+    for path, body, field, says in (("/v1/locations", location, "credit_value", "a decimal"), ("/v1/locations", location, "bandwidth_rate", "a decimal"),
+                                    ("/v1/plans", plan, "included_gb", "null for unlimited")):
+        missing = {key: value for key, value in body.items() if key != field}
+        shared.refused("POST", path, missing, field=field, says=[f"{field} is required", says])
+        if path == "/v1/locations":
+            shared.refused("POST", path, {**body, field: None}, field=field, says="required")
+    assert shared.call("POST", "/v1/locations", location, status=201)["credit_value"] == "0"
+    assert shared.call("POST", "/v1/plans", plan, status=201)["included_gb"] is None

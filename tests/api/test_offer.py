@@ -47,7 +47,7 @@ def test_plan(world):
     ("price", "1", "accepted are: name, cpu"),
 ])
 def test_bad_plan(world, field, value, accepted):
-    body = {"name": world.name("plan"), "cpu": 1, "ram_mb": 512, "storage_gb": 4, field: value}
+    body = {"name": world.name("plan"), "cpu": 1, "ram_mb": 512, "storage_gb": 4, "included_gb": "1", field: value}
     world.refused("POST", "/v1/plans", body, says=accepted)
 
 
@@ -112,7 +112,7 @@ def test_nothing_included_only_where_every_byte_can_be_charged(world):
     world.refused("PATCH", f"/v1/locations/{other['id']}", {"plan_group": charging["plan_group"]}, says=[zero["name"], other["name"]])
     plan = world.call("GET", f"/v1/plan-groups/{other['plan_group']}")["plans"][0]
     world.refused("PATCH", f"/v1/plans/{plan}", {"included_gb": "0.0"}, says=["is 0", other["name"]])
-    world.refused("POST", "/v1/locations", {"name": "z", "plan_group": charging["plan_group"]}, says=zero["name"])
+    world.refused("POST", "/v1/locations", {"name": "z", "plan_group": charging["plan_group"], "credit_value": "1", "bandwidth_rate": "1"}, says=zero["name"])
     assert world.call("GET", f"/v1/plans/{plan}")["included_gb"] == "10"
 
 

@@ -60,8 +60,8 @@ class World:
         if not self.api.sql("SELECT 1 FROM gateway.image WHERE enabled AND purpose = 'vpn_gateway'"):
             self.image()
         group = self.group(*(plans or [self.plan()]))
-        location = self.call("POST", "/v1/locations", {"name": self.name("location"), "vpn_enabled": True,
-                                                       "plan_group": group["id"], **fields}, status=201)
+        location = self.call("POST", "/v1/locations", {"name": self.name("location"), "vpn_enabled": True, "credit_value": "0",
+                                                       "bandwidth_rate": "0", "plan_group": group["id"], **fields}, status=201)
         self.hypervisor(location)
         return location
 
