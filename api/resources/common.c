@@ -254,6 +254,14 @@ int audit(struct request *request, const char *action, const char *object, const
 	return r < 0 ? r : 0;
 }
 
+const char *sees_infrastructure(const struct request *request)
+{
+	const struct principal *who = &request->principal;
+	bool acts = who->role == ROLE_SERVICE && strcmp(who->owner, who->user) != 0;
+
+	return who->role == ROLE_ADMIN || (who->role == ROLE_SERVICE && !acts) ? "true" : "false";
+}
+
 const char *or_null(const char *text)
 {
 	return *text ? text : NULL;

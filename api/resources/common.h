@@ -80,6 +80,12 @@ WT_MUST_CHECK int refuse_deletion(struct request *request, struct response *resp
 WT_MUST_CHECK int audit(struct request *request, const char *action, const char *object, const char *owner,
 			const json_t *detail);
 
+/*
+ * "true" for whom the cloud's own things are shown: hypervisors, bridges and namespaces. They are no
+ * customer's matter, nor a panel's that asks for one.
+ */
+const char *sees_infrastructure(const struct request *request);
+
 /* NULL for an empty text: what SQL takes as "all owners". */
 const char *or_null(const char *text);
 

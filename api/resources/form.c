@@ -267,7 +267,8 @@ static void refuse_unknown(struct form *form, const char *field)
 
 		snprintf(accepted + used, sizeof(accepted) - used, "%s%s", used ? ", " : "", form->fields[i]);
 	}
-	form_refuse(form, field, "%.64s is no field here; accepted are: %s", field, accepted);
+	form_refuse(form, field, "%.64s is no field here; accepted are: %s", field,
+		    *accepted ? accepted : "none");
 }
 
 int form_end(struct form *form)

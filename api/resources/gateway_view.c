@@ -39,7 +39,7 @@
 		"k.at") ", 'epoch', k.epoch, 'counts', k.counts, 'drift', k.drift) FROM "                    \
 			"billing.reconciliation k WHERE k.owner = g.owner AND k.gateway = g.id)"
 
-#define GATEWAY_OBJECT                                                                                       \
+#define GATEWAY_OBJECT(sees_infrastructure)                                                                  \
 	"json_build_object('id', g.id, 'name', g.name, 'owner', g.owner, 'owner_name', u.name, 'vpc', "      \
 	"g.vpc, "                                                                                            \
 	"'vpc_name', c.name, 'location', g.location, 'location_name', l.name, 'plan', g.plan, 'plan_name', " \
@@ -54,7 +54,8 @@
 		"g.created") ", 'bandwidth', " BANDWIDTH ", 'unreachable_since', CASE WHEN g.status = "      \
 			     "'active' AND g.last_report < now() - "                                         \
 			     "interval '3 minutes' THEN " SQL_TIME(                                          \
-				     "g.last_report") " END, 'hypervisor', h.name, 'routes', " ROUTES        \
+				     "g.last_report") " END, 'hypervisor', CASE WHEN " sees_infrastructure   \
+						      " THEN h.name END, 'routes', " ROUTES                  \
 						      ", 'alarms', " ALARMS                                  \
 						      ", 'reconciliation', " RECONCILIATION ")"
 
@@ -72,8 +73,9 @@ int answer_gateway(struct request *request, struct response *response, unsigned 
 		   const struct owned *gateway)
 {
 	return ANSWER_OBJECT(request, response, status,
-			     "SELECT " GATEWAY_OBJECT GATEWAY_FROM "WHERE g.owner = $1 AND g.id = $2",
-			     gateway->owner, gateway->id);
+			     "SELECT " GATEWAY_OBJECT("$3::boolean") GATEWAY_FROM
+			     "WHERE g.owner = $1 AND g.id = $2",
+			     gateway->owner, gateway->id, sees_infrastructure(request));
 }
 
 static bool is_status(const char *text)
@@ -91,7 +93,8 @@ static bool is_status(const char *text)
 int list_gateways(struct request *request, struct response *response)
 {
 	const char *status = request_query(request, "status"), *search = request_query(request, "search");
-	const char *params[] = {or_null(request->principal.owner), status, search};
+	const char *params[] = {or_null(request->principal.owner), status, search,
+				sees_infrastructure(request)};
 
 	if (status && !is_status(status))
 		return refuse(response, 422, "status",
@@ -100,7 +103,7 @@ int list_gateways(struct request *request, struct response *response)
 			      status);
 	return answer_page(
 		request, response,
-		"SELECT " GATEWAY_OBJECT ", g.name, g.id" GATEWAY_FROM "WHERE " SQL_AFTER(
+		"SELECT " GATEWAY_OBJECT("$7::boolean") ", g.name, g.id" GATEWAY_FROM "WHERE " SQL_AFTER(
 			"g") " AND ($4::uuid IS NULL OR g.owner = $4::uuid) "
 			     "AND CASE WHEN $5::text IS NULL THEN g.status <> 'deleted' ELSE " SHOWN_STATUS
 			     " = $5 END "

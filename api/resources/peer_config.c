@@ -14,11 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONFIG_SIZE  16384
-#define MAX_FILENAME 15 /* what WireGuard's apps take as the name of a tunnel */
+#define CONFIG_SIZE 16384
 
 static const char config_sql[] =
-	"SELECT p.name, p.kind, p.endpoint, p.keepalive, p.psk_sealed, g.name AS gateway, "
+	"SELECT p.name, p.config_name, p.kind, p.endpoint, p.keepalive, p.psk_sealed, g.name AS gateway, "
 	"encode(g.public_key, 'base64') AS public_key, CASE family(g.public_ip) WHEN 4 THEN "
 	"host(g.public_ip) "
 	"WHEN 6 THEN '[' || host(g.public_ip) || ']' END AS public_ip, g.listen_port, "
@@ -117,9 +116,8 @@ static int fill_response(struct request *request, struct response *response, con
 	response->content_type = "text/plain; charset=utf-8";
 	response->wipe = true;
 	response->status = 200;
-	/* A peer's name has only characters that a file name takes. */
-	snprintf(response->disposition, sizeof(response->disposition), "%.*s.conf", MAX_FILENAME,
-		 db_value(row, 0, "name"));
+	snprintf(response->disposition, sizeof(response->disposition), "%s.conf",
+		 db_value(row, 0, "config_name"));
 	return 0;
 }
 

@@ -23,7 +23,7 @@
 
 // clang-format off
 #define PEER_OBJECT                                                                                          \
-	"json_build_object('id', p.id, 'name', p.name, 'kind', p.kind, "                                     \
+	"json_build_object('id', p.id, 'name', p.name, 'config_name', p.config_name, 'kind', p.kind, "                                  \
 	"'public_key', encode(p.public_key, 'base64'), "                                                     \
 	"'tunnel_ip', host(" PREFIXES("x.tunnel AND family(x.cidr) = 4") "), "                               \
 	"'tunnel_ip6', host(" PREFIXES("x.tunnel AND family(x.cidr) = 6") "), "                              \

@@ -149,16 +149,15 @@ static int insert_peer(struct request *request, const struct owned *gateway, con
 	int r;
 
 	key_bytea(&input->public_key, key);
-	r = DB_EXECUTE(
-		request->db,
-		"INSERT INTO gateway.peer (owner, gateway, id, kind, name, public_key, psk_sealed, "
-		"endpoint, keepalive, "
-		"dns, search_domains, enabled) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9::integer, "
-		"0), "
-		"coalesce($10::inet[], '{}'), coalesce($11::text[], '{}'), coalesce($12::boolean, true))",
-		gateway->owner, gateway->id, peer, input->site ? "site_to_site" : "road_warrior", input->name,
-		key, seal(request, gateway, peer, input, sealed), input->endpoint, input->keepalive,
-		input->dns, input->search_domains, input->enabled);
+	r = DB_EXECUTE(request->db,
+		       "INSERT INTO gateway.peer (owner, gateway, id, kind, name, public_key, psk_sealed, "
+		       "endpoint, keepalive, "
+		       "dns, search_domains, enabled, config_name) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, "
+		       "coalesce($9::integer, 0), coalesce($10::inet[], '{}'), coalesce($11::text[], '{}'), "
+		       "coalesce($12::boolean, true), gateway.free_config_name($1, $2, $3, $5))",
+		       gateway->owner, gateway->id, peer, input->site ? "site_to_site" : "road_warrior",
+		       input->name, key, seal(request, gateway, peer, input, sealed), input->endpoint,
+		       input->keepalive, input->dns, input->search_domains, input->enabled);
 	return r < 0 ? r : 0;
 }
 
@@ -212,7 +211,9 @@ static int update_peer(struct request *request, const struct owned *gateway, con
 		"psk_sealed = CASE WHEN $6::boolean THEN $7::bytea ELSE psk_sealed END, "
 		"endpoint = CASE WHEN $8::boolean THEN $9 ELSE endpoint END, "
 		"keepalive = coalesce($10::integer, keepalive), dns = coalesce($11::inet[], dns), "
-		"search_domains = coalesce($12::text[], search_domains), "
+		"search_domains = coalesce($12::text[], search_domains), config_name = CASE WHEN $4 IS NULL "
+		"OR $4 = "
+		"name THEN config_name ELSE gateway.free_config_name($1, $2, $3, $4) END, "
 		"enabled = coalesce($13::boolean, enabled) WHERE owner = $1 AND gateway = $2 AND id = $3",
 		gateway->owner, gateway->id, peer, input->name, input->has_public_key ? key : NULL,
 		input->preshared_change == PRESHARED_AS_IT_WAS ? "false" : "true",

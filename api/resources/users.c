@@ -255,12 +255,12 @@ static int insert_login_token(struct request *request, struct response *response
 	r = DB_QUERY(request->db, &row,
 		     "INSERT INTO gateway.token (hash, kind, user_id, expires) "
 		     "VALUES ($1, 'login', $2, now() + interval '" LOGIN_TOKEN_LIFETIME "') "
-		     "RETURNING " SQL_TIME("expires") " AS expires",
+		     "RETURNING id, " SQL_TIME("expires") " AS expires",
 		     hash, id);
 	if (r < 0)
 		return r;
-	response->json =
-		json_pack("{s:s, s:s}", "one_time_token", token, "expires", db_value(row, 0, "expires"));
+	response->json = json_pack("{s:s, s:s, s:s}", "one_time_token", token, "id", db_value(row, 0, "id"),
+				   "expires", db_value(row, 0, "expires"));
 	response->status = 201;
 	response->wipe = true;
 	return response->json ? 0 : -ENOMEM;
@@ -269,9 +269,12 @@ static int insert_login_token(struct request *request, struct response *response
 static int create_login_token(struct request *request, struct response *response)
 {
 	char id[UUID_TEXT_SIZE], token[TOKEN_TEXT_SIZE];
+	struct form form = form_of(request, response);
 	int r;
 
-	r = find_noun(request, response, USER, NULL, request->arguments[0], id);
+	r = form_end(&form);
+	if (r == 0)
+		r = find_noun(request, response, USER, NULL, request->arguments[0], id);
 	if (r == 0)
 		r = db_begin(request->db);
 	if (r < 0)

@@ -9,27 +9,27 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ATTACHMENTS                                                                                          \
-	"(SELECT json_agg(json_build_object('hypervisor', h.name, 'bridge', a.bridge, 'route_netns', "       \
-	"a.route_netns) "                                                                                    \
-	"ORDER BY h.name) FROM gateway.attachment a JOIN gateway.hypervisor h ON h.id = a.hypervisor "       \
-	"WHERE a.owner = s.owner AND a.subnet = s.id)"
-#define SUBNET_OBJECT                                                                                        \
+// clang-format off
+#define ATTACHMENTS(sees_infrastructure)                                                                     \
+	"(SELECT json_agg(json_build_object('hypervisor', h.name, 'bridge', a.bridge, "                      \
+	"'route_netns', a.route_netns) ORDER BY h.name) FROM gateway.attachment a "                          \
+	"JOIN gateway.hypervisor h ON h.id = a.hypervisor "                                                  \
+	"WHERE a.owner = s.owner AND a.subnet = s.id AND " sees_infrastructure ")"
+#define SUBNET_OBJECT(sees_infrastructure)                                                                   \
 	"json_build_object('id', s.id, 'cidr', s.cidr, 'public', s.public, 'gateway_range', "                \
 	"host(s.range_first) || '-' || host(s.range_last), 'router', host(s.router), "                       \
-	"'attachment', " ATTACHMENTS "->0, "                                                                 \
-	"'attachments', coalesce(" ATTACHMENTS ", '[]'))"
-#define VPC_OBJECT                                                                                           \
+	"'attachment', " ATTACHMENTS(sees_infrastructure) "->0, "                                            \
+	"'attachments', coalesce(" ATTACHMENTS(sees_infrastructure) ", '[]'))"
+#define VPC_OBJECT(sees_infrastructure)                                                                      \
 	"json_build_object('id', v.id, 'external_id', v.external_id, 'name', v.name, 'owner', v.owner, "     \
-	"'owner_name', "                                                                                     \
-	"(SELECT u.name FROM gateway.app_user u WHERE u.id = v.owner), 'location', v.location, "             \
-	"'location_name', "                                                                                  \
+	"'owner_name', (SELECT u.name FROM gateway.app_user u WHERE u.id = v.owner), "                       \
+	"'location', v.location, 'location_name', "                                                          \
 	"(SELECT l.name FROM gateway.location l WHERE l.id = v.location), 'gateway', (SELECT g.id FROM "     \
-	"gateway.gateway "                                                                                   \
-	"g WHERE g.owner = v.owner AND g.vpc = v.id AND g.status <> 'deleted'), 'subnets', (SELECT "         \
-	"coalesce(json_agg(" SUBNET_OBJECT                                                                   \
-	" ORDER BY s.cidr), '[]') FROM gateway.subnet s WHERE s.owner = v.owner AND "                        \
-	"s.vpc = v.id), 'created', " SQL_TIME("v.created") ")"
+	"gateway.gateway g WHERE g.owner = v.owner AND g.vpc = v.id AND g.status <> 'deleted'), "            \
+	"'subnets', (SELECT coalesce(json_agg(" SUBNET_OBJECT(sees_infrastructure) " ORDER BY s.cidr), "     \
+	"'[]') FROM gateway.subnet s WHERE s.owner = v.owner AND s.vpc = v.id), "                            \
+	"'created', " SQL_TIME("v.created") ")"
+// clang-format on
 
 struct vpc {
 	const char *name, *owner, *location;
@@ -39,21 +39,23 @@ struct vpc {
 
 static int list_vpcs(struct request *request, struct response *response)
 {
-	const char *owner = or_null(request->principal.owner);
+	const char *params[] = {or_null(request->principal.owner), sees_infrastructure(request)};
 
-	return answer_page(request, response,
-			   "SELECT " VPC_OBJECT ", v.name, v.id FROM gateway.vpc v WHERE " SQL_AFTER(
-				   "v") " AND v.deleted IS NULL AND ($4::uuid IS NULL OR v.owner = "
-					"$4::uuid)" SQL_PAGE("v"),
-			   1, &owner);
+	return answer_page(
+		request, response,
+		"SELECT " VPC_OBJECT("$5::boolean") ", v.name, v.id FROM gateway.vpc v WHERE " SQL_AFTER(
+			"v") " AND v.deleted IS NULL AND ($4::uuid IS NULL OR v.owner = "
+			     "$4::uuid)" SQL_PAGE("v"),
+		ARRAY_SIZE(params), params);
 }
 
 static int answer_vpc(struct request *request, struct response *response, unsigned status,
 		      const struct owned *vpc)
 {
-	return ANSWER_OBJECT(request, response, status,
-			     "SELECT " VPC_OBJECT " FROM gateway.vpc v WHERE v.owner = $1 AND v.id = $2",
-			     vpc->owner, vpc->id);
+	return ANSWER_OBJECT(
+		request, response, status,
+		"SELECT " VPC_OBJECT("$3::boolean") " FROM gateway.vpc v WHERE v.owner = $1 AND v.id = $2",
+		vpc->owner, vpc->id, sees_infrastructure(request));
 }
 
 static int get_vpc(struct request *request, struct response *response)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from test_roles import routes
-from world import public_key
+from world import public_key, token_hash
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -636,3 +636,128 @@ def test_s3e_prices_and_allowances_are_asked_for(shared):
             shared.refused("POST", path, {**body, field: None}, field=field, says="required")
     assert shared.call("POST", "/v1/locations", location, status=201)["credit_value"] == "0"
     assert shared.call("POST", "/v1/plans", plan, status=201)["included_gb"] is None
+
+
+# ---- F13: names of configuration files ----
+
+DEVICES = ["con", "PRN", "Aux", "nul", "com0", "COM9", "lpt1", "con.home", "nul.x.y", "lo", "all", "default"]
+
+
+def config_name(shared, gateway, peer):
+    answer = shared.api.exchange("GET", peers(gateway, peer) + "/config", token=gateway["user"]["token"])
+    name = re.fullmatch(r'attachment; filename="(.*)\.conf"', answer.headers["Content-Disposition"])[1]
+    assert re.fullmatch("[a-zA-Z0-9_=+.-]{1,15}", name) and name not in (".", "..")
+    return name
+
+
+def test_f13_names_of_files_are_short_unique_and_stay(shared):
+    gateway = shared.gateway()
+    shared.deployed(gateway)
+    made = [shared.peer(gateway, name=name) for name in ("customer-site-berlin-1", "customer-site-berlin-2", "Customer-Site-Berlin-3", "laptop",
+                                                        "LAPTOP", "a-very-long.name_of_a_laptop", "customer-site-2", "x" * 63, "y.")]
+    names = [config_name(shared, gateway, peer) for peer in made]
+    assert names[:7] == ["customer-site-b", "customer-site-2", "Customer-Site-3", "laptop", "LAPTOP-2", "a-very-long.nam", "customer-site-4"]
+    assert names[7:] == ["x" * 15, "y."]
+    assert len({name.lower() for name in names}) == len(names)
+    assert [shared.call("GET", peers(gateway, peer))["config_name"] for peer in made] == names
+    # What else comes, goes or changes, a name stays; one that is free again can be taken.
+    shared.call("DELETE", peers(gateway, made[0]), status=204)
+    shared.call("PATCH", peers(gateway, made[1]), {"name": "customer-site-berlin-2", "enabled": False})
+    assert config_name(shared, gateway, made[1]) == "customer-site-2"
+    assert config_name(shared, gateway, shared.peer(gateway, name="customer-site-bonn")) == "customer-site-b"
+    shared.call("PATCH", peers(gateway, made[3]), {"name": "tablet"})
+    assert config_name(shared, gateway, made[3]) == "tablet" and config_name(shared, gateway, made[4]) == "LAPTOP-2"
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_f13_no_name_of_a_device(shared, gateway, name):
+    shared.deployed(gateway)
+    got = config_name(shared, gateway, shared.peer(gateway, name=name))
+    assert got.lower() == f"wg-{name}".lower() and got.split(".")[0].lower() not in DEVICES
+
+
+@pytest.mark.parametrize("name", ["console", "com10", "lpt", "null", "aux1", "all-of-us"])
+def test_f13_what_only_looks_like_a_device(shared, gateway, name):
+    shared.deployed(gateway)
+    assert config_name(shared, gateway, shared.peer(gateway, name=name)) == name
+
+
+# ---- L7: what customers see ----
+
+def test_l7_customers_do_not_see_the_clouds_own_things(api, shared):
+    gateway = shared.gateway()
+    host = api.sql("UPDATE gateway.gateway SET hypervisor = (SELECT id FROM gateway.hypervisor WHERE location = %s) WHERE id = %s RETURNING "
+                   "(SELECT name FROM gateway.hypervisor h WHERE h.id = hypervisor)", gateway["location"], gateway["id"])[0][0]
+    service, act = shared.user("service")["token"], {"Wiretoll-Act-For": gateway["owner"]}
+    for token, headers in ((gateway["user"]["token"], None), (service, act)):
+        for path in (f"/v1/gateways/{gateway['id']}", "/v1/gateways", f"/v1/vpcs/{gateway['vpc']}", "/v1/vpcs"):
+            text = json.dumps(shared.call("GET", path, token=token, headers=headers))
+            for hidden in (host, "bridge", "route_netns", '"vpc0"', '"pub0"'):
+                assert hidden not in text, (path, hidden)
+        changed = shared.call("PATCH", f"/v1/gateways/{gateway['id']}", {"name": gateway["name"]}, token, headers=headers)
+        assert changed["hypervisor"] is None
+    assert shared.call("GET", f"/v1/gateways/{gateway['id']}")["hypervisor"] == host
+    assert host in json.dumps(shared.call("GET", "/v1/gateways?limit=200"))
+    assert shared.call("GET", f"/v1/vpcs/{gateway['vpc']}")["subnets"][0]["attachment"]["bridge"] == "vpc0"
+
+
+# ---- M5: sessions ----
+
+def sessions(shared, token, query=""):
+    return shared.call("GET", f"/v1/sessions?limit=200{query}", token=token)["items"]
+
+
+def test_m5_a_user_ends_its_own_sessions(api, shared):
+    user = shared.user()
+    second, one_time = api.token_of(user["id"]), shared.call("POST", f"/v1/users/{user['id']}/login-token", status=201)
+    listed = sessions(shared, user["token"])
+    assert [(s["kind"], s["current"]) for s in listed] == [("session", True), ("session", False), ("one_time_token", False)]
+    assert all(s["user"] == user["id"] and s["user_name"] == user["name"] and s["expires"] > s["created"] for s in listed)
+    assert [s["address"] for s in listed] == ["127.0.0.1", "127.0.0.1", None] and listed[2]["id"] == one_time["id"]
+    assert one_time["one_time_token"] not in json.dumps(listed) and user["token"] not in json.dumps(listed)
+    shared.call("DELETE", f"/v1/sessions/{listed[1]['id']}", token=user["token"], status=204)
+    assert api.request("GET", "/v1/me", token=second)[0] == 401
+    shared.call("DELETE", f"/v1/sessions/{listed[2]['id']}", token=user["token"], status=204)
+    shared.refused("POST", "/v1/login", {"one_time_token": one_time["one_time_token"]}, status=401, field="one_time_token")
+    shared.refused("DELETE", f"/v1/sessions/{listed[1]['id']}", token=user["token"], status=404, says=listed[1]["id"])
+    shared.call("DELETE", f"/v1/sessions/{listed[0]['id']}", token=user["token"], status=204)
+    assert api.request("GET", "/v1/me", token=user["token"])[0] == 401
+    ended = api.sql("SELECT object, actor::text, owner::text FROM gateway.audit WHERE action = 'session.end' AND actor = %s ORDER BY id", user["id"])
+    assert ended == [(listed[n]["id"], user["id"], user["id"]) for n in (1, 2, 0)]
+
+
+def test_m5_an_admin_ends_anybodys_and_nobody_else_does(api, shared):
+    user, other = shared.user(), shared.user("billing")
+    [theirs] = sessions(shared, user["token"])
+    for query in ("&user=" + user["id"], "&user=" + user["name"]):
+        assert [s["id"] for s in sessions(shared, api.admin_token, query)] == [theirs["id"]]
+        shared.refused("GET", f"/v1/sessions?{query[1:]}", token=other["token"], status=403, field="user", says="admin")
+    text = {shared.refused("DELETE", f"/v1/sessions/{id}", token=other["token"], status=404)["detail"].replace(id, "ID")
+            for id in (theirs["id"], NOBODY, "x")}
+    assert len(text) == 1 and api.request("GET", "/v1/me", token=user["token"])[0] == 200
+    shared.refused("GET", "/v1/sessions?user=nobody", field="user", says=["nobody", "a user"])
+    shared.call("DELETE", f"/v1/sessions/{theirs['id']}", status=204)
+    assert api.request("GET", "/v1/me", token=user["token"])[0] == 401
+    # What is used up or expired is no session any more; an agent's token never was.
+    token = shared.agent_token(shared.gateway())
+    agents = api.sql("SELECT id::text FROM gateway.token WHERE hash = %s", token_hash(token))[0][0]
+    shared.refused("DELETE", f"/v1/sessions/{agents}", status=404)
+    api.sql("UPDATE gateway.token SET expires = now() WHERE user_id = %s", other["id"])
+    assert sessions(shared, api.admin_token, "&user=" + other["id"]) == []
+
+
+def test_m5_pages(shared, api):
+    user = shared.user()
+    for _ in range(4):
+        api.token_of(user["id"])
+    seen, after = [], ""
+    while after is not None:
+        page = shared.call("GET", f"/v1/sessions?limit=2&after={quote(after)}", token=user["token"])
+        seen += [s["id"] for s in page["items"]]
+        after = page["next"]
+    assert seen == [s["id"] for s in sessions(shared, user["token"])] and len(set(seen)) == 5
+
+
+def test_what_takes_no_body_refuses_one(shared):
+    user = shared.user()
+    shared.refused("POST", f"/v1/users/{user['id']}/login-token", {"days": 7}, field="days", says=["days", "none"])
