@@ -50,17 +50,34 @@ static int read_choice(const struct request *request, struct response *response,
 }
 
 static int read_time(const struct request *request, struct response *response, const char *field,
-		     const char **ret)
+		     const char **ret, int64_t *ret_instant)
 {
 	const char *text = request_query(request, field);
-	int64_t instant;
 
-	*ret = text;
-	if (text && clock_parse(text, &instant) < 0)
+	if (text && clock_parse(text, ret_instant) < 0)
 		return refuse(response, 422, field,
 			      "%s is \"%.64s\"; accepted is an instant in UTC like 2026-11-22T14:00:00Z",
 			      field, text);
+	*ret = text;
 	return 0;
+}
+
+/* NULL where the query leaves it open. */
+static int read_span(const struct request *request, struct response *response, const char **ret_from,
+		     const char **ret_to)
+{
+	int64_t from = INT64_MIN, to = INT64_MAX;
+	int r;
+
+	*ret_from = *ret_to = NULL;
+	r = read_time(request, response, "from", ret_from, &from);
+	if (r == 0)
+		r = read_time(request, response, "to", ret_to, &to);
+	if (r == 0 && from >= to)
+		return refuse(response, 422, "to",
+			      "to is \"%.64s\"; accepted is an instant behind from, %.64s", *ret_to,
+			      *ret_from);
+	return r;
 }
 
 /* A page's "next" is "BEGINNING,GATEWAY,PEER"; of a total the beginning is "-infinity". */
@@ -100,9 +117,7 @@ static int answer_usage(struct request *request, struct response *response, cons
 	int r = read_choice(request, response, "interval", intervals, "hour, day, cycle or total", &interval);
 
 	if (r == 0)
-		r = read_time(request, response, "from", &from);
-	if (r == 0)
-		r = read_time(request, response, "to", &to);
+		r = read_span(request, response, &from, &to);
 	if (r == 0)
 		r = read_after(request, response, &after);
 	if (r == 0)

@@ -225,8 +225,8 @@ PLAIN = [
      ["--enabled", "off"], {"enabled": False}),
     ("user", "/v1/users", ["--email", "{name}@example.org", "--role", "user"], {"role": "user", "max_gateways": 5},
      ["--max-gateways", 0], {"max_gateways": 0}),
-    ("location", "/v1/locations", ["--credit-value", "7.2", "--bandwidth-rate", "0.1", "--accounting", "both", "--overage", "revoke_access"],
-     {"accounting": "both", "overage": "revoke_access", "vpn_enabled": False}, [], None),
+    ("location", "/v1/locations", ["--credit-value", "7.2", "--bandwidth-rate", "0.1", "--accounting", "both", "--overage", "revoke_access", "--site-ranges", "10.0.0.0/8,fd00::/8"],
+     {"accounting": "both", "overage": "revoke_access", "vpn_enabled": False, "site_ranges": ["10.0.0.0/8", "fd00::/8"]}, [], None),
 ]
 
 

@@ -241,7 +241,8 @@ def test_l9_a_query_is_as_strict_as_a_body(shared, path, query, says):
 
 
 @pytest.mark.parametrize("query", ["interval=week", "interval=hour&interval=day", "from=2026-11-01", "from=%202026-11-01T00:00:00Z",
-                                   "to=9999-01-01T00:00:00Z", "to=2026-02-30T00:00:00Z", "by=peer&by=gateway", "peer=x", "after=x"])
+                                   "to=9999-01-01T00:00:00Z", "to=2026-11-01T00:00:00Z&from=2026-11-01T00:00:00Z", "to=2026-11-01T00:00:00Z&from=2026-11-02T00:00:00Z",
+                                   "to=2026-02-30T00:00:00Z", "by=peer&by=gateway", "peer=x", "after=x"])
 def test_l9_usage(shared, gateway, query):
     shared.refused("GET", f"/v1/gateways/{gateway['id']}/usage?{query}", field=re.match(r"\w+", query)[0], says=["accepted"])
 
