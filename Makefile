@@ -211,6 +211,10 @@ test-vm: deps ## the meter on the kernels of Debian 12 and 13 with the real Wire
 	@$(MAKE) --no-print-directory $(OUT)/bin/wiretoll-agent $(OUT)/bin/wiretoll-api
 	@KERNEL=$(KERNEL) bash tests/vm/crash.sh
 
+.PHONY: test-release
+test-release: ## both commands of the README in a bare root: RELEASE=trixie or bookworm; SUITES="unit api": these only; needs root
+	@bash tests/release.sh "$(RELEASE)" $(SUITES)
+
 demo: deps ## the main job, end to end, on real packets; needs root
 	@$(MAKE) --no-print-directory all
 	@bash tests/demo/run.sh

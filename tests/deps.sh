@@ -17,9 +17,10 @@ packages=(
 	qemu-system-x86 busybox-static kmod cpio xz-utils zstd dash ethtool
 )
 
-# The sanitizers' libraries: gcc brings its own along, clang's are a package of its version, which the release decides.
+# The sanitizers' libraries: gcc brings its own along, clang's are a package of its version, which the release decides. Nothing
+# while apt knows no package clang.
 clang_runtime() {
-	apt-cache depends clang 2> /dev/null | sed -n 's/^ *Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p' | head -n 1
+	{ apt-cache depends clang 2> /dev/null || true; } | sed -n 's/^ *Depends: clang-\([0-9]*\)$/libclang-rt-\1-dev/p' | head -n 1
 }
 
 # Those of the packages that are not installed, one a line.
