@@ -169,11 +169,20 @@ $(BASE_OBJECT):
 	$(Q)git archive $(BASE) Makefile bpf include | tar -x -C build/base/$(BASE)
 	$(Q)$(MAKE) --no-print-directory -C build/base/$(BASE) build/bpf/meter.bpf.o
 
+# All of it takes a minute to build: only for the part that runs it.
+BASE_API     = build/base/$(BASE)-api/build/bin/wiretoll-api
+EARLIER_API  = $(if $(EARLIER),$(if $(filter neighbour,$(or $(PARTS),$(if $(filter 1,$(QUICK)),,neighbour))),$(BASE_API)))
+$(BASE_API):
+	@mkdir -p build/base/$(BASE)-api
+	$(Q)git archive $(BASE) | tar -x -C build/base/$(BASE)-api
+	$(Q)$(MAKE) --no-print-directory -C build/base/$(BASE)-api build/bin/wiretoll-api
+
 .PHONY: bench
 bench: deps ## measure the meter beside others (QUICK=1, LONG=1, UPDATE_DOCS=1, PARTS="…", BASE=COMMIT); writes build/bench.json; needs root
-	@$(MAKE) --no-print-directory $(OUT)/bench/bench all $(EARLIER)
+	@$(MAKE) --no-print-directory $(OUT)/bench/bench all $(EARLIER) $(EARLIER_API)
 	@$(PYTHON) bench/run.py --program $(OUT)/bench/bench --json build/bench.json \
 		$(if $(EARLIER),--builds $(EARLIER) $(OUT)/bpf/meter.bpf.o) \
+		$(if $(EARLIER_API),--earlier $(dir $(EARLIER_API))) \
 		$(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(UPDATE_DOCS)),--docs docs/performance) \
 		$(if $(filter 1,$(LONG)),--long) $(if $(PARTS),--parts $(PARTS))
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PARK_BUCKETS 1024 /* a power of two */
 #define COLLECTORS                                                                                           \
@@ -515,11 +516,22 @@ static unsigned part_of(unsigned whole, unsigned divisor)
 	return whole < 2 * divisor ? 1 : whole / divisor;
 }
 
+/*
+ * A quarter of the workers, and no more than half of the processors: where the database has the same ones,
+ * its sessions and not the workers are what others would wait for.
+ */
+static unsigned owner_in_work(unsigned workers)
+{
+	unsigned processors = (unsigned)sysconf(_SC_NPROCESSORS_ONLN), part = part_of(workers, 4);
+
+	return processors / 2 < part ? part_of(processors, 2) : part;
+}
+
 static int start_crew(struct work *work, enum crew_name name, unsigned workers, unsigned queue)
 {
 	struct crew *crew = &work->crews[name];
 	struct share_limits limits[N_SHARE_KINDS] = {
-		[SHARE_OWNER] = {part_of(workers, 4), part_of(queue, 4)},
+		[SHARE_OWNER] = {owner_in_work(workers), part_of(queue, 4)},
 		[SHARE_GATEWAY] = {1, part_of(queue, 4)},
 		[SHARE_REPORTS] = {1, 8},
 		[SHARE_ADDRESS] = {part_of(workers, 2), part_of(queue, 2)},

@@ -243,6 +243,7 @@ class Polls:
 
 def start_replica(api, count):
     server = Server(api.state, api.database_files["wiretoll_api"], api.folder / "replica.log", "--connections", str(count + 100),
+                    "--connections-per-address", str(count + 100),
                     "--listen", f"127.0.0.1:{PORT}")
     server.port = PORT
     return server

@@ -59,7 +59,12 @@ def lengths_steps(quick, builds):
         yield ["lengths", "--peers", 1000, "--rounds", 4 if quick else 15, "--earlier", builds[0], "--now", builds[1]]
 
 
-def steps(quick, long, builds):
+def neighbour_steps(quick, earlier):
+    if not quick:
+        yield ["neighbour.py", "--rounds", 5, *(["--base", earlier] if earlier else [])]
+
+
+def steps(quick, long, builds, earlier):
     """Name of a part -> its command lines. A word that ends in .py is a program of its own, in this folder."""
     return {
         "cost": list(cost_steps(quick)),
@@ -72,6 +77,7 @@ def steps(quick, long, builds):
         "agent": [["agent.py", "--windows", 1 if quick else 6, "--changes", 60 if quick else 200]],
         "whole": [] if quick else [["whole.py"]],
         "ingest": [] if quick else [["ingest.py", "--rounds", 3, "--shapes", "catch-up", "single"]],
+        "neighbour": list(neighbour_steps(quick, earlier)),
         "query": [] if quick else [["query.py"]],
         "crowd": [] if quick else [["crowd.py", "reports", "--seconds", 1800 if long else 20], ["crowd.py", "polls"]],
     }
@@ -380,6 +386,25 @@ def query(results):
                 "ms", results.of("query/slowest"), results.of("query/milliseconds"), ("<", 20))
 
 
+def neighbour(results):
+    for what, words in (("read", "another customer reads"), ("report", "another gateway reports")):
+        label = f"beside 40 connections creating peers and a gateway's largest reports, {words}: 99 of 100 within, "
+        for build, of_build in (("ours", ""), ("base", ", the earlier build")):
+            if results.has("neighbour", build, what, "alone"):
+                alone = results.of("neighbour", build, what, "alone")
+                results.add(f"{label}÷ without these{of_build} (baseline: without)", "ratio",
+                            each(quotient, results.of("neighbour", build, what, "crowded"), alone), alone,
+                            ("<=", 2) if build == "ours" else None)
+    for what, words in (("create", "time"), ("create-cpu", "CPU time of API and PostgreSQL")):
+        ours = results.of("neighbour/ours", what)
+        if not results.has("neighbour/base", what):
+            results.add(f"a peer with automatic addresses: {words}", "ms", ours)
+            continue
+        base = results.of("neighbour/base", what)
+        results.add(f"a peer with automatic addresses: {words}, the earlier build's ÷ ours (baseline: ours, ms)", "ratio",
+                    each(quotient, base, ours), ours, (">=", 10) if what == "create" else None)
+
+
 def crowd(results):
     label = "10,000 gateways of 20 peers, a report a minute: "
     database, api = results.of("crowd/reports/database"), results.of("crowd/reports/api")
@@ -406,6 +431,7 @@ JUDGES = {
     "agent": (agent,),
     "whole": (whole,),
     "ingest": (ingestion,),
+    "neighbour": (neighbour,),
     "query": (query,),
     "crowd": (crowd,),
 }
@@ -468,9 +494,10 @@ def main():
     parser.add_argument("--long", action="store_true", help="half an hour of reports")
     parser.add_argument("--docs", type=Path, help="also write pictures into this folder and the table beside it")
     parser.add_argument("--builds", nargs=2, metavar=("EARLIER", "NOW"), help="object files of the programs, for lengths")
+    parser.add_argument("--earlier", type=Path, help="where the programs of an earlier build are, for neighbour")
     parser.add_argument("--parts", nargs="*", choices=JUDGES, help="only these")
     arguments = parser.parse_args()
-    every = steps(arguments.quick, arguments.long, arguments.builds)
+    every = steps(arguments.quick, arguments.long, arguments.builds, arguments.earlier and arguments.earlier.resolve())
     todo = {part: every[part] for part in JUDGES if part in (arguments.parts or JUDGES) and every[part]}
     if os.geteuid() != 0:
         sys.exit("make bench: needs root, for BPF and network namespaces: run 'sudo make bench'")
