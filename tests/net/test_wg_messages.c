@@ -480,7 +480,11 @@ static void test_write_values(void **state)
 					     .replace_allowed_ips = true},
 					    {.public_key = key_of(2), .remove = true, .set_keepalive = true}};
 	struct key private_key = key_of(3);
-	struct wg_request request = {&private_key, true, 51820, changes, 2};
+	struct wg_request request = {.private_key = &private_key,
+				     .set_listen_port = true,
+				     .listen_port = 51820,
+				     .changes = changes,
+				     .n_changes = 2};
 	struct wg_netlink_cursor cursor = {0};
 	struct nl_msg *message = new_set_message(4096);
 	size_t size, list_size, peer_size, value_size;
