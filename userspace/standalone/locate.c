@@ -68,10 +68,11 @@ static int check_place(const struct place *place, struct json_problem *problem)
 	case METER_GONE:
 		return 0;
 	default:
-		json_problem_set(problem, "interface",
-				 "the place of its meter is taken by the one that %s took to another network "
-				 "namespace: end that before, there or with wiretoll meter stop %s",
-				 meter_interface(meter), place->id);
+		json_problem_set(
+			problem, "interface",
+			"the place of its meter is taken by that of another %s, which was moved: end that "
+			"before, with wiretoll meter stop %s",
+			meter_interface(meter), place->id);
 		return -EEXIST;
 	}
 }

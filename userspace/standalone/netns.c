@@ -4,6 +4,7 @@
 #include "base/namespace.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -187,13 +188,14 @@ struct hold {
 	pid_t holder;
 };
 
-static bool is_namespace(const char *path, uint64_t inode)
+/* 1, 0, or -errno: -EACCES where only another right lets us see. */
+static int is_namespace(const char *path, uint64_t inode)
 {
 	char text[64], wanted[48];
 	ssize_t length = readlink(path, text, sizeof(text) - 1);
 
 	if (length < 0)
-		return false;
+		return -errno;
 	text[length] = '\0';
 	snprintf(wanted, sizeof(wanted), "net:[%" PRIu64 "]", inode);
 	return strcmp(text, wanted) == 0;
@@ -210,7 +212,7 @@ static bool has_descriptor(pid_t pid, uint64_t inode)
 	folder = opendir(path);
 	while (folder && !found && (entry = readdir(folder))) {
 		snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)pid, entry->d_name);
-		found = is_namespace(path, inode);
+		found = is_namespace(path, inode) == 1;
 	}
 	if (folder)
 		closedir(folder);
@@ -223,6 +225,7 @@ static bool holds(pid_t pid, void *data)
 	struct hold *hold = data;
 	struct stat program;
 	char path[64];
+	int is_in;
 
 	if (pid == getpid())
 		return false;
@@ -231,10 +234,11 @@ static bool holds(pid_t pid, void *data)
 	    program.st_ino == hold->program.st_ino)
 		return false;
 	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
-	if (!is_namespace(path, hold->inode) && !has_descriptor(pid, hold->inode))
-		return false;
-	hold->holder = pid;
-	return true;
+	is_in = is_namespace(path, hold->inode);
+	/* Who cannot be seen may hold it. */
+	if (is_in == 1 || is_in == -EACCES || is_in == -EPERM || has_descriptor(pid, hold->inode))
+		hold->holder = pid;
+	return hold->holder != 0;
 }
 
 pid_t netns_holder(const struct netns_watch *watch)

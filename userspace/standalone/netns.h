@@ -29,7 +29,10 @@ void netns_watch_end(struct netns_watch *watch);
 /* Whether the namespace has lost its names (`ip netns del`); cheap while the mounts do not change. */
 bool netns_is_deleted(struct netns_watch *watch);
 
-/* A process besides this program's that keeps the namespace, by being in it or by a descriptor; 0: none. */
+/*
+ * A process besides this program's that keeps the namespace, by being in it or by a descriptor, or that may,
+ * as it cannot be seen; 0: none.
+ */
 pid_t netns_holder(const struct netns_watch *watch);
 
 #endif

@@ -42,10 +42,9 @@ const char *station_take_news(struct station *station)
 /* The last counts are written down, and nothing of it stays: one of the same name is another interface. */
 static int end(struct station *station, const char *why, struct json_problem *problem)
 {
-	int r = station_retire(station, problem);
-
-	if (r < 0)
-		return r;
+	/* What could not be written is in the pins, for the next process; this one has no meter any more. */
+	if (station_retire(station, problem) < 0)
+		return -ENOTRECOVERABLE;
 	json_problem_set(problem, "interface", "%s%s; its meter has ended", station->history.interface, why);
 	return -ENODEV;
 }
@@ -160,13 +159,13 @@ static int follow_elsewhere(struct station *station, struct json_problem *proble
 
 static int attach_anew(struct station *station, struct json_problem *problem)
 {
-	int r = station_attach_anew(station, problem);
+	struct json_problem reason;
 
-	if (r < 0) {
+	if (station_attach_anew(station, &reason) < 0) {
 		json_problem_set(problem, "",
 				 "the meter on %s was detached by somebody else, and could not be attached "
-				 "anew: nothing is counted any more, and no limit holds",
-				 station->interface);
+				 "anew, so nothing is counted any more, and no limit holds: %.160s",
+				 station->interface, reason.message);
 		return -ENOTRECOVERABLE;
 	}
 	tell(station, "the meter on %s was detached by somebody else: it is attached anew",
@@ -189,8 +188,9 @@ static int check_namespace(struct station *station, struct json_problem *problem
 			   problem);
 	if (!station->deletion_told)
 		tell(station,
-		     "the network namespace of %s was deleted, but process %d still holds it: the meter goes "
-		     "on until that ends",
+		     "the network namespace of %s was deleted, but process %d still holds it, for all that "
+		     "is "
+		     "known: the meter goes on until that ends",
 		     station->interface, (int)holder);
 	station->deletion_told = true;
 	return 0;
