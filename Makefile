@@ -8,6 +8,7 @@ SHELL := /bin/bash
 PREFIX     ?= /usr/local
 DESTDIR    ?=
 BINDIR     ?= $(PREFIX)/bin
+SYSCONFDIR ?= /etc
 LIBDIR     ?= $(PREFIX)/lib
 DOCDIR     ?= $(PREFIX)/share/doc/wiretoll
 SANITIZE   ?= 0
@@ -293,6 +294,7 @@ check-headers: $(GENERATED) ## every header compiles alone
 # a control plane is no router.
 UNITS      := $(notdir $(wildcard dist/systemd/*))
 install: all ## copy programs, systemd's units and documents to DESTDIR/PREFIX
+	install -d $(DESTDIR)$(SYSCONFDIR)/iproute2/rt_protos.d
 	install -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBDIR)/wiretoll $(foreach d,systemd/system sysusers.d tmpfiles.d,$(LIBDIR)/$d) $(DOCDIR)/operate)
 	install -m 0755 $(PROGRAMS) $(DESTDIR)$(BINDIR)/
 	for unit in $(UNITS); do \
@@ -303,6 +305,7 @@ install: all ## copy programs, systemd's units and documents to DESTDIR/PREFIX
 	install -m 0644 dist/gateway.conf $(DESTDIR)$(LIBDIR)/wiretoll/
 	install -m 0644 dist/sysusers.d/wiretoll.conf $(DESTDIR)$(LIBDIR)/sysusers.d/
 	install -m 0644 dist/tmpfiles.d/wiretoll.conf $(DESTDIR)$(LIBDIR)/tmpfiles.d/
+	install -m 0644 dist/rt_protos.d/wiretoll.conf $(DESTDIR)$(SYSCONFDIR)/iproute2/rt_protos.d/
 	install -m 0644 docs/meter.md docs/backup.md $(DESTDIR)$(DOCDIR)/
 	install -m 0644 docs/operate/*.md $(DESTDIR)$(DOCDIR)/operate/
 

@@ -33,6 +33,8 @@ struct deploy_progress {
 
 /* Begins a step. Written at once: a worker that is told to stop does so between two steps. */
 void progress_step(struct deploy_progress *progress, const char *step);
+/* Something is left out while the call goes on, `what` and why: for who owns the gateway to see. */
+void progress_refused(const char *what, const char *reason, void *progress);
 /* Says why the call fails, in words for the task's log. Returns `error` for the caller to return. */
 int progress_fail(struct deploy_progress *progress, int error, const char *format, ...) WT_PRINTF(3, 4);
 

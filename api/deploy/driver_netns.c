@@ -162,7 +162,7 @@ static int take_down(const struct deploy_host *host, const struct deploy_spec *s
 	netns_name(spec, name);
 	netns_path(name, pin);
 	progress_step(progress, "removing routes");
-	r = routes_sync(spec, true, error, sizeof(error));
+	r = routes_sync(spec, true, NULL, NULL, error, sizeof(error));
 	if (r < 0)
 		return progress_fail(progress, r, "%s", error);
 	progress_step(progress, "ending processes");
@@ -455,7 +455,7 @@ static int netns_routes(const struct deploy_host *host, const struct deploy_spec
 	if (r == 0)
 		r = links_configure(spec, error, sizeof(error));
 	if (r == 0)
-		r = routes_sync(spec, false, error, sizeof(error));
+		r = routes_sync(spec, false, progress_refused, progress, error, sizeof(error));
 	return r < 0 ? progress_fail(progress, r, "%s", error) : 0;
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "base/file.h"
+#include "base/json.h"
 #include "deploy/driver.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* One line a message: its kind, then its text. */
@@ -30,6 +32,15 @@ void progress_step(struct deploy_progress *progress, const char *step)
 {
 	snprintf(progress->step, sizeof(progress->step), "%s", step);
 	tell(progress, 'S', step);
+}
+
+void progress_refused(const char *what, const char *reason, void *progress)
+{
+	_cleanup_json_ json_t *entry = json_pack("{s:s, s:s}", "what", what, "reason", reason);
+	_cleanup_free_ char *text = entry ? json_dumps(entry, JSON_COMPACT) : NULL;
+
+	if (text)
+		tell(progress, 'R', text);
 }
 
 int progress_fail(struct deploy_progress *progress, int error, const char *format, ...)

@@ -330,6 +330,20 @@ int queue_finish(struct queue *queue, const struct queue_job *job, const char *e
 	return call_for_boolean(queue, "SELECT gateway.finish_job($1, $2, $3, $4, $5, $6)", job, 3, more);
 }
 
+int queue_note_routes(struct queue *queue, const struct queue_job *job, const json_t *refused)
+{
+	_cleanup_result_ PGresult *result = NULL;
+	_cleanup_free_ char *list = refused ? json_dumps(refused, JSON_COMPACT) : strdup("[]");
+	const char *values[] = {job->gateway, NULL, list};
+	char attempt[16];
+
+	if (!list)
+		return -ENOMEM;
+	snprintf(attempt, sizeof(attempt), "%u", job->attempt);
+	values[1] = attempt;
+	return run(queue, "SELECT gateway.note_routes($1, $2, $3)", 3, values, &result);
+}
+
 int queue_assigned(struct queue *queue, const char *hypervisor, struct queue_assigned **ret_list,
 		   size_t *ret_n)
 {

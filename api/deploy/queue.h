@@ -51,6 +51,10 @@ WT_MUST_CHECK int queue_set_token(struct queue *queue, const struct queue_job *j
 WT_MUST_CHECK int queue_finish(struct queue *queue, const struct queue_job *job, const char *error,
 			       bool transient);
 
+/* What of the gateway's routes was left out, an array of at most QUEUE_REFUSED_MAX objects; NULL: nothing. */
+#define QUEUE_REFUSED_MAX 50
+WT_MUST_CHECK int queue_note_routes(struct queue *queue, const struct queue_job *job, const json_t *refused);
+
 /* Everything that is to exist on the hypervisor. */
 struct queue_assigned {
 	struct queue_job job;

@@ -42,6 +42,7 @@ void task_free(struct task *task)
 		collect_end(task, &info);
 	}
 	queue_job_clear(&task->job);
+	json_decref(task->refused);
 	free(task);
 }
 
@@ -115,12 +116,23 @@ int task_start(struct task *task, const struct deploy_driver *driver, const stru
 	return 0;
 }
 
+static void note_refused(struct task *task)
+{
+	if (!task->refused)
+		task->refused = json_array();
+	if (json_array_size(task->refused) < QUEUE_REFUSED_MAX &&
+	    json_array_append_new(task->refused, json_loads(task->line + 1, 0, NULL)) < 0)
+		return; /* not whole, or no memory */
+}
+
 static void take_line(struct task *task, task_step_fn on_step, void *data)
 {
 	task->line[task->line_length] = '\0';
 	task->line_length = 0;
 	if (task->line[0] == 'E') {
 		snprintf(task->error, sizeof(task->error), "%.500s", task->line + 1);
+	} else if (task->line[0] == 'R') {
+		note_refused(task);
 	} else if (task->line[0] == 'S') {
 		snprintf(task->step, sizeof(task->step), "%.60s", task->line + 1);
 		on_step(task, task->step, data);

@@ -25,7 +25,8 @@ struct task {
 	int64_t deadline_ns;
 	char step[64];
 	char error[512];
-	char line[600]; /* an incomplete one */
+	json_t *refused; /* what was left out: objects with what and reason; NULL: nothing */
+	char line[600];  /* an incomplete one */
 	size_t line_length;
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "deploy/upkeep.h"
+#include "base/clock.h"
 #include "deploy/worker_state.h"
 
 #include <errno.h>
@@ -7,11 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ROUTES_AGAIN (30 * NSEC_PER_SEC)
+
 /* The specification that a gateway's routes were last set by. */
 struct installed_routes {
 	struct installed_routes *next;
 	char gateway[GATEWAY_ID_SIZE];
 	char *spec;
+	int64_t again_ns; /* when to look again, as some were left out; 0: when the specification changes */
 };
 
 struct found {
@@ -70,6 +74,7 @@ void upkeep_note_routes(struct worker *worker, struct task *task)
 		return;
 	snprintf(routes->gateway, sizeof(routes->gateway), "%s", task->job.gateway);
 	routes->spec = TAKE_PTR(task->job.spec);
+	routes->again_ns = task->refused ? clock_boot_ns() + ROUTES_AGAIN : 0;
 	routes->next = worker->routes;
 	worker->routes = routes;
 }
@@ -197,7 +202,8 @@ static int keep(struct worker *worker, const struct view *view, const struct que
 		return 0;
 	r = supervisor_add(worker->supervisor, job->gateway);
 	routes = *routes_of(worker, job->gateway);
-	if (r == 0 && (!routes || strcmp(routes->spec, job->spec) != 0))
+	if (r == 0 && (!routes || strcmp(routes->spec, job->spec) != 0 ||
+		       (routes->again_ns && routes->again_ns <= clock_boot_ns())))
 		r = add_task(worker, TASK_ROUTES, job->gateway, job->attempt, job->spec, false);
 	return r;
 }

@@ -203,10 +203,14 @@ static void note_result(struct worker *worker, struct task *task)
 		return;
 	if (task->kind == TASK_DEPLOY && supervisor_add(worker->supervisor, task->job.gateway) < 0)
 		set_error(task, "out of memory");
-	if (task->kind == TASK_ROUTES)
+	if (task->kind == TASK_ROUTES) {
+		if (queue_note_routes(worker->queue, &task->job, task->refused) < 0)
+			log_warning("could not tell which routes of gateway %s are left out: %s",
+				    task->job.gateway, queue_error(worker->queue));
 		upkeep_note_routes(worker, task);
-	else
+	} else {
 		upkeep_forget_routes(worker, task->job.gateway);
+	}
 	log_info("gateway %s, attempt %u: %s done", task->job.gateway, task->job.attempt, names[task->kind]);
 }
 

@@ -200,27 +200,9 @@ static int choose_plan(struct request *request, struct response *response, struc
 	return 0;
 }
 
-/*
- * How many addresses of the range can still be given out: neither held, nor resting after use, nor promised
- * to a gateway that is about to be deployed, nor the router's, the network's or the broadcast's. Public
- * addresses count over all VPCs: the cloud may have delegated one range to several.
- */
 static const char subnets_sql[] =
-	"SELECT s.cidr, s.id, host(s.range_first) || '-' || host(s.range_last) AS range, "
-	"CASE WHEN family(s.cidr) = 4 OR masklen(s.cidr) > 65 THEN s.range_last - s.range_first + 1 ELSE "
-	"1000000000 END "
-	"- (SELECT count(DISTINCT a.ip) FROM gateway.address a WHERE a.public AND a.ip BETWEEN s.range_first "
-	"AND s.range_last "
-	"AND (a.gateway IS NOT NULL OR a.freed > now() - interval '10 minutes')) "
-	"- (SELECT count(*) FROM gateway.gateway g JOIN gateway.subnet o ON o.owner = g.owner AND o.id = "
-	"g.public_subnet "
-	"WHERE g.status <> 'deleted' AND g.public_ip IS NULL AND o.cidr = s.cidr) "
-	"- (SELECT count(DISTINCT x) FROM unnest(ARRAY[host(s.router)::inet, CASE WHEN masklen(s.cidr) < 31 "
-	"THEN "
-	"host(network(s.cidr))::inet END, CASE WHEN masklen(s.cidr) < 31 AND family(s.cidr) = 4 THEN "
-	"host(broadcast(s.cidr))::inet END]) x WHERE x BETWEEN s.range_first AND s.range_last) AS free "
-	"FROM gateway.subnet s WHERE s.owner = $1 AND s.vpc = $2 AND s.public AND s.range_first IS NOT NULL "
-	"ORDER BY s.cidr";
+	"SELECT s.cidr, s.id FROM gateway.subnet s WHERE s.owner = $1 AND s.vpc = $2 AND s.public AND "
+	"s.range_first IS NOT NULL ORDER BY s.cidr";
 
 static int choose_subnet(struct request *request, struct response *response, struct wish *wish)
 {
@@ -238,12 +220,6 @@ static int choose_subnet(struct request *request, struct response *response, str
 	row = pick(rows, wish->public_subnet);
 	if (row < 0)
 		return refuse_choice(response, "public_subnet", wish->public_subnet, rows);
-	if (strtoll(db_value(rows, row, "free"), NULL, 10) <= 0)
-		return refuse(response, 422, "public_subnet",
-			      "public_subnet %s has no free address: all of its gateway_range %s are taken, "
-			      "or rest for 10 minutes "
-			      "after use",
-			      db_value(rows, row, "cidr"), db_value(rows, row, "range"));
 	snprintf(wish->subnet_id, sizeof(wish->subnet_id), "%s", db_value(rows, row, "id"));
 	return 0;
 }
@@ -413,6 +389,26 @@ static int insert_gateway(struct request *request, const struct wish *wish)
 	return r < 0 ? r : 0;
 }
 
+/* Last of all: orders at once wait for each other here, and exactly as many succeed as there are addresses.
+ */
+static int promise_address(struct request *request, struct response *response, const struct wish *wish)
+{
+	_cleanup_result_ PGresult *row = NULL;
+	int r;
+
+	r = DB_QUERY(request->db, &row,
+		     "SELECT gateway.promise_address($1, $2) AS ip, s.cidr, host(s.range_first) || '-' || "
+		     "host(s.range_last) AS range FROM gateway.subnet s WHERE s.owner = $1 AND s.id = $3",
+		     wish->gateway.owner, wish->gateway.id, wish->subnet_id);
+	if (r < 0 || db_value(row, 0, "ip"))
+		return r;
+	return refuse(
+		response, 409, "public_subnet",
+		"public_subnet %s has no free address: all of its gateway_range %s are taken, or rest for "
+		"10 minutes after use",
+		db_value(row, 0, "cidr"), db_value(row, 0, "range"));
+}
+
 int create_gateway(struct request *request, struct response *response)
 {
 	struct wish wish = {0};
@@ -434,6 +430,8 @@ int create_gateway(struct request *request, struct response *response)
 		r = insert_gateway(request, &wish);
 	if (r == 0)
 		r = audit(request, "create", wish.name, wish.gateway.owner, request->body);
+	if (r == 0)
+		r = promise_address(request, response, &wish);
 	if (r == 0)
 		r = answer_gateway(request, response, 201, &wish.gateway);
 	return r < 0 ? r : db_commit(request->db);

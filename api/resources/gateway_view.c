@@ -57,7 +57,8 @@
 				     "g.last_report") " END, 'hypervisor', CASE WHEN " sees_infrastructure   \
 						      " THEN h.name END, 'routes', " ROUTES                  \
 						      ", 'alarms', " ALARMS                                  \
-						      ", 'reconciliation', " RECONCILIATION ")"
+						      ", 'reconciliation', " RECONCILIATION                  \
+						      ", 'cannot_apply', g.cannot_apply || g.cannot_route)"
 
 #define GATEWAY_FROM                                                                                         \
 	" FROM gateway.gateway g JOIN gateway.app_user u ON u.id = g.owner "                                 \

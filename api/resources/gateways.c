@@ -129,7 +129,6 @@ static int retry_gateway(struct request *request, struct response *response)
 			      PQntuples(row) == 0 ? "deleted" : db_value(row, 0, "status"));
 	r = DB_EXECUTE(request->db,
 		       "UPDATE gateway.job SET attempt = attempt + 1, goal = 'active', hypervisor = NULL, "
-		       "uid_number = NULL, "
 		       "step = 'queued', tries = 0, not_before = now(), worker = NULL, lease_until = NULL, "
 		       "deadline = now() + interval '" DEPLOY_DEADLINE
 		       "', finished = false WHERE gateway = $1",
@@ -138,7 +137,8 @@ static int retry_gateway(struct request *request, struct response *response)
 		r = DB_EXECUTE(request->db,
 			       "UPDATE gateway.gateway SET attempt = attempt + 1, status = 'deploying', "
 			       "error = NULL, "
-			       "hypervisor = NULL, active_since = NULL WHERE owner = $1 AND id = $2",
+			       "hypervisor = NULL, active_since = NULL, cannot_apply = '[]', cannot_route = "
+			       "'[]' WHERE owner = $1 AND id = $2",
 			       gateway.owner, gateway.id);
 	return r < 0 ? r : finish(request, response, 202, "retry", &gateway);
 }

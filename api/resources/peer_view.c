@@ -21,6 +21,12 @@
 	"CASE WHEN NOT p.enabled THEN 'disabled' WHEN p.last_handshake IS NULL THEN 'never_seen' "           \
 	"WHEN p.last_handshake > now() - interval '180 s' THEN 'connected' ELSE 'idle' END"
 
+/* What the agent says of this peer: "peer UUID" or "peer UUID: …". */
+#define COMPLAINTS                                                                                           \
+	"(SELECT coalesce(json_agg(x.value ->> 'reason' ORDER BY x.ordinality), '[]') FROM gateway.gateway " \
+	"g, jsonb_array_elements(g.cannot_apply) WITH ORDINALITY x WHERE g.owner = p.owner AND g.id = "      \
+	"p.gateway AND x.value ->> 'what' ~ ('^peer ' || p.id || '(:|$)'))"
+
 // clang-format off
 #define PEER_OBJECT                                                                                          \
 	"json_build_object('id', p.id, 'name', p.name, 'config_name', p.config_name, 'kind', p.kind, "                                  \
@@ -32,7 +38,8 @@
 	"'enabled', p.enabled, 'state', " PEER_STATE ", "                                                    \
 	"'last_handshake', " SQL_TIME("p.last_handshake") ", 'current_endpoint', p.current_endpoint, "       \
 	"'upload_bytes', coalesce(w.up, 0)::text, 'download_bytes', coalesce(w.down, 0)::text, "             \
-	"'gateway', p.gateway, 'created', " SQL_TIME("p.created") ")"
+	"'gateway', p.gateway, 'created', " SQL_TIME("p.created") ", "                            \
+	"'cannot_apply', " COMPLAINTS ")"
 // clang-format on
 
 /* Usage of the current cycle, summed up once for all peers of the gateway. */

@@ -319,13 +319,21 @@ def test_malformed_records(api, field, value):
     assert answer["field"] == f"records[0].{field}" or (field == "slot" and answer["field"] == "records[0].peer")
 
 
-def test_reports_say_what_is_applied_and_who_is_there(api):
+def test_c3_reports_say_what_is_applied_and_who_is_there(api, world):
     agent = active_agent(World(api))
     peer, seen = agent.gateway.peer(), now() - timedelta(seconds=3)
     api.sql("UPDATE gateway.gateway SET revision = 7 WHERE id = %s", agent.gateway.id)
     agent.report(applied_revision=5, status=[{"peer": peer, "handshake": text_of(seen), "endpoint": "203.0.113.5:40001"}],
                  cannot_apply=[{"what": f"peer {peer}: endpoint", "reason": "no such name"}])
+    # C3: the gateway's and the peer's answers have it, as long as the newest report does.
+    other = agent.gateway.peer()
+    shown = world.call("GET", f"/v1/gateways/{agent.gateway.id}")["cannot_apply"]
+    assert shown == [{"what": f"peer {peer}: endpoint", "reason": "no such name"}]
+    path = f"/v1/gateways/{agent.gateway.id}/peers"
+    assert [world.call("GET", f"{path}/{each}")["cannot_apply"] for each in (peer, other)] == [["no such name"], []]
     agent.report(applied_revision=5, status=[{"peer": peer, "handshake": None, "endpoint": None}])
+    assert world.call("GET", f"/v1/gateways/{agent.gateway.id}")["cannot_apply"] == []
+    assert world.call("GET", f"{path}/{peer}")["cannot_apply"] == []
     assert agent.gateway.row("applied_revision") == 5
     [[handshake, endpoint]] = api.sql("SELECT last_handshake, current_endpoint FROM gateway.peer WHERE id = %s", peer)
     assert (handshake, endpoint) == (seen, "203.0.113.5:40001")

@@ -131,16 +131,50 @@ def test_no_free_address(api, world):
     first, second = (world.vpc(user, location, subnets=subnets) for _ in range(2))
     world.call("POST", "/v1/gateways", {"vpc": first["id"]}, user["token"], 201)
     public = subnets[1]["cidr"]
-    world.refused("POST", "/v1/gateways", {"vpc": second["id"]}, user["token"], field="public_subnet",
+    world.refused("POST", "/v1/gateways", {"vpc": second["id"]}, user["token"], 409, field="public_subnet",
                   says=[public, "no free address", subnets[1]["gateway_range"]])
+    assert api.sql("SELECT count(*) FROM gateway.gateway WHERE vpc = %s", second["id"]) == [(0,)]
     # An address rests for ten minutes after use.
     address = subnets[1]["gateway_range"].split("-")[0]
     api.sql("UPDATE gateway.gateway SET status = 'deleted', deleted = now() WHERE vpc = %s", first["id"])
-    api.sql("INSERT INTO gateway.address (subnet, ip, public, freed) VALUES (%s, %s, true, now() - interval '9 minutes')",
-            first["subnets"][1]["id"], address)
-    world.refused("POST", "/v1/gateways", {"vpc": second["id"]}, user["token"], says="no free address")
+    api.sql("UPDATE gateway.address SET owner = NULL, gateway = NULL, attempt = NULL, freed = now() - interval '9 minutes' "
+            "WHERE subnet = %s AND ip = %s", first["subnets"][1]["id"], address)
+    world.refused("POST", "/v1/gateways", {"vpc": second["id"]}, user["token"], 409, says="no free address")
     api.sql("UPDATE gateway.address SET freed = now() - interval '11 minutes' WHERE ip = %s", address)
     world.call("POST", "/v1/gateways", {"vpc": second["id"]}, user["token"], 201)
+
+
+def test_l4_parallel_users_get_the_last_addresses(api, world):
+    """Of 30 users at once for 13 addresses, 13 get one, and nobody has to try again."""
+    location, subnets = world.location(), world.subnets(addresses=13)
+    users = [world.user() for _ in range(30)]
+    vpcs = [world.vpc(user, location, subnets=subnets) for user in users]
+    with concurrent.futures.ThreadPoolExecutor(30) as pool:
+        answers = list(pool.map(lambda pair: api.request("POST", "/v1/gateways", {"vpc": pair[1]["id"]}, pair[0]["token"]), zip(users, vpcs)))
+    assert sorted(status for status, _ in answers) == 13 * [201] + 17 * [409]
+    assert all("no free address" in answer["detail"] for status, answer in answers if status == 409)
+    taken = api.sql("SELECT count(DISTINCT a.ip), count(*) FROM gateway.address a WHERE a.gateway = ANY (%s::uuid[])",
+                    [answer["id"] for status, answer in answers if status == 201])
+    assert taken == [(13, 13)]
+    refused = [vpc["id"] for vpc, (status, _) in zip(vpcs, answers) if status == 409]
+    assert api.sql("SELECT count(*) FROM gateway.gateway WHERE vpc = ANY (%s::uuid[])", refused) == [(0,)]
+
+
+def test_s3g_a_failed_gateway_of_one_tenant_blocks_no_other(api, world):
+    """Two tenants have ranges of their own in the same public network: the one's gateways take nothing of the other's range."""
+    location, public = world.location(), world.subnets(addresses=1)
+    cidr, base = public[1]["cidr"], public[1]["cidr"].rsplit(".", 1)[0]
+    vpcs = {}
+    for number, tenant in ((10, world.user()), (11, world.user())):
+        mine = [public[0], {**public[1], "gateway_range": f"{base}.{number}-{base}.{number}"}]
+        vpcs[number] = tenant, [world.vpc(tenant, location, subnets=mine) for _ in range(2)]
+    first, (failed, again) = vpcs[10]
+    gateway = world.call("POST", "/v1/gateways", {"vpc": failed["id"]}, first["token"], 201)
+    api.sql("SELECT gateway.fail_job(%s, 'no capacity')", gateway["id"])
+    world.refused("POST", "/v1/gateways", {"vpc": again["id"]}, first["token"], 409, says=[cidr, "no free address"])
+    second, (other, more) = vpcs[11]
+    world.call("POST", "/v1/gateways", {"vpc": other["id"]}, second["token"], 201)
+    world.refused("POST", "/v1/gateways", {"vpc": more["id"]}, second["token"], 409, says=[cidr, "no free address"])
 
 
 def test_a_vpc_without_public_range(world):
@@ -258,17 +292,17 @@ def test_delete(api, world):
     assert again["id"] != gateway["id"] and again["name"] == gateway["name"]
 
 
-def in_this_order(api, gateway, *calls):
-    """Makes the calls while the job's row is held, each once the one before waits for it; then lets them go on."""
+def in_this_order(servers, api, gateway, *calls):
+    """Makes the calls while the job's row is held, each once the one before waits for it; then lets them go on. Each by a
+    server of its own: one works on one request of a gateway at a time."""
     with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool, contextlib.closing(api.postgres.connect()) as holder:
         holder.autocommit = False
         cursor = holder.cursor()
         cursor.execute("SELECT FROM gateway.job WHERE gateway = %s FOR UPDATE", (gateway["id"],))
         futures = []
-        for method, path in calls:
-            futures.append(pool.submit(api.request, method, path, None, gateway["user"]["token"]))
-            wait(lambda: api.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE "
-                                 "'%%gateway.job%%FOR UPDATE%%'") == [(len(futures),)])
+        for server, (method, path) in zip(servers, calls):
+            futures.append(pool.submit(server.request, method, path, None, gateway["user"]["token"]))
+            wait(lambda: api.sql("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted") == [(len(futures),)])
         holder.commit()
         return [future.result()[0] for future in futures]
 
@@ -278,34 +312,41 @@ def fail(api, gateway):
     api.sql("UPDATE gateway.job SET finished = true WHERE gateway = %s", gateway["id"])
 
 
-@pytest.mark.parametrize("order, answers, status, attempt", [
-    ("dr", [202, 409], "deleting", 1), ("rd", [202, 202], "deleting", 2), ("rr", [202, 409], "deploying", 2),
-    ("rrrdr", [202, 409, 409, 202, 409], "deleting", 2), ("drdr", [202, 409, 202, 409], "deleting", 1)])
-def test_m1_what_waited_for_another_sees_what_that_did(api, world, order, answers, status, attempt):
-    gateway = world.gateway()
-    path = f"/v1/gateways/{gateway['id']}"
-    fail(api, gateway)
-    calls = [("DELETE", path) if c == "d" else ("POST", f"{path}/retry") for c in order]
-    assert in_this_order(api, gateway, *calls) == answers
-    assert api.sql("SELECT status, attempt FROM gateway.gateway WHERE id = %s", gateway["id"]) == [(status, attempt)]
-    goal = "absent" if status == "deleting" else "active"
-    assert api.sql("SELECT goal, attempt FROM gateway.job WHERE gateway = %s", gateway["id"]) == [(goal, attempt)]
+ORDERS = [("dr", [202, 409], "deleting", 1), ("rd", [202, 202], "deleting", 2), ("rr", [202, 409], "deploying", 2),
+          ("rrdr", [202, 409, 202, 409], "deleting", 2), ("drdr", [202, 409, 202, 409], "deleting", 1)]
+
+
+def test_m1_what_waited_for_another_sees_what_that_did(api, world):
+    servers = [api, *(api.another("--workers", "1") for _ in range(3))]
+    try:
+        for order, answers, status, attempt in ORDERS:
+            gateway = world.gateway()
+            path = f"/v1/gateways/{gateway['id']}"
+            fail(api, gateway)
+            calls = [("DELETE", path) if c == "d" else ("POST", f"{path}/retry") for c in order]
+            assert in_this_order(servers, api, gateway, *calls) == answers, order
+            assert api.sql("SELECT status, attempt FROM gateway.gateway WHERE id = %s", gateway["id"]) == [(status, attempt)]
+            goal = "absent" if status == "deleting" else "active"
+            assert api.sql("SELECT goal, attempt FROM gateway.job WHERE gateway = %s", gateway["id"]) == [(goal, attempt)]
+    finally:
+        for server in servers[1:]:
+            server.stop()
 
 
 def test_m1_a_deleted_gateway_stays_deleted_and_one_retry_is_accepted(api, world):
-    gateway, rng = world.gateway(), random.Random(1)
+    gateway, rng, other = world.gateway(), random.Random(1), api.another()
     path, token = f"/v1/gateways/{gateway['id']}", gateway["user"]["token"]
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         for _ in range(40):
             fail(api, gateway)
             calls = [("POST", f"{path}/retry")] * rng.randint(2, 5) + [("DELETE", path)] * rng.randint(0, 1)
             rng.shuffle(calls)
-            answers = list(pool.map(lambda call: (call[0], api.request(*call, None, token)[0]), calls))
+            answers = list(pool.map(lambda call: (call[1][0], (api, other)[call[0] % 2].request(*call[1], None, token)[0]), enumerate(calls)))
             accepted = answers.count(("POST", 202))
             deleted = ("DELETE", 202) in answers
             # Once the deletion is accepted nothing is retried; without one exactly one retry is.
             assert accepted <= 1 if deleted else accepted == 1, answers
-            assert {s for m, s in answers} <= {202, 409}
+            assert {s for m, s in answers} <= {202, 409, 503}  # 503: as many at once as one owner may have
             assert api.sql("SELECT status FROM gateway.gateway WHERE id = %s", gateway["id"]) == [
                 ("deleting" if deleted else "deploying",)], answers
 

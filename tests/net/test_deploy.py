@@ -558,3 +558,63 @@ def test_d9_pins_beneath_other_mounts_are_taken_off(host, tmp_path):
         assert Path(f"/proc/{pid}/root{tmp_path}/marker").exists()
         table = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
         assert [fields[fields.index("-") + 1] for fields in table if fields[4] == "/sys/kernel/debug"] == ["debugfs"]
+
+
+def routes_of_host(*more):
+    return run("ip", "route", "show", *more).splitlines()
+
+
+def test_h2_the_hosts_own_routes_are_never_replaced(host):
+    """A site asks for what the host routes itself, is attached to, or for what is nobody's network."""
+    worker, inventory = host
+    run("ip", "addr", "add", "10.1.0.1/24", "dev", "vpc1")
+    own = ["10.200.0.0/16 via 198.51.100.77 dev public", "10.201.0.0/16 via 198.51.100.77 dev public metric 100", "10.202.0.0/16 via 198.51.100.77 dev public"]
+    for route in own:
+        run("ip", "route", "add", *route.split())
+    try:
+        gateway = inventory.gateway("gw", route_netns=("",))
+        worker.wait_deployed(inventory, gateway)
+        before = [line for line in routes_of_host() if "198.51.100.77" in line]
+        peer = inventory.db.value("INSERT INTO gateway.peer (owner, gateway, kind, name, public_key) "
+                                  "VALUES (%s, %s, 'site_to_site', 'office', %s) RETURNING id", inventory.user, gateway, b"k" * 32)
+        refused = ["10.200.0.0/16", "10.201.0.0/16", "198.51.100.128/25", "0.0.0.0/5", "64.0.0.0/2", "169.254.169.254/32", "224.0.0.0/4"]
+        for cidr in (*refused, "192.168.7.0/24", "10.202.7.0/24"):
+            inventory.db.query("INSERT INTO gateway.prefix (owner, gateway, peer, cidr, tunnel) VALUES (%s, %s, %s, %s, false)",
+                               inventory.user, gateway, peer, cidr)
+        inventory.db.query("NOTIFY wiretoll_job")
+        ours = wait_for("the routes that may be", lambda: (lambda found: found if len(found) == 3 else None)(
+            {line.split()[0] for line in routes_of_host("proto", "87")}))
+        assert ours == {"10.99.0.0/24", "192.168.7.0/24", "10.202.7.0/24"}
+        assert [line for line in routes_of_host() if "198.51.100.77" in line] == before
+        told = wait_for("what is left out is told", lambda: inventory.db.value(
+            "SELECT cannot_route FROM gateway.gateway WHERE id = %s AND cannot_route <> '[]'", gateway))
+        assert {entry["what"] for entry in told} == {f"route {cidr}" for cidr in refused}
+        # The peer goes, and with it only what is ours.
+        inventory.db.query("UPDATE gateway.prefix SET freed = now() WHERE gateway = %s", gateway)
+        inventory.db.query("NOTIFY wiretoll_job")
+        wait_for("they go", lambda: {line.split()[0] for line in routes_of_host("proto", "87")} == {"10.99.0.0/24"})
+        wait_for("nothing is told any more", lambda: inventory.db.value("SELECT cannot_route FROM gateway.gateway WHERE id = %s", gateway) == [])
+        assert [line for line in routes_of_host() if "198.51.100.77" in line] == before
+        inventory.delete(gateway)
+        wait_for("it is deleted", lambda: inventory.status(gateway)[0] == "deleted")
+        assert [line for line in routes_of_host() if "198.51.100.77" in line] == before and routes_of_host("proto", "87") == []
+    finally:
+        for route in own:
+            run("ip", "route", "del", *route.split())
+        run("ip", "addr", "del", "10.1.0.1/24", "dev", "vpc1")
+
+
+def test_h2_routes_of_an_earlier_version_are_taken_over(host):
+    worker, inventory = host
+    gateway = inventory.gateway("gw")
+    worker.wait_deployed(inventory, gateway)
+    wait_for("the tunnel's route", lambda: routes_in("i1") == {"10.99.0.0/24"})
+    worker.stop()
+    run("ip", "-n", "i1", "route", "replace", "10.99.0.0/24", "via", "10.1.0.2", "proto", "188")
+    run("ip", "-n", "i1", "route", "add", "192.168.9.0/24", "via", "10.1.0.2", "proto", "188")
+    run("ip", "-n", "i1", "route", "add", "192.168.10.0/24", "via", "10.1.0.3", "proto", "188")
+    worker.start()
+    wait_for("they carry today's number", lambda: "10.99.0.0/24" in run("ip", "-n", "i1", "route", "show", "proto", "87"))
+    wait_for("what is wanted no longer goes", lambda: run("ip", "-n", "i1", "route", "show", "proto", "188").split("\n")[0].split()[0]
+             == "192.168.10.0/24")
+    run("ip", "-n", "i1", "route", "del", "192.168.10.0/24")

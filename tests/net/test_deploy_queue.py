@@ -41,7 +41,7 @@ def test_role_sees_functions_only(database):
     cursor.execute("SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
                    "WHERE n.nspname IN ('gateway', 'billing') AND has_function_privilege(p.oid, 'execute')")
     assert sorted(row[0] for row in cursor.fetchall()) == [
-        "assigned", "claim_job", "finish_job", "log_job", "register_hypervisor", "renew_job", "set_enroll_token"]
+        "assigned", "claim_job", "finish_job", "log_job", "note_routes", "register_hypervisor", "renew_job", "set_enroll_token"]
     cursor.execute("SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
                    "WHERE n.nspname IN ('gateway', 'billing') AND c.relkind IN ('r', 'p', 'v', 'S') "
                    "AND has_table_privilege(c.oid, 'select, insert, update, delete')")

@@ -345,6 +345,7 @@ void turn_clock_set(struct agent *agent);
 /* cannot.c: says in the log, and in the reports until the next state, what could not be applied. */
 void cannot_clear(struct agent *agent);
 void cannot_add(struct agent *agent, const char *what, const char *format, ...) WT_PRINTF(3, 4);
+bool cannot_has(const struct agent *agent, const char *what);
 void cannot_remove(struct agent *agent, const char *what); /* it holds no longer */
 
 /*

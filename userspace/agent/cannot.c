@@ -30,10 +30,24 @@ void cannot_add(struct agent *agent, const char *what, const char *format, ...)
 		log_error("could not put this into the report: out of memory");
 }
 
+bool cannot_has(const struct agent *agent, const char *what)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach (agent->cannot_apply, i, item)
+		if (strcmp(json_string_value(json_object_get(item, "what")), what) == 0)
+			return true;
+	return false;
+}
+
 void cannot_remove(struct agent *agent, const char *what)
 {
 	json_t *item;
 	size_t i = 0;
+
+	if (!cannot_has(agent, what))
+		return;
 
 	while ((item = json_array_get(agent->cannot_apply, i))) {
 		if (strcmp(json_string_value(json_object_get(item, "what")), what) == 0)

@@ -21,6 +21,7 @@ struct resolution {
 	char endpoint[ENDPOINT_TEXT_SIZE];
 	int pipe;
 	struct sockaddr_storage address; /* AF_UNSPEC: it has none */
+	int error;                       /* as of getaddrinfo() */
 };
 
 static unsigned in_progress;
@@ -35,7 +36,8 @@ static void *resolve(void *data)
 	snprintf(host, sizeof(host), "%s", resolution->endpoint);
 	port = strrchr(host, ':');
 	*port++ = '\0';
-	if (getaddrinfo(host, port, &hints, &found) == 0) {
+	resolution->error = getaddrinfo(host, port, &hints, &found);
+	if (resolution->error == 0) {
 		memcpy(&resolution->address, found->ai_addr, found->ai_addrlen);
 		freeaddrinfo(found);
 	}
@@ -49,15 +51,21 @@ static void take(struct agent *agent, const struct resolution *resolution)
 {
 	const struct desired_peer *peer;
 	struct wg_peer_change change = {.update_only = true, .set_endpoint = true};
+	char id[UUID_TEXT_SIZE], what[UUID_TEXT_SIZE + 24];
 	int r;
 
 	peer = agent->desired ? desired_find_id(agent->desired, resolution->peer_id) : NULL;
 	if (!peer || !peer->enabled || strcmp(peer->endpoint, resolution->endpoint) != 0)
 		return;
+	snprintf(what, sizeof(what), "peer %s: endpoint", uuid_format(peer->id, id));
 	if (resolution->address.ss_family == AF_UNSPEC) {
-		log_warning("could not resolve the endpoint %s", resolution->endpoint);
+		/* Said once: it is tried again and again. */
+		if (!cannot_has(agent, what))
+			cannot_add(agent, what, "could not resolve the endpoint %s: %s", resolution->endpoint,
+				   gai_strerror(resolution->error));
 		return;
 	}
+	cannot_remove(agent, what);
 	change.public_key = peer->public_key;
 	change.endpoint = resolution->address;
 	r = endpoints_put(&agent->resolved, peer->id, &resolution->address);

@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define OUTPUT_MAX (64 * 1024)
+#define OUTPUT_MAX (8 * 1024 * 1024) /* a page of memory is taken only once something is in it */
 
 extern char **environ;
 

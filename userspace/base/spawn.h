@@ -45,7 +45,7 @@ WT_MUST_CHECK int spawn_find(const char *pid_file, pid_t *ret_pid);
 
 /*
  * Runs a program to its end with `input` (may be NULL) on its standard input. What it writes to standard
- * output and error goes to new strings of at most 64 KiB (ret_… may be NULL: discarded). Returns the exit
+ * output and error goes to new strings of at most 8 MiB (ret_… may be NULL: discarded). Returns the exit
  * status (0 … 255), -EINTR when a signal ended it, or -errno when it could not be started.
  */
 WT_MUST_CHECK int spawn_run(struct spawn spawn, const char *input, char **ret_output, char **ret_error);
