@@ -535,6 +535,24 @@ def test_a_secret_in_a_file_that_everybody_may_read_is_warned_of(api, customer, 
         assert "PrivateKey" in file.read_text()
 
 
+def test_m5_sessions_are_listed_and_ended(api, admin, cloud, customer, tmp_path):
+    other = Cli(tmp_path / "other")
+    other.login(api, admin.run("user", "login-token", cloud.user).out.strip())
+    listed = customer.json("session", "list")
+    assert len(listed) == 2 and [session["current"] for session in listed].count(True) == 1
+    assert {session["id"] for session in admin.json("session", "list", "--user", cloud.user)} == {session["id"] for session in listed}
+    theirs = next(session["id"] for session in listed if not session["current"])
+    customer.run("session", "end", theirs)
+    other.run("whoami", status=1)
+    customer.run("whoami")
+    assert "not the id of a session" in customer.run("session", "end", theirs, status=1).err
+    token = admin.run("user", "login-token", cloud.user).out.strip()
+    unused, = [item for item in admin.json("session", "list", "--user", cloud.user) if item["kind"] == "one_time_token"]
+    admin.run("session", "end", unused["id"])
+    late = Cli(tmp_path / "late")
+    late.run("login", api.url, "--ca-fingerprint", api.ca_fingerprint, stdin=token + "\n", status=1)
+
+
 # ---- help and wrong usage -------------------------------------------------------------------------------
 
 

@@ -84,6 +84,10 @@ static const struct cli_option REPORT_OPTIONS[] = {
 	{"csv", OPTION_FLAG, NULL, NULL, "print CSV"},
 	{0},
 };
+static const struct cli_option SESSION_OPTIONS[] = {
+	{"user", OPTION_TEXT, NULL, "USER", "of one user (admin)"},
+	{0},
+};
 static const struct cli_option LEDGER_OPTIONS[] = {
 	{"after", OPTION_TEXT, NULL, "ID", "what came after that line"},
 	{0},
@@ -338,5 +342,19 @@ const struct command COMMANDS[] = {
 	 .summary = "make a one-time token for `wiretoll login`",
 	 .run = run_user_login_token,
 	 .flags = COMMAND_JSON},
+	{.noun = "session",
+	 .verb = "list",
+	 .arguments = "",
+	 .summary = "list your sessions and unused one-time tokens; an admin's list has everybody's",
+	 .run = run_session_list,
+	 .options = SESSION_OPTIONS,
+	 .resource = &RESOURCE_SESSION,
+	 .flags = COMMAND_JSON | COMMAND_LIMIT},
+	{.noun = "session",
+	 .verb = "end",
+	 .arguments = "ID",
+	 .summary = "end a session, or take a one-time token back",
+	 .run = run_delete,
+	 .resource = &RESOURCE_SESSION},
 	{0},
 };

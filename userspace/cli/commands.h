@@ -56,7 +56,7 @@ int cmd_up(int argc, char **argv);
 
 command_fn run_login, run_logout, run_whoami;
 command_fn run_list, run_show, run_create, run_edit, run_delete;
-command_fn run_vpc_edit, run_vpc_put, run_user_login_token;
+command_fn run_vpc_edit, run_vpc_put, run_user_login_token, run_session_list;
 command_fn run_gateway_create, run_gateway_delete, run_gateway_retry, run_gateway_extra, run_gateway_suspend,
 	run_gateway_resume, run_gateway_log, run_gateway_top;
 command_fn run_peer_add, run_peer_list, run_peer_show, run_peer_edit, run_peer_enable, run_peer_disable,

@@ -15,7 +15,7 @@ struct resource {
 };
 
 extern const struct resource RESOURCE_IMAGE, RESOURCE_PLAN, RESOURCE_PLAN_GROUP, RESOURCE_LOCATION,
-	RESOURCE_HYPERVISOR, RESOURCE_USER, RESOURCE_VPC, RESOURCE_GATEWAY;
+	RESOURCE_HYPERVISOR, RESOURCE_USER, RESOURCE_SESSION, RESOURCE_VPC, RESOURCE_GATEWAY;
 
 /*
  * The request's body: the object of --json-file, if given, with the fields of the options over it. Returns

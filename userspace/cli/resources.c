@@ -79,6 +79,9 @@ static const struct cli_option USER_FIELDS[] = {
 };
 const struct resource RESOURCE_USER = {"/v1/users", "name,email,role,max_gateways,id", USER_FIELDS};
 
+const struct resource RESOURCE_SESSION = {"/v1/sessions",
+					  "user_name=USER,kind,created,expires,address,current,id", NULL};
+
 static const struct cli_option VPC_FIELDS[] = {
 	{"name", OPTION_TEXT, "name", "NAME", "the VPC's name"},
 	{"owner", OPTION_TEXT, "owner", "USER", "whose it is"},
