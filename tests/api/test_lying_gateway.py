@@ -136,6 +136,15 @@ def test_m2_what_came_since_a_backup_is_filled_in_by_any_epoch(api):
     there.stop()
 
 
+def test_m2_the_databases_own_clock_was_ahead(agent):
+    """It has been set back by days: what is honest is taken all the same."""
+    peer = agent.gateway.peer()
+    agent.api.sql("UPDATE gateway.gateway SET complete_through = now() + interval '3 days' WHERE id = %s", agent.gateway.id)
+    for _ in range(3):
+        agent.report([agent.grow(1, peer, now(), upload_bytes=10**9)])
+    assert agent.gateway.used() == 3 * 10**9 and view(agent)["alarms"] == []
+
+
 def test_m2_an_operator_says_how_fast_a_gateway_can_be(agent):
     api, world = agent.api, agent.gateway.world
     body = agent.batch([agent.grow(1, agent.gateway.peer(), now(), upload_bytes=2 * MARGIN)])
