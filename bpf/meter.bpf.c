@@ -14,6 +14,7 @@
 #include "attribute.h"
 #include "count.h"
 #include "credit.h"
+#include "gso_type.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -51,7 +52,10 @@ __attribute__((noinline)) int meter_aggregate(struct __sk_buff *skb, __u32 versi
 {
 	const struct wt_packet packet = whole(skb);
 	const struct wt_gso gso = {.size = skb->gso_size, .segs = skb->gso_segs};
-	struct wt_walk walk = {.start = packet.start, .length = packet.length, .next = wt_outermost(version)};
+	struct wt_walk walk = {.start = packet.start,
+			       .length = packet.length,
+			       .next = wt_outermost(version),
+			       .cut = cut_of(skb)};
 	struct wt_weight weight;
 
 	if (gso.size) {

@@ -2,7 +2,7 @@
 /*
  * What a packet weighs on the wire, and the address it is attributed by. The same code is compiled for user
  * space, where the tests drive it with aggregates that BPF_PROG_TEST_RUN does not take. All access to packet
- * bytes goes through wt_load(), which checks the bounds. Offsets count from the IP header.
+ * bytes goes through wt_load() and wt_look(), which check the bounds. Offsets count from the IP header.
  */
 #ifndef WIRETOLL_BPF_PARSE_H
 #define WIRETOLL_BPF_PARSE_H
@@ -20,6 +20,9 @@
 
 /* The gso_size of what is cut along the parts that it was put together from. */
 #define WT_BY_FRAGMENTS 0xffff
+
+/* The longest packet that an IP header can tell the length of, more or less; longer ones say 0. */
+#define WT_LONGEST_TOLD 65535
 
 /* Longer IPv6 packets than this had an option of 8 bytes to say so (to Linux 6.19), which segments lose. */
 #define WT_JUMBO_FROM 65536
@@ -217,7 +220,7 @@ WT_INLINE int wt_reaches_end(wt_source *source, const struct wt_walk *walk, __u3
 	else
 		size = head.bytes[0] >> 4 == 6 ? wt_number16(head.bytes + 4) + WT_IPV6_HEADER : 1;
 	/* Too large for the field, which is 0 then. */
-	if (size == (protocol == WT_PROTO_IPV4 ? 0 : WT_IPV6_HEADER) && left > WT_JUMBO_FROM - 1)
+	if (size == (protocol == WT_PROTO_IPV4 ? 0 : WT_IPV6_HEADER) && left > WT_LONGEST_TOLD)
 		return 1;
 	return size == left;
 }

@@ -3,6 +3,7 @@
 #include "meter/internal.h"
 
 #include "meter.skel.h"
+#include "meter_typed.skel.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
@@ -245,9 +246,29 @@ static int take_descriptors(const struct meter_bpf *bpf, bool xdp, int fds[stati
 	return 0;
 }
 
-static int load(const struct wt_meta *meta, bool xdp, int fds[static OBJECTS])
+/* The typed programs are the same but for what they ask of the kernel: so are names, maps and constants. */
+static struct meter_bpf *open_programs(bool typed)
 {
-	struct meter_bpf *bpf = meter_bpf__open();
+	struct meter_bpf *bpf = calloc(1, sizeof(*bpf));
+
+	if (!bpf)
+		return NULL;
+	if (meter_bpf__create_skeleton(bpf)) {
+		free(bpf);
+		return NULL;
+	}
+	if (typed)
+		bpf->skeleton->data = meter_typed_bpf__elf_bytes(&bpf->skeleton->data_sz);
+	if (bpf_object__open_skeleton(bpf->skeleton, NULL)) {
+		meter_bpf__destroy(bpf);
+		return NULL;
+	}
+	return bpf;
+}
+
+static int load_programs(const struct wt_meta *meta, bool xdp, bool typed, struct meter_bpf **ret_bpf)
+{
+	struct meter_bpf *bpf = open_programs(typed);
 	int r;
 
 	if (!bpf)
@@ -258,7 +279,23 @@ static int load(const struct wt_meta *meta, bool xdp, int fds[static OBJECTS])
 	if (r == 0)
 		r = meter_bpf__load(bpf);
 	if (r == 0)
-		r = store_first_values(bpf, meta);
+		*ret_bpf = bpf;
+	else
+		meter_bpf__destroy(bpf);
+	return r;
+}
+
+/* The typed programs need kfuncs of Linux 6.2 and the kernel's BTF; the others do without. */
+static int load(const struct wt_meta *meta, bool xdp, int fds[static OBJECTS])
+{
+	struct meter_bpf *bpf = NULL;
+	int r = load_programs(meta, xdp, true, &bpf);
+
+	if (r < 0)
+		r = load_programs(meta, xdp, false, &bpf);
+	if (r < 0)
+		return r;
+	r = store_first_values(bpf, meta);
 	if (r == 0)
 		r = take_descriptors(bpf, xdp, fds);
 	meter_bpf__destroy(bpf);
