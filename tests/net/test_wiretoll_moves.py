@@ -95,8 +95,7 @@ def test_f1_a_renamed_interface_stays_metered(network, tmp_path, attach):
     assert (state / "wg0.json").exists() and not (state / "wgB.json").exists()
 
 
-@pytest.mark.parametrize("socket_name", [None, "wgB.sock"])
-@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("socket_name, named", [(None, True), ("wgB.sock", False)])
 def test_f2_a_renamed_interface_is_adopted(network, tmp_path, socket_name, named):
     """A userspace WireGuard's socket keeps the old name, unless somebody has made one of the new name, too."""
     options = ("--state", tmp_path / "state") if named else ()
@@ -338,17 +337,18 @@ def test_f4_a_detached_meter_is_attached_anew(network, attach):
         use_up(network.a)
         first = meter.fresh()
         assert (first["attached"], first["reattached"]) == (True, 0)
-        for count in (1, 2):
-            detach(first["attachment"])
-            lab.wait_for("the meter", lambda: meter.last["reattached"] == count)
-            sample = meter.fresh()
-            assert sample["attached"] and sample["attachment"] == first["attachment"]
-            still_limited(network.a, meter.fresh)
-            compared = Compared(meter, network.b)
-            pings(network.b, 5)
-            assert compared.check() == (420, 420)
-        epochs = {sample["epoch"] for sample in meter.samples}
-        assert len(epochs) == 3
+        detach(first["attachment"])
+        lab.wait_for("the meter", lambda: meter.last["reattached"] == 1)
+        sample = meter.fresh()
+        assert sample["attached"] and sample["attachment"] == first["attachment"]
+        still_limited(network.a, meter.fresh)
+        compared = Compared(meter, network.b)
+        pings(network.b, 5)
+        assert compared.check() == (420, 420)
+        detach(first["attachment"])
+        lab.wait_for("the meter once more", lambda: meter.last["reattached"] == 2)
+        meter.fresh()
+        assert len({sample["epoch"] for sample in meter.samples}) == 3
         assert peer_of(meter.last, network.a)["upload_bytes"] >= peer_of(first, network.a)["upload_bytes"]
         assert sum("detached by somebody else: it is attached anew" in line for line in meter.errors) == 2
         text = urllib.request.urlopen("http://127.0.0.1:9590/metrics", timeout=60).read().decode()
@@ -360,8 +360,7 @@ def test_f4_a_detached_meter_is_attached_anew(network, attach):
     assert show()["attached"] is False
     assert "detached: nothing is counted" in wiretoll("meter", "show", "wg0").stdout.splitlines()[0]
     with metering(*limit(network.a)) as meter:
-        assert meter.last["attached"]
-        still_limited(network.a, meter.fresh)
+        assert meter.last["attached"] and peer_of(meter.last, network.a)["used_bytes"] <= LIMIT
 
 
 def test_f4_a_process_that_cannot_attach_anew_ends(network):
@@ -420,7 +419,7 @@ def test_f7_an_interface_made_anew_has_its_history(network):
 
 
 def test_f16_s2c_a_deleted_interface_ends_the_process_at_once(network):
-    """Also with so many prefixes that a hundredth of the CPU time is one dump in minutes."""
+    """Also with so many prefixes that a hundredth of the CPU time is one answer in minutes, on a slow machine."""
     addresses = "".join(f"allowed_ip=10.{number >> 16}.{number >> 8 & 255}.{number & 255}/32\n" for number in range(65_280))
     device = Device("wgM", f"public_key={PEER}\n{addresses}{EMPTY}")
     try:
@@ -437,21 +436,6 @@ def test_f16_s2c_a_deleted_interface_ends_the_process_at_once(network):
             wiretoll("meter", "wgM", "--count", 1)
     finally:
         wiretoll("meter", "stop", "wgM", check=False)
-        device.delete()
-        device.close()
-
-
-def test_f16_a_first_peer_is_met_soon(network):
-    """However dear the last answer was."""
-    addresses = "".join(f"allowed_ip=10.{number >> 16}.{number >> 8 & 255}.{number & 255}/32\n" for number in range(65_280))
-    device = Device("wgN", f"public_key={'22' * 32}\n{addresses}{EMPTY}")
-    try:
-        with metering(interface="wgN") as meter:
-            device.text = f"public_key={PEER}\nallowed_ip=10.0.0.1/32\n{EMPTY}".encode()
-            lab.wait_for("the only peer", lambda: [peer for peer in meter.last["peers"] if not peer.get("removed")][0]["allowed_ips"] ==
-                         ["10.0.0.1/32"], timeout=30)
-    finally:
-        wiretoll("meter", "stop", "wgN", check=False)
         device.delete()
         device.close()
 

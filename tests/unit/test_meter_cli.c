@@ -93,6 +93,16 @@ static void test_intervals(void **state)
 		assert_int_equal(interval_parse(wrong[i], &ns), -EINVAL);
 }
 
+static void test_f16_the_pause_between_two_looks_is_bounded(void **state)
+{
+	(void)state;
+	assert_int_equal(station_dump_pause_ns(0), NSEC_PER_SEC);
+	assert_int_equal(station_dump_pause_ns(NSEC_PER_SEC / 100), NSEC_PER_SEC);
+	assert_int_equal(station_dump_pause_ns(NSEC_PER_SEC / 40), 5 * NSEC_PER_SEC / 2);
+	assert_int_equal(station_dump_pause_ns(5 * NSEC_PER_SEC / 2), 5 * NSEC_PER_SEC);
+	assert_int_equal(station_dump_pause_ns(INT64_MAX), 5 * NSEC_PER_SEC);
+}
+
 /* ---- names ----------------------------------------------------------------------------------------------
  */
 
@@ -437,6 +447,7 @@ int main(void)
 		cmocka_unit_test(test_amounts),
 		cmocka_unit_test(test_periods),
 		cmocka_unit_test(test_intervals),
+		cmocka_unit_test(test_f16_the_pause_between_two_looks_is_bounded),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_f5_f6_names_are_utf8_text),
 		cmocka_unit_test(test_totals_over_epochs),

@@ -180,18 +180,22 @@ static int take_answer(struct station *station, const struct wg_device *device, 
 		       : 0;
 }
 
+int64_t station_dump_pause_ns(int64_t cpu_ns)
+{
+	if (cpu_ns < STATION_FOLLOW_NS / DUMP_SHARE)
+		return STATION_FOLLOW_NS;
+	return cpu_ns < DUMP_WITHIN_NS / DUMP_SHARE ? cpu_ns * DUMP_SHARE : DUMP_WITHIN_NS;
+}
+
 static int ask_wireguard(struct station *station, struct json_problem *problem)
 {
 	struct wg_device *device = NULL;
-	int64_t begun = clock_cpu_ns(), pause;
+	int64_t begun = clock_cpu_ns();
 	int r;
 
 	alarm_prepare(station);
 	r = wg_dump(station->wg, &device);
-	pause = (clock_cpu_ns() - begun) * DUMP_SHARE;
-	if (pause < STATION_FOLLOW_NS)
-		pause = STATION_FOLLOW_NS;
-	station->dump_after_ns = clock_boot_ns() + (pause < DUMP_WITHIN_NS ? pause : DUMP_WITHIN_NS);
+	station->dump_after_ns = clock_boot_ns() + station_dump_pause_ns(clock_cpu_ns() - begun);
 	if (r < 0) {
 		int looked = station_look_around(station, problem);
 

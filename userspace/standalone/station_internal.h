@@ -81,6 +81,9 @@ WT_MUST_CHECK int station_load_history(struct station *station, const char *stat
 WT_MUST_CHECK int station_lock_history(struct station *station, struct json_problem *problem);
 WT_MUST_CHECK int station_point(struct station *station, struct json_problem *problem);
 WT_MUST_CHECK int station_rename_history(struct station *station, struct json_problem *problem);
+/* follow.c. How long WireGuard is not asked again after an answer that took so much CPU time. */
+int64_t station_dump_pause_ns(int64_t cpu_ns);
+
 /* Removes what an interface of this name, in this network namespace, has left behind; -ENOENT: no history. */
 WT_MUST_CHECK int station_forget_history(const char *interface);
 /*
