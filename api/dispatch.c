@@ -219,14 +219,15 @@ void dispatch_collected(struct exchange *const *exchanges, size_t n, struct db *
 {
 	int r = db ? commit(exchanges, n, db) : -ENOTCONN;
 
-	/* What one of them has brought up must not fail the others, nor who waits for its row hold them up.
-	 */
+	/* What one of them has brought up must not fail the others, nor hold them up. */
 	if (r < 0 && r != -ENOTCONN && n > 1) {
 		for (size_t i = 0; i < n; i++)
 			dispatch_collected(exchanges + i, 1, db);
 		return;
 	}
-	if (r == -EBUSY && clock_boot_ns() < exchanges[0]->give_up_ns)
+	for (size_t i = 0; i < n; i++)
+		exchanges[i]->is_locked = r == -EBUSY && clock_boot_ns() < exchanges[i]->give_up_ns;
+	if (exchanges[0]->is_locked) /* and alone */
 		return;
 	for (size_t i = 0; r < 0 && i < n; i++)
 		answer_error(exchanges[i], r);

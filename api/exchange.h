@@ -82,7 +82,7 @@ int dispatch(struct exchange *exchange, struct db *db);
 
 /*
  * Answers all of these, which handlers have handed over, with one transaction if that works and else with one
- * each. What a lock has kept from being answered is left with the status 0, to be tried again.
+ * each. What a lock has kept from being answered is left with is_locked, to be tried again.
  */
 void dispatch_collected(struct exchange *const *exchanges, size_t n, struct db *db);
 

@@ -254,9 +254,9 @@ static bool asks_for_too_much(struct exchange *exchange)
 static bool take_body(struct exchange *exchange, const char *data, size_t length)
 {
 	exchange->sent += length;
-	connection_extend(exchange->connection, length);
 	if (exchange->sent > MAX_BODY)
 		return exchange->sent <= MAX_DISCARDED;
+	connection_extend(exchange->connection, length);
 	return keep_body(exchange, data, length) == 0;
 }
 

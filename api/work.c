@@ -458,7 +458,6 @@ static void *collect_and_commit(void *argument)
 		dispatch_collected(group, n, connection_of(&db, work->database_file, COLLECTOR_SESSION));
 		note_answers(work, group, n);
 		for (size_t i = 0; i < n; i++) {
-			group[i]->is_locked = group[i]->response.status == 0;
 			if (group[i]->is_locked)
 				collect_at(work, group[i], clock_boot_ns() + LOCKED_AGAIN_NS);
 			else
