@@ -114,10 +114,13 @@ static int delete_gateway(struct request *request, struct response *response)
 static int retry_gateway(struct request *request, struct response *response)
 {
 	_cleanup_result_ PGresult *row = NULL;
+	struct form form = form_of(request, response);
 	struct owned gateway;
 	int r;
 
-	r = find_gateway(request, response, &gateway);
+	r = form_end(&form);
+	if (r == 0)
+		r = find_gateway(request, response, &gateway);
 	if (r == 0)
 		r = lock_job(request, &gateway, &row);
 	if (r < 0)

@@ -103,9 +103,12 @@ static int get_me(struct request *request, struct response *response)
 
 static int post_logout(struct request *request, struct response *response)
 {
+	struct form form = form_of(request, response);
 	char hash[TOKEN_HASH_SIZE];
-	int r;
+	int r = form_end(&form);
 
+	if (r < 0)
+		return r;
 	token_hash(bearer_token(request), hash);
 	r = DB_EXECUTE(request->db, "DELETE FROM gateway.token WHERE hash = $1", hash);
 	return r < 0 ? r : answer_nothing(response);

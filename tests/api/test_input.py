@@ -761,4 +761,6 @@ def test_m5_pages(shared, api):
 
 def test_what_takes_no_body_refuses_one(shared):
     user = shared.user()
-    shared.refused("POST", f"/v1/users/{user['id']}/login-token", {"days": 7}, field="days", says=["days", "none"])
+    for path in (f"/v1/users/{user['id']}/login-token", "/v1/logout", f"/v1/gateways/{NOBODY}/retry"):
+        token = user["token"] if path == "/v1/logout" else None
+        shared.refused("POST", path, {"days": 7}, token, field="days", says=["days", "none"])

@@ -154,7 +154,7 @@ def test_put_user_is_idempotent(world):
 def test_users_with_vpcs_stay(world):
     user = world.user()
     world.vpc(user, world.location())
-    world.refused("DELETE", f"/v1/users/{user['id']}", status=409, says=[user["id"], "owns VPCs"])
+    world.refused("DELETE", f"/v1/users/{user['id']}", status=409, says=[user["id"], "in use by VPC"])
 
 
 def test_audit_says_who_what_and_from_where(api, world):

@@ -18,8 +18,11 @@ def test_vpc(world):
     assert (private["cidr"], private["public"], private["gateway_range"]) == ("10.1.0.0/24", False, "10.1.0.0-10.1.0.15")
     assert private["attachment"]["bridge"] == "vpc0" and private["router"] is None
     assert public["public"] is True and public["router"].endswith(".1")
+    # What its owner sees of it is the same, but for the cloud's own things.
+    shown = {**vpc, "subnets": [{**subnet, "attachment": None, "attachments": []} for subnet in vpc["subnets"]]}
     for key in (vpc["id"], vpc["name"]):
-        assert world.call("GET", f"/v1/vpcs/{key}", token=user["token"]) == vpc
+        assert world.call("GET", f"/v1/vpcs/{key}", token=user["token"]) == shown
+        assert world.call("GET", f"/v1/vpcs/{vpc['id']}") == vpc
     other = world.user()
     world.refused("GET", f"/v1/vpcs/{vpc['id']}", token=other["token"], status=404)
     assert world.call("GET", "/v1/vpcs", token=other["token"])["items"] == []
