@@ -29,7 +29,7 @@ mkdir -p "$results"
 clean_up() {
 	[ -z "$inside" ] || kill -KILL "$inside" 2> /dev/null || true
 	wait
-	[ -n "${KEEP:-}" ] || rm -rf --one-file-system "$root"
+	rm -rf --one-file-system "$root"
 }
 trap clean_up EXIT
 trap 'exit 130' INT
