@@ -62,6 +62,19 @@ static int remove_links(void **state)
 		   "true");
 }
 
+static void test_d7_a_device_that_takes_merged_segments_is_known(void **state)
+{
+	bool merges = true;
+
+	(void)state;
+	assert_int_equal(net_link_merges(net, "wg0", &merges), 0);
+	assert_false(merges);
+	assert_int_equal(run("ip tuntap add wgk mode tun vnet_hdr"), 0);
+	assert_int_equal(net_link_merges(net, "wgk", &merges), 0);
+	assert_true(merges);
+	assert_int_equal(net_link_merges(net, "missing", &merges), -ENODEV);
+}
+
 static void test_link(void **state)
 {
 	bool up = true;
@@ -298,6 +311,7 @@ int main(void)
 		link_test(test_link),
 		link_test(test_addrgen),
 		link_test(test_create_wireguard),
+		link_test(test_d7_a_device_that_takes_merged_segments_is_known),
 		link_test(test_addresses),
 		link_test(test_routes),
 		link_test(test_many_routes),

@@ -21,17 +21,35 @@
 /* -ENOSPC of the meter's, which a larger one cures: a full disk has that, too. */
 #define METER_FULL (-EXFULL)
 
+/* As they come, out of order. */
 static int load_entry(const struct cidr *prefix, const struct wt_attribution *attribution, void *data)
 {
-	struct table_entry entry = {*prefix, attribution->slot, attribution->incarnation};
+	struct table *loaded = data;
 
-	return table_put(data, &entry);
+	if (loaded->count == loaded->size) {
+		size_t size = loaded->size ? loaded->size * 2 : 64;
+		struct table_entry *larger = realloc(loaded->entries, size * sizeof(*larger));
+
+		if (!larger)
+			return -ENOMEM;
+		loaded->entries = larger;
+		loaded->size = size;
+	}
+	loaded->entries[loaded->count++] =
+		(struct table_entry){*prefix, attribution->slot, attribution->incarnation};
+	return 0;
 }
 
 int peers_load_table(struct agent *agent)
 {
+	struct table loaded = {0};
+	int r = meter_for_each_prefix(agent->meter, load_entry, &loaded);
+
 	table_free(&agent->table);
-	return meter_for_each_prefix(agent->meter, load_entry, &agent->table);
+	if (r == 0)
+		r = table_put_all(&agent->table, loaded.entries, loaded.count);
+	table_free(&loaded);
+	return r;
 }
 
 static int store_owner(struct agent *agent, uint32_t slot)
@@ -123,22 +141,21 @@ static struct sockaddr_storage *find_endpoints(struct agent *agent, const struct
 	return endpoints;
 }
 
-static int put_entry(struct agent *agent, const struct table_entry *entry)
-{
-	int r = meter_set_prefix(agent->meter, &entry->prefix, entry->slot, entry->incarnation);
-
-	if (r < 0)
-		return r == -ENOSPC ? METER_FULL : r;
-	return table_put(&agent->table, entry);
-}
-
+/* The table is what the meter has, also when that takes only some. */
 static int put_entries(struct agent *agent, const struct table_entry *entries, size_t n)
 {
-	int r = 0;
+	size_t done = 0;
+	int r = 0, kept;
 
-	for (size_t i = 0; i < n && r == 0; i++)
-		r = put_entry(agent, &entries[i]);
-	return r;
+	while (done < n && r == 0) {
+		r = meter_set_prefix(agent->meter, &entries[done].prefix, entries[done].slot,
+				     entries[done].incarnation);
+		done += r == 0;
+	}
+	kept = table_put_all(&agent->table, entries, done);
+	if (r == -ENOSPC)
+		r = METER_FULL;
+	return r < 0 ? r : kept;
 }
 
 /* Remembers where the peers that leave were last. */
@@ -247,19 +264,22 @@ static int try_once(struct agent *agent, const struct desired *desired, const st
 
 static void settle_table(struct agent *agent, const struct plan_slot *slots)
 {
-	/* Backwards, as deleting moves what is behind. */
-	for (size_t i = agent->table.count; i-- > 0;) {
-		struct table_entry entry = agent->table.entries[i];
-		int r;
+	struct table *table = &agent->table;
+	size_t kept = 0;
 
-		if (!plan_is_stale(agent->desired, slots, &entry))
-			continue;
-		r = meter_delete_prefix(agent->meter, &entry.prefix);
-		if (r == 0 || r == -ENOENT)
-			table_delete(&agent->table, &entry.prefix);
-		else
-			log_warning("could not take a prefix out of the meter: %s", strerror(-r));
+	for (size_t i = 0; i < table->count; i++) {
+		struct table_entry entry = table->entries[i];
+		int r = -EEXIST;
+
+		if (plan_is_stale(agent->desired, slots, &entry)) {
+			r = meter_delete_prefix(agent->meter, &entry.prefix);
+			if (r < 0 && r != -ENOENT)
+				log_warning("could not take a prefix out of the meter: %s", strerror(-r));
+		}
+		if (r < 0 && r != -ENOENT)
+			table->entries[kept++] = entry;
 	}
+	table->count = kept;
 }
 
 static int compare_ids(const void *a, const void *b)

@@ -126,7 +126,11 @@ static void fill_interface(struct agent *agent, struct batch_reconcile *reconcil
 	const struct meter_totals *meter = &reconcile->meter;
 	struct meter_interface_totals totals;
 	struct reconcile_link low, high, after;
+	bool merges = true;
 
+	/* Then its counters are of something else than packets, and say nothing of the meter's. */
+	if (net_link_merges(agent->net, agent->config.interface, &merges) < 0 || merges)
+		return;
 	meter_read_interface(agent->meter, &totals);
 	/* It counts refused uploads as well, and which of the refused they are the meter does not say. */
 	if (!agent->reconcile.read_before || totals.refused_bytes > 0 || load_base(agent, &low, &high) < 0 ||

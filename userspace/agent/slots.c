@@ -47,27 +47,22 @@ void slots_free(struct slots *slots)
 	*slots = (struct slots){0};
 }
 
-static uint32_t *bucket_of(const struct slots *slots, const uint8_t *peer_id)
+static uint32_t first_bucket(const uint8_t *peer_id)
 {
 	uint64_t hash;
 
 	memcpy(&hash, peer_id, sizeof(hash));
-	hash *= 0x9e3779b97f4a7c15ULL;
-	for (uint32_t i = (uint32_t)(hash >> 32);; i++) {
+	return (uint32_t)((hash * 0x9e3779b97f4a7c15ULL) >> 32);
+}
+
+static uint32_t *bucket_of(const struct slots *slots, const uint8_t *peer_id)
+{
+	for (uint32_t i = first_bucket(peer_id);; i++) {
 		uint32_t *bucket = &slots->buckets[i & (slots->n_buckets - 1)];
 
 		if (*bucket == 0 || uuid_equal(slots->slots[*bucket].peer_id, peer_id))
 			return bucket;
 	}
-}
-
-/* Open addressing without tombstones: a removal rebuilds. Peers come and go rarely. */
-static void rebuild_buckets(struct slots *slots)
-{
-	memset(slots->buckets, 0, slots->n_buckets * sizeof(*slots->buckets));
-	for (uint32_t slot = 1; slot < slots->end; slot++)
-		if (slots->slots[slot].flags == WT_OWNER_IN_USE)
-			*bucket_of(slots, slots->slots[slot].peer_id) = slot;
 }
 
 void slots_restore(struct slots *slots, uint32_t slot, const struct wt_owner *owner)
@@ -142,11 +137,32 @@ int slots_assign(struct slots *slots, const uint8_t peer_id[static UUID_SIZE], u
 	return 0;
 }
 
+/* Open addressing without tombstones: the peers behind it, up to the next hole, move up where they are then
+ * still found: nothing else is touched.
+ */
+static void forget_peer(struct slots *slots, uint32_t slot)
+{
+	uint32_t mask = slots->n_buckets - 1;
+	uint32_t hole = (uint32_t)(bucket_of(slots, slots->slots[slot].peer_id) - slots->buckets);
+
+	if (slots->buckets[hole] != slot)
+		return;
+	for (uint32_t i = (hole + 1) & mask; slots->buckets[i] != 0; i = (i + 1) & mask) {
+		uint32_t home = first_bucket(slots->slots[slots->buckets[i]].peer_id);
+
+		if (((i - home) & mask) < ((i - hole) & mask))
+			continue;
+		slots->buckets[hole] = slots->buckets[i];
+		hole = i;
+	}
+	slots->buckets[hole] = 0;
+}
+
 void slots_retire(struct slots *slots, uint32_t slot)
 {
 	slots->slots[slot].flags = WT_OWNER_RETIRING;
 	slots->slots[slot].retire_seq = 0;
-	rebuild_buckets(slots);
+	forget_peer(slots, slot);
 }
 
 void slots_release(struct slots *slots, uint32_t slot)
@@ -155,7 +171,7 @@ void slots_release(struct slots *slots, uint32_t slot)
 
 	slots->slots[slot].flags = 0;
 	if (was_in_use)
-		rebuild_buckets(slots);
+		forget_peer(slots, slot);
 }
 
 struct wt_owner slots_owner(const struct slots *slots, uint32_t slot)

@@ -57,6 +57,52 @@ int table_put(struct table *table, const struct table_entry *entry)
 	return 0;
 }
 
+static int compare_entries(const void *a, const void *b)
+{
+	const struct table_entry *left = a, *right = b;
+
+	return cidr_compare(&left->prefix, &right->prefix);
+}
+
+/* Of two sorted lists; where both have a prefix, the new one. */
+static size_t merge(struct table_entry *merged, const struct table *old, const struct table_entry *new,
+		    size_t n)
+{
+	size_t count = 0, i = 0, j = 0;
+
+	while (i < old->count || j < n) {
+		int order = i == old->count ? 1 : j == n ? -1 : compare_entries(&old->entries[i], &new[j]);
+
+		if (count > 0 && order >= 0 && compare_entries(&merged[count - 1], &new[j]) == 0) {
+			j++;
+			continue;
+		}
+		merged[count++] = order < 0 ? old->entries[i] : new[j];
+		i += order <= 0;
+		j += order >= 0;
+	}
+	return count;
+}
+
+int table_put_all(struct table *table, const struct table_entry *entries, size_t n)
+{
+	struct table_entry *sorted _cleanup_free_ = calloc(n + 1, sizeof(*sorted));
+	struct table_entry *merged = calloc(table->count + n + 1, sizeof(*merged));
+
+	if (!sorted || !merged) {
+		free(merged);
+		return -ENOMEM;
+	}
+	if (n > 0)
+		memcpy(sorted, entries, n * sizeof(*sorted));
+	qsort(sorted, n, sizeof(*sorted), compare_entries);
+	table->size = table->count + n + 1;
+	table->count = merge(merged, table, sorted, n);
+	free(table->entries);
+	table->entries = merged;
+	return 0;
+}
+
 void table_delete(struct table *table, const struct cidr *prefix)
 {
 	size_t place = place_of(table, prefix);

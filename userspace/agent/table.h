@@ -22,6 +22,10 @@ const struct table_entry *table_find(const struct table *table, const struct cid
 /* Adds the entry or replaces the one of the same prefix. Returns -ENOMEM. */
 WT_MUST_CHECK int table_put(struct table *table, const struct table_entry *entry);
 
+/* The same for many, in one pass; of two with the same prefix one stays. Returns -ENOMEM, with nothing
+ * changed. */
+WT_MUST_CHECK int table_put_all(struct table *table, const struct table_entry *entries, size_t n);
+
 void table_delete(struct table *table, const struct cidr *prefix);
 bool table_has_slot(const struct table *table, uint32_t slot);
 void table_free(struct table *table);

@@ -55,6 +55,14 @@ static int link_message(uint16_t type, uint16_t flags, const char *interface, co
 	return 0;
 }
 
+/* A header before each packet: the one that says of how many segments it is. */
+static bool tun_has_header(struct nlattr *data)
+{
+	const struct nlattr *header = nla_find(nla_data(data), nla_len(data), IFLA_TUN_VNET_HDR);
+
+	return header && nla_len(header) >= 1 && *(const uint8_t *)nla_data(header) != 0;
+}
+
 int net_link_parse(const struct nlmsghdr *header, struct net_link *ret_link)
 {
 	static const struct nla_policy policy[IFLA_MAX + 1] = {
@@ -81,6 +89,8 @@ int net_link_parse(const struct nlmsghdr *header, struct net_link *ret_link)
 			return -EPROTO;
 		if (info_attributes[IFLA_INFO_KIND])
 			nla_strlcpy(link.kind, info_attributes[IFLA_INFO_KIND], sizeof(link.kind));
+		if (strcmp(link.kind, "tun") == 0 && info_attributes[IFLA_INFO_DATA])
+			link.merges = tun_has_header(info_attributes[IFLA_INFO_DATA]);
 	}
 	*ret_link = link;
 	return 0;
@@ -196,4 +206,14 @@ int net_link_set_up(struct net *net, const char *interface, bool up)
 
 	r = change_message(net, interface, up ? IFF_UP : 0, IFF_UP, &message);
 	return r < 0 ? r : netlink_request(net->socket, message, NULL);
+}
+
+int net_link_merges(struct net *net, const char *interface, bool *ret_merges)
+{
+	struct net_link link;
+	int r = net_link_get(net, interface, &link);
+
+	if (r == 0)
+		*ret_merges = link.merges;
+	return r;
 }

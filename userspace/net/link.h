@@ -15,6 +15,7 @@ struct net_link {
 	unsigned flags; /* IFF_* */
 	char name[IFNAMSIZ];
 	char kind[24]; /* "wireguard", "tun", …; empty for hardware */
+	bool merges;   /* its program may hand it, and be handed, several segments as one packet */
 };
 
 /* -ENODEV without such an interface. */

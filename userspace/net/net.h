@@ -33,6 +33,12 @@ WT_MUST_CHECK int net_watch_dispatch(struct net *watch, net_link_fn fn, void *da
 WT_MUST_CHECK int net_link_index(struct net *net, const char *interface);
 
 /*
+ * Whether the interface's own counters may have several segments, less their headers, as one packet: a TUN
+ * device whose program puts them together, as newer versions of wireguard-go do.
+ */
+WT_MUST_CHECK int net_link_merges(struct net *net, const char *interface, bool *ret_merges);
+
+/*
  * Makes a kernel WireGuard device, down. -EEXIST when the name is taken, -EOPNOTSUPP when this kernel has
  * no WireGuard.
  */
