@@ -91,6 +91,8 @@ all: $(PROGRAMS) ## build everything
 VM_TESTS    := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/vm/test_*.c))
 VM_ELSEWHERE := $(foreach t,test_meter $(if $(filter 1,$(FULL)),,test_meter_handover) test_meter_raise test_meter_routing test_meter_senders test_wg_messages test_wg_uapi,$(OUT)/tests/net/$t)
 VM_PROGRAMS := $(filter-out $(VM_ELSEWHERE),$(filter $(OUT)/tests/bpf/% $(OUT)/tests/net/%,$(UNIT_TESTS))) $(VM_TESTS)
+# On the second kernel, what depends on it most; with FULL=1 all.
+VM_NEXT     := $(if $(filter 1,$(FULL)),$(VM_PROGRAMS),$(filter %/bpf/test_programs %/net/test_meter_hooks %/net/test_net %/net/test_wg,$(VM_PROGRAMS)) $(VM_TESTS))
 
 # ---- programs -------------------------------------------------------------------------------------------
 $(OUT)/bin/wiretoll-agent: $(AGENT_OBJ) $(LIBS_AGENT)
@@ -215,9 +217,8 @@ test: deps ## install what is missing, build, and run every test; needs root
 
 test-vm: deps ## the meter on the kernels of Debian 12 and 13 with the real WireGuard, in qemu; KERNEL=newest|linux-image-…: another; FULL=1: longer
 	@$(MAKE) --no-print-directory vm-programs
-	@for kernel in $(or $(KERNEL),6.1 6.12); do \
-		FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh $$kernel $(VM_PROGRAMS) || exit; \
-	done
+	@FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh $(or $(KERNEL),6.1) $(VM_PROGRAMS)
+	@$(if $(KERNEL),,FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh 6.12 $(VM_NEXT))
 	@$(MAKE) --no-print-directory $(OUT)/bin/wiretoll-agent $(OUT)/bin/wiretoll-api
 	@KERNEL=$(KERNEL) bash tests/vm/crash.sh
 

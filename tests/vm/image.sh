@@ -13,7 +13,8 @@ shift 2
 root=$folder/root
 
 modules=(wireguard tun veth sch_ingress cls_bpf cls_u32 act_gact nf_tables nft_chain_nat nft_masq nft_ct nft_fib_inet
-	nft_limit nft_reject_inet nf_conntrack_netlink)
+	nft_limit nft_reject_inet nf_conntrack_netlink ipip sit ip6_tunnel ip_gre ip6_gre vxlan geneve fou fou6 sctp esp4 esp4_offload
+	xfrm_user)
 absorbed=(nft_objref) # no module of their own in later kernels: part of nf_tables
 read -ra more_modules <<< "${VM_MODULES:-}"
 modules+=("${more_modules[@]}")

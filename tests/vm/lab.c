@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 
 static int home = -1;
-static int places[CUSTOMERS + 1];
+static int places[CONTAINER + 1];
 
 static int make_customer(int number)
 {
@@ -67,9 +67,28 @@ int lab_make(void)
 	return 0;
 }
 
+int lab_make_container(void)
+{
+	if (run("set -e; ip netns add c3; ip link add inside type veth peer name eth0 netns c3; "
+		"ip addr add 10.7.0.1/24 dev inside; ip addr add fd07::1/64 dev inside nodad; "
+		/* Neighbours are asked from it for what is forwarded. */
+		"ip addr add fe80::1/64 dev inside nodad; "
+		"ip link set inside up; ip -n c3 link set lo up; ip -n c3 addr add 10.7.0.2/24 dev eth0; "
+		"ip -n c3 addr add fd07::2/64 dev eth0 nodad; ip -n c3 link set eth0 up mtu 1420; "
+		"ip -n c3 route add default via 10.7.0.1; ip -n c3 route add default via fd07::1; "
+		"ip -n c1 route add 10.7.0.0/24 dev wgc; ip -n c1 route add fd07::/64 dev wgc"))
+		return -1;
+	/* A cable takes a moment, in which neighbours do not answer. */
+	if (run("for to in 10.7.0.2 fd07::2; do for i in $(seq 60); do "
+		"ip netns exec c1 ping -q -n -c 1 -W 5 $to >/dev/null && continue 2; sleep 0.5; done; "
+		"echo \"$to does not answer\" >&2; exit 1; done"))
+		return -1;
+	return open_place(CONTAINER);
+}
+
 int lab_run(int place, const char *format, ...)
 {
-	char command[512];
+	char command[1024];
 	va_list args;
 
 	va_start(args, format);

@@ -22,6 +22,7 @@
 
 #define GATEWAY   0
 #define CUSTOMERS 2 /* numbered from 1; a customer's slot is its number */
+#define CONTAINER 3 /* behind the gateway, where lab_make_container() makes it */
 
 #define LAB_DEVICE "wg0" /* of the gateway; a customer's is wgc */
 #define LAB_PINS   "/run/bpf/meter"
@@ -34,11 +35,17 @@
 #define FIRST6   "fd08::2"
 #define SECOND4  "::ffff:10.8.0.3"
 #define SECOND6  "fd08::3"
+/* And behind it. */
+#define CONTAINER4 "::ffff:10.7.0.2"
+#define CONTAINER6 "fd07::2"
 
 /* Goes on in a child with namespaces of its own, makes the network and brings the tunnels up: 0 or -1. */
 int lab_make(void);
 
-/* Runs a shell command at a place (GATEWAY, or a customer's number); its exit status. */
+/* A place behind the gateway, by a cable that takes aggregates; the first customer knows the way: 0 or -1. */
+int lab_make_container(void);
+
+/* Runs a shell command at a place (GATEWAY, CONTAINER, or a customer's number); its exit status. */
 int lab_run(int place, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Whether TSO, GSO and GRO work on the gateway's device. */
@@ -58,9 +65,11 @@ void lab_set_prefix(struct meter *meter, const char *prefix, uint32_t slot);
 
 /* TCP until all has arrived; how many segments had to be sent again, at any place. */
 uint64_t lab_tcp(int from, int to, const char *address, size_t bytes);
-/* TCP that gives up when the meter's limit is used up and nothing moves any more. Returns the bytes that have
- * arrived. */
-size_t lab_tcp_until_exhausted(const struct meter *meter, int from, int to, const char *address);
+/* The same by SCTP. */
+void lab_sctp(int from, int to, const char *address, size_t bytes);
+/* Either (IPPROTO_…), giving up when the meter's limit is used up and nothing moves any more. Returns the
+ * bytes that have arrived. */
+size_t lab_until_exhausted(const struct meter *meter, int protocol, int from, int to, const char *address);
 
 /*
  * `count` datagrams, of sizes that start at `size` and go up by `step`; `segment` is UDP_SEGMENT or 0.

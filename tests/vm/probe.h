@@ -14,6 +14,7 @@ struct probe_totals {
 	uint64_t length;      /* sum of skb->len */
 	uint64_t wire_length; /* sum of skb->wire_len */
 	uint64_t packets;     /* an aggregate is one */
+	uint64_t largest;     /* skb->len so far */
 };
 
 /*

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* TCP and UDP between the places of the lab, both ends in one process. See lab.h. */
+/* TCP, SCTP and UDP between the places of the lab, both ends in one process. See lab.h. */
 #include "lab.h"
 
 #include <arpa/inet.h>
@@ -31,28 +31,45 @@ static struct sockaddr_in6 address_of(const char *text)
 	return address;
 }
 
-static int bound_socket(int place, int type)
+static int bound_socket(int place, const struct sockaddr_in6 *address, int type, int protocol)
 {
-	const struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(PORT)};
 	const int on = 1, room = 8 << 20;
-	int fd = lab_socket(place, AF_INET6, type, 0);
+	int fd = lab_socket(place, AF_INET6, type, protocol);
 
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
 	if (type == SOCK_DGRAM)
 		assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)), 0);
-	assert_int_equal(bind(fd, (const struct sockaddr *)&any, sizeof(any)), 0);
+	assert_int_equal(bind(fd, (const struct sockaddr *)address, sizeof(*address)), 0);
 	return fd;
 }
 
-/* Connects two sockets; in flight is no more than WireGuard's queues hold. */
-static void connect_tcp(int from, int to, const char *text, int *ret_sender, int *ret_receiver)
+/* The address that a place sends from to another; any port. */
+static struct sockaddr_in6 source_of(int place, const struct sockaddr_in6 *to)
 {
-	const struct sockaddr_in6 address = address_of(text);
+	struct sockaddr_in6 from;
+	socklen_t size = sizeof(from);
+	int fd = lab_socket(place, AF_INET6, SOCK_DGRAM, 0);
+
+	assert_int_equal(connect(fd, (const struct sockaddr *)to, sizeof(*to)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&from, &size), 0);
+	close(fd);
+	from.sin6_port = 0;
+	return from;
+}
+
+/*
+ * Connects two sockets, each of one address: SCTP would take any other way, too. In flight is no more than
+ * WireGuard's queues hold.
+ */
+static void connect_stream(int protocol, int from, int to, const char *text, int *ret_sender,
+			   int *ret_receiver)
+{
+	const struct sockaddr_in6 address = address_of(text), source = source_of(from, &address);
 	const int room = 200000;
-	int listener = bound_socket(to, SOCK_STREAM);
+	int listener = bound_socket(to, &address, SOCK_STREAM, protocol);
 
 	assert_int_equal(listen(listener, 1), 0);
-	*ret_sender = lab_socket(from, AF_INET6, SOCK_STREAM, 0);
+	*ret_sender = bound_socket(from, &source, SOCK_STREAM, protocol);
 	assert_int_equal(setsockopt(*ret_sender, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)), 0);
 	assert_int_equal(connect(*ret_sender, (const struct sockaddr *)&address, sizeof(address)), 0);
 	*ret_receiver = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -107,26 +124,37 @@ static uint64_t retransmitted(void)
 	return sum;
 }
 
-uint64_t lab_tcp(int from, int to, const char *address, size_t bytes)
+static void send_stream(int protocol, int from, int to, const char *address, size_t bytes)
 {
-	uint64_t before = retransmitted();
 	int sender, receiver;
 
-	connect_tcp(from, to, address, &sender, &receiver);
+	connect_stream(protocol, from, to, address, &sender, &receiver);
 	assert_int_equal(move(sender, receiver, bytes, WAIT_MS), bytes);
 	close(sender);
 	close(receiver);
+}
+
+uint64_t lab_tcp(int from, int to, const char *address, size_t bytes)
+{
+	uint64_t before = retransmitted();
+
+	send_stream(IPPROTO_TCP, from, to, address, bytes);
 	return retransmitted() - before;
 }
 
-size_t lab_tcp_until_exhausted(const struct meter *meter, int from, int to, const char *address)
+void lab_sctp(int from, int to, const char *address, size_t bytes)
+{
+	send_stream(IPPROTO_SCTP, from, to, address, bytes);
+}
+
+size_t lab_until_exhausted(const struct meter *meter, int protocol, int from, int to, const char *address)
 {
 	const struct linger reset = {.l_onoff = 1};
 	struct meter_limit_state limit = {0};
 	int sender, receiver;
 	size_t arrived = 0;
 
-	connect_tcp(from, to, address, &sender, &receiver);
+	connect_stream(protocol, from, to, address, &sender, &receiver);
 	/* A busy machine stalls of its own accord. */
 	for (int i = 0; i < STALLS && !limit.exhausted; i++) {
 		arrived += move(sender, receiver, SIZE_MAX, STALL_MS);
@@ -157,7 +185,7 @@ size_t lab_udp(const struct lab_datagrams *datagrams)
 {
 	const struct sockaddr_in6 to = address_of(datagrams->address);
 	const int segment = datagrams->segment, room = 4 << 20;
-	int receiver = bound_socket(datagrams->to, SOCK_DGRAM);
+	int receiver = bound_socket(datagrams->to, &to, SOCK_DGRAM, 0);
 	int sender = lab_socket(datagrams->from, AF_INET6, SOCK_DGRAM, 0);
 	size_t size = datagrams->size, sent = 0, arrived = 0, expected = 0;
 
