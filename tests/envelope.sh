@@ -28,6 +28,10 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || true
 
 # Other user numbers run the programs under test, too, and need not get through the home that they were built in.
 if [ -n "${WIRETOLL_BIN:-}" ]; then
+	if [ "$(basename "$WIRETOLL_BIN")" != bin ]; then
+		echo "tests/envelope.sh: WIRETOLL_BIN is $WIRETOLL_BIN; accepted is a folder named bin" >&2
+		exit 2
+	fi
 	built=$(realpath "$WIRETOLL_BIN/..")
 	reachable=/run/wiretoll-build/$(basename "$built")
 	mkdir -p "$reachable"
