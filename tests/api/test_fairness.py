@@ -131,6 +131,17 @@ def test_h1_the_search_looks_at_a_few_pages_whatever_was_in_use(api, world):
     assert world.call("POST", peers_of(gateway), {"name": "next", "public_key": public_key()}, token, 201)["tunnel_ip6"] == str(six[4])
 
 
+def test_h1_the_name_of_a_configuration_is_found_by_a_few_looks(api, world):
+    gateway = new_gateway(world)
+    peers = [world.peer(gateway, name=f"customer-site-berlin-{i}") for i in range(3)]
+    times = []
+    for _ in range(20):  # the shortest is what it takes, however busy the machine: of 10,000 candidates it would be 30 ms
+        [[plan]] = api.sql("EXPLAIN (ANALYZE, FORMAT json) SELECT gateway.free_config_name(%s, %s, gen_random_uuid(), %s)",
+                           gateway["owner"], gateway["id"], peers[0]["name"])
+        times.append(plan[0]["Execution Time"])
+    assert min(times) < 5
+
+
 # ---- a fair share of the workers ----
 
 SOON = 25  # seconds at most: what waits for a lock that is held, and for who waits for it, has no answer before 30
