@@ -10,6 +10,7 @@
 struct share {
 	struct share_key key; /* first: what the tree compares */
 	unsigned in_work, n_waiting;
+	unsigned n_new; /* of those that wait: never admitted before */
 	struct exchange *head, *tail;
 	bool is_ready; /* stands in the line of those that a worker may take from */
 	struct share *next_ready;
@@ -83,17 +84,66 @@ static void append(struct shares *shares, struct share *share, struct exchange *
 	stand_in_line(shares, share);
 }
 
-enum share_result shares_offer(struct shares *shares, struct exchange *exchange)
+/* It waits no more. */
+static void discount(struct shares *shares, struct exchange *exchange)
 {
-	struct share *share;
+	if (!exchange->is_counted)
+		return;
+	exchange->is_counted = false;
+	exchange->share->n_new--;
+	shares->waiting--;
+}
 
-	if (shares->waiting >= shares->max_waiting)
-		return SHARES_FULL;
-	share = share_of(shares, &exchange->share_key);
+static void find_longest(const void *node, VISIT visit, void *context)
+{
+	struct share *share = *(struct share *const *)node, **longest = context;
+
+	if ((visit == preorder || visit == leaf) && (!*longest || share->n_new > (*longest)->n_new))
+		*longest = share;
+}
+
+/* The last of the new ones in a queue that has some. */
+static struct exchange *drop_last(struct shares *shares, struct share *share)
+{
+	struct exchange *exchange = share->tail;
+
+	while (!exchange->is_counted)
+		exchange = exchange->previous;
+	*(exchange->previous ? &exchange->previous->next : &share->head) = exchange->next;
+	*(exchange->next ? &exchange->next->previous : &share->tail) = exchange->previous;
+	exchange->previous = exchange->next = NULL;
+	share->n_waiting--;
+	discount(shares, exchange);
+	return exchange;
+}
+
+/* Whose place somebody with `n_new` of their own may have: only of who has at least two more; or NULL. */
+static struct exchange *make_room(struct shares *shares, unsigned n_new)
+{
+	struct share *longest = NULL;
+
+	twalk_r(shares->tree, find_longest, &longest);
+	return longest && longest->n_new > n_new + 1 ? drop_last(shares, longest) : NULL;
+}
+
+enum share_result shares_offer(struct shares *shares, struct exchange *exchange,
+			       struct exchange **ret_refused)
+{
+	struct share *share = share_of(shares, &exchange->share_key);
+
+	*ret_refused = NULL;
 	if (share->n_waiting >= shares->limits[share->key.kind].waiting)
 		return SHARE_FULL;
+	if (shares->waiting >= shares->max_waiting) {
+		*ret_refused = make_room(shares, share->n_new);
+		if (!*ret_refused) {
+			forget_if_idle(shares, share);
+			return SHARES_FULL;
+		}
+	}
 	exchange->is_counted = true;
 	shares->waiting++;
+	share->n_new++;
 	append(shares, share, exchange);
 	return SHARE_TAKEN;
 }
@@ -112,9 +162,7 @@ static struct exchange *take_from(struct shares *shares, struct share *share)
 	exchange->next = NULL;
 	share->n_waiting--;
 	share->in_work++;
-	if (exchange->is_counted)
-		shares->waiting--;
-	exchange->is_counted = false;
+	discount(shares, exchange);
 	return exchange;
 }
 

@@ -24,8 +24,13 @@ WT_MUST_CHECK int shares_new(unsigned waiting, const struct share_limits limits[
 			     struct shares **ret_shares);
 void shares_free(struct shares *shares);
 
-/* Queues a request under its key, unless that queue is full or all together are. */
-WT_MUST_CHECK enum share_result shares_offer(struct shares *shares, struct exchange *exchange);
+/*
+ * Queues a request under its key, unless that queue is full or all together are. Where all together are full
+ * of others' crowds, the last of the longest queue gives way: it is *ret_refused (else NULL), and in no queue
+ * any more.
+ */
+WT_MUST_CHECK enum share_result shares_offer(struct shares *shares, struct exchange *exchange,
+					     struct exchange **ret_refused);
 
 /* Queues a request that was admitted before, whatever the bounds. */
 void shares_return(struct shares *shares, struct exchange *exchange);

@@ -224,6 +224,8 @@ bool work_admits(struct exchange *exchange)
 	caller_learn(work->callers, exchange, &key);
 	pthread_mutex_lock(&work->mutex);
 	admitted = shares_move(work->crews[exchange->crew].shares, exchange, &key);
+	/* Of whom it was thought to be, another may be worked on now. */
+	pthread_cond_signal(&work->crews[exchange->crew].ready);
 	pthread_mutex_unlock(&work->mutex);
 	return admitted;
 }
@@ -285,20 +287,28 @@ static const char *busy_text(const struct exchange *exchange, enum share_result 
 	return result == SHARES_FULL ? "the server is busy" : texts[exchange->share_key.kind];
 }
 
+/* It is in no queue any more. */
+static void turn_away(struct exchange *exchange, enum share_result result)
+{
+	dispatch_busy(exchange, busy_text(exchange, result));
+	exchange->state = EXCHANGE_DONE;
+	MHD_resume_connection(exchange->connection);
+}
+
 /* Until those of the same share that are in work make room. */
 static void let_wait(struct work *work, struct exchange *exchange)
 {
+	struct exchange *refused;
 	enum share_result result;
 
 	pthread_mutex_lock(&work->mutex);
 	done(work, exchange);
-	result = shares_offer(work->crews[exchange->crew].shares, exchange);
+	result = shares_offer(work->crews[exchange->crew].shares, exchange, &refused);
 	pthread_mutex_unlock(&work->mutex);
-	if (result == SHARE_TAKEN)
-		return;
-	dispatch_busy(exchange, busy_text(exchange, result));
-	exchange->state = EXCHANGE_DONE;
-	MHD_resume_connection(exchange->connection);
+	if (refused)
+		turn_away(refused, SHARE_FULL);
+	if (result != SHARE_TAKEN)
+		turn_away(exchange, result);
 }
 
 static void *worker(void *argument)
@@ -489,6 +499,7 @@ static void *timer(void *argument)
 bool work_offer(struct work *work, struct exchange *exchange, const char **ret_why)
 {
 	enum share_result result = SHARES_FULL;
+	struct exchange *refused = NULL;
 	struct crew *crew;
 
 	exchange->work = work;
@@ -497,7 +508,7 @@ bool work_offer(struct work *work, struct exchange *exchange, const char **ret_w
 	caller_guess(work->callers, exchange);
 	pthread_mutex_lock(&work->mutex);
 	if (!work->stopping)
-		result = shares_offer(crew->shares, exchange);
+		result = shares_offer(crew->shares, exchange, &refused);
 	if (result == SHARE_TAKEN) {
 		/* Suspended before a worker can see it: a resume must never come first. */
 		exchange->state = EXCHANGE_WORKING;
@@ -505,6 +516,8 @@ bool work_offer(struct work *work, struct exchange *exchange, const char **ret_w
 		pthread_cond_signal(&crew->ready);
 	}
 	pthread_mutex_unlock(&work->mutex);
+	if (refused)
+		turn_away(refused, SHARE_FULL);
 	*ret_why = result == SHARE_TAKEN ? NULL : busy_text(exchange, result);
 	return result == SHARE_TAKEN;
 }

@@ -262,6 +262,57 @@ def test_h1_only_so_many_of_one_owner_wait(api, world):
     assert server.stop() == 0
 
 
+def test_h1_crowds_of_some_leave_room_for_everybody_else(api, world):
+    """Four owners' requests are as many as may wait at all: the last of them give way to another's."""
+    server = api.another("--workers", "8", "--queue", "8")
+    gateways, other = [world.gateway() for _ in range(4)], world.user()
+    for token in (*(gateway["user"]["token"] for gateway in gateways), other["token"]):
+        assert server.exchange("GET", "/v1/me", token=token).status == 200  # from now on it is known whose it is
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        with locked_rows(api, *(gateway["id"] for gateway in gateways)):
+            asked = [pool.submit(create_peer, server, gateway, f"p{i}") for i in range(5) for gateway in gateways]
+            wait_for_locks(api, 1)
+            wait(lambda: sum(future.done() for future in asked) >= 4)
+            answers = [server.exchange("GET", "/v1/me", token=other["token"]) for _ in range(5)]
+        statuses = {future.result(180).status for future in asked}
+    assert [answer.status for answer in answers] == [200] * 5
+    assert statuses == {201, 503}
+    assert server.stop() == 0
+
+
+def test_h1_room_that_a_known_token_makes_is_used_at_once(api, world):
+    """Of an address two are in work while nobody knows whose they are. When that is known, the next of the address is not made to wait for them."""
+    server = api.another("--workers", "4")
+    gateways, ended = [world.gateway() for _ in range(2)], []
+    tables, watcher = api.postgres.connect(), api.postgres.connect("postgres")
+    watcher.autocommit = True
+
+    def ask(name, *request):
+        answer = server.exchange(*request)
+        ended.append(name)
+        return answer.status
+
+    def waiting(text):
+        with watcher.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'wiretoll_api' AND wait_event_type = 'Lock' AND query LIKE %s", (text,))
+            return cursor.fetchone()[0]
+
+    tables.cursor().execute("LOCK TABLE gateway.token IN ACCESS EXCLUSIVE MODE")
+    with concurrent.futures.ThreadPoolExecutor(3) as pool, locked_rows(api, *(gateway["id"] for gateway in gateways)):
+        changes = [pool.submit(ask, "change", "POST", peers_of(gateway), {"name": "p", "public_key": public_key()}, gateway["user"]["token"])
+                   for gateway in gateways]
+        wait(lambda: waiting("SELECT%FROM gateway.token %") == 2)
+        third = pool.submit(ask, "third", "GET", "/v1/me", None, "nobody's")
+        time.sleep(1)  # it is in its queue by then, or comes later and finds room: right in both cases
+        tables.close()
+        assert third.result(180) == 401
+        for change in changes:
+            change.result(180)
+    watcher.close()
+    assert ended[0] == "third"
+    assert server.stop() == 0
+
+
 # ---- connections ----
 
 def is_served(server):
