@@ -35,5 +35,13 @@ for file in $(git ls-files '*.c' '*.h' '*.sh' '*.sql' '*.py'); do
 	fi
 done
 
+# Every fault of tests/regressions.md has its id in the files that are named beside it.
+while IFS=$'\t' read -r id file; do
+	if ! grep -qwi -e "$id" -e "[a-z0-9_]*_${id}_[a-z0-9_]*" -e "${id}_[a-z0-9_]*" "tests/$file"; then
+		echo "tests/regressions.md: $id is not in tests/$file"
+		failed=1
+	fi
+done < <(awk -F '|' '$2 ~ /[A-Z][0-9]/ {gsub(/[ `]/, "", $2); n = split($4, files, ","); for (i = 1; i <= n; i++) {gsub(/[ `]/, "", files[i]); print $2 "\t" files[i]}}' tests/regressions.md)
+
 shellcheck -x -P SCRIPTDIR -e SC1091 "${scripts[@]}" || failed=1
 exit $failed

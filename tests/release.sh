@@ -3,6 +3,7 @@
 # Makes a bare root of a Debian release, clones what is committed into a home there that is closed to others, and runs the
 # README's two commands in it; with SUITES only those suites of the tests. Results are copied to build/release/RELEASE.
 #   tests/release.sh RELEASE [SUITE…]
+# (D1, D2: packages and compilers are those of the release.)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

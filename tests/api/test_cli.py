@@ -553,6 +553,16 @@ def test_m5_sessions_are_listed_and_ended(api, admin, cloud, customer, tmp_path)
     late.run("login", api.url, "--ca-fingerprint", api.ca_fingerprint, stdin=token + "\n", status=1)
 
 
+def test_c13_health_names_the_newest_migration_and_a_kind_may_be_shortened(api, customer, gateway):
+    newest = max(int(file.name.split("_")[0]) for file in (REPOSITORY / "api/store/migrations").glob("*.sql"))
+    assert api.request("GET", "/v1/health")[1]["schema"] == newest
+    assert "--kind site" in customer.run("help").out
+    for kind in ("site", "site-to-site", "site_to_site"):
+        made = customer.json("peer", "add", f"{gateway['name']}/{kind}", "--kind", kind, "--public-key", new_key(), "--allowed-ips",
+                             f"192.168.{len(kind)}{'0' if '_' in kind else '1'}.0/24")
+        assert made["kind"] == "site_to_site"
+
+
 # ---- help and wrong usage -------------------------------------------------------------------------------
 
 

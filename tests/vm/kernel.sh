@@ -4,7 +4,7 @@
 # is not needed. The mirror is this machine's own, and what comes from it is signed by Debian.
 #   tests/vm/kernel.sh NAME    NAME: 6.1 (Debian 12's), 6.12 (Debian 13's), newest, or a package's name; prints a folder with
 #                              vmlinuz and lib/modules/VERSION in it, whatever form the packages have
-# Without a network it is what was fetched last.
+# Without a network it is what was fetched last. (D4)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 name=$1

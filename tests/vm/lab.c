@@ -152,7 +152,7 @@ void lab_set_prefix(struct meter *meter, const char *text, uint32_t slot)
 	assert_int_equal(meter_set_prefix(meter, &prefix, slot, 1), 0);
 }
 
-/* Whether this kernel knows the hook (Linux 6.6): one without it refuses the question. */
+/* Whether this kernel knows the hook (Linux 6.6): one without it refuses the question. (D5) */
 static bool has_tcx(void)
 {
 	const enum bpf_attach_type tcx_ingress = (enum bpf_attach_type)46;

@@ -187,7 +187,7 @@ static void assert_wireguard(const struct meter *meter, const struct wireguard_t
 /*
  * What the kernel's own lengths come to (docs/decisions/meter-true-length.md): wire_len is right on the way
  * out; on the way in it is skb->len again, so too little, or right as well, as the kernel is: nothing
- * between.
+ * between. (D6)
  */
 static void assert_kernels_lengths(const struct views *views, bool offloads)
 {
