@@ -410,8 +410,10 @@ static bool joins(const struct collector *collector, struct exchange *const *gro
 	if (n > 0)
 		return lane == lane_of(group[0]) && lane != LOCKED &&
 		       !is_among(group, n, exchange->request.principal.gateway);
-	return lane <= collector->last_lane &&
-	       (lane != LOCKED || collector->work->workers_ended || exchange->due_ns <= clock_boot_ns());
+	/* At the end those that are spared may have gone already, and nothing is to be left. */
+	if (collector->work->workers_ended)
+		return true;
+	return lane <= collector->last_lane && (lane != LOCKED || exchange->due_ns <= clock_boot_ns());
 }
 
 /* The next requests to commit together, of a gateway one at most; 0 when the workers have ended and nothing

@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import ipaddress
 import json
+import os
 import random
 import shutil
 import signal
@@ -222,6 +223,35 @@ def test_m3_reports_that_wait_for_one_gateway_hold_up_no_other(api):
     # As they came: a batch before its time is a conflict, and none of them an error.
     assert set(statuses) <= {200, 409} and 200 in statuses
     assert waiting.send(bodies[0])[0] == 200
+
+
+@pytest.mark.parametrize("attempt", range(3))  # whichever collector takes it
+def test_m3_a_report_that_meets_a_lock_is_answered_when_the_server_stops(api, attempt):
+    """The collector that tries locked ones again may have ended by then."""
+    server, agent = api.another(), active_agent(simulated_agent.World(api))
+    agent.api = server
+    watcher = api.postgres.connect("postgres")
+    watcher.autocommit = True
+
+    def waiting():
+        with watcher.cursor() as cursor:
+            cursor.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'wiretoll-reports' AND wait_event_type = 'Lock'")
+            return [pid for pid, in cursor.fetchall()]
+
+    pids = []
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with locked_rows(api, agent.gateway.id):
+            sent = pool.submit(agent.send, agent.batch())
+            wait(lambda: pids.extend(waiting()) or pids)
+            os.kill(pids[0], signal.SIGSTOP)  # its wait ends when the server has begun to stop
+            stopped = pool.submit(server.stop)
+            wait(lambda: "stopping" in server.log.read_text())
+            time.sleep(1)  # all others have ended by then, or end later: it is answered in both cases
+            os.kill(pids[0], signal.SIGCONT)
+            wait(lambda: not waiting())
+        assert sent.result(180)[0] in (200, 503)
+        assert stopped.result(180) == 0
+    watcher.close()
 
 
 def test_h1_customers_hold_up_no_agent(api, world):
