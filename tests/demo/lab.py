@@ -24,6 +24,7 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+PLAIN_WIREGUARD = "/run/plain/wireguard-go"  # of tests/envelope.sh
 
 
 def run(*command, check=True, stdin=None, timeout=180):
@@ -72,9 +73,13 @@ class Host:
     def spawn(self, *command, **options):
         return subprocess.Popen(self.command(*command), **options)
 
+    def outer(self, interface):
+        """The bridge's end of a cable."""
+        return f"{self.name}-{interface}"[:15]
+
     def plug(self, bridge, interface, *addresses):
         """A cable from this host's interface to a bridge of the outer namespace."""
-        outer = f"{self.name}-{interface}"[:15]
+        outer = self.outer(interface)
         run("ip", "link", "add", outer, "type", "veth", "peer", "name", interface, "netns", self.name)
         run("ip", "link", "set", outer, "master", bridge, "up")
         for address in addresses:
@@ -88,6 +93,8 @@ class Host:
 
     def count_arrivals(self, interface):
         """Counts every IP packet that arrives for this host, but for neighbour discovery: what a gateway let in."""
+        # Segments that a gateway's wireguard-go has put together come one by one, each with its headers.
+        run("ip", "link", "set", self.outer(interface), "gso_max_segs", 1)
         self.run("nft", "-f", "-", stdin=f"""
             table inet oracle {{
                 counter arrived {{ }}
@@ -116,7 +123,8 @@ def udp_errors_of(snmp):
 
 
 class Client(Host):
-    """A host that runs WireGuard as a customer would: wg-quick, wireguard-go and a downloaded configuration."""
+    """A host that runs WireGuard as a customer would: wg-quick, wireguard-go and a downloaded configuration. Its device counts
+    each packet, whatever this wireguard-go can do: it is the truth."""
 
     def __init__(self, name, bridge, address):
         super().__init__(name)
@@ -141,7 +149,7 @@ class Client(Host):
         path = folder / f"{self.interface}.conf"
         path.touch(mode=0o600)
         path.write_text(configuration.replace("[YOUR_PRIVATE_KEY]", self.private_key))
-        self.run("env", "WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go", "wg-quick", "up", path)
+        self.run("env", f"WG_QUICK_USERSPACE_IMPLEMENTATION={PLAIN_WIREGUARD}", "wg-quick", "up", path)
 
     def counters(self):
         """(upload, download) in bytes, as the client's own WireGuard device counted them."""

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from echo import echo
 
+PLAIN_WIREGUARD = "/run/plain/wireguard-go"  # of tests/envelope.sh
 BIN = Path(os.environ.get("WIRETOLL_BIN", Path(__file__).resolve().parents[2] / "build/bin")).resolve()
 UID = 12345
 API_ADDRESS, API_PORT = "198.51.100.1", 8443
@@ -326,7 +327,7 @@ class Api:
 
 
 class Client:
-    """A road warrior: a namespace with wireguard-go, never touched by Wiretoll."""
+    """A road warrior: a namespace with wireguard-go, never touched by Wiretoll, whose device counts each packet."""
 
     def __init__(self, number):
         self.namespace = f"c{number}"
@@ -345,7 +346,7 @@ class Client:
         run(*inside(self.namespace, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"/run/wireguard/{self.device}.sock")
-        self.process = subprocess.Popen(inside(self.namespace, "wireguard-go", "--foreground", self.device),
+        self.process = subprocess.Popen(inside(self.namespace, PLAIN_WIREGUARD, "--foreground", self.device),
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for("the client's device", lambda: listens(f"/run/wireguard/{self.device}.sock"))
         with tempfile.NamedTemporaryFile("w") as key:
@@ -416,6 +417,7 @@ class Gateway:
         self.api = api
         self.log = folder / "agent.log"
         self.agent = self.wireguard = None
+        self.program = "wireguard-go"
         for path in (self.base, self.bpf):
             path.mkdir(mode=0o700)
         run("mount", "-t", "bpf", "bpf", self.bpf)
@@ -433,7 +435,7 @@ class Gateway:
         os.chown(path, UID, UID)
 
     def start_wireguard(self):
-        self.wireguard = subprocess.Popen(inside("gw", *unprivileged("wireguard-go", "--foreground", "wg0")),
+        self.wireguard = subprocess.Popen(inside("gw", *unprivileged(self.program, "--foreground", "wg0")),
                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def start_agent(self, *arguments):

@@ -246,7 +246,8 @@ static int make_tunnel(void)
 		"ip -n client addr add 192.168.77.2/24 dev uplink && ip -n client link set uplink up "
 		"&& " IN_CLIENT " sysctl -qw net.ipv6.conf.default.addr_gen_mode=1"))
 		return -1;
-	if (start((char *[]){"ip", "netns", "exec", "client", "wireguard-go", "-f", "wgc", NULL}) < 0)
+	if (start((char *[]){"ip", "netns", "exec", "client", "tests/plain_wireguard.py", "-f", "wgc",
+			     NULL}) < 0)
 		return -1;
 	if (wait_until_it_listens("wgs") || wait_until_it_listens("wgc"))
 		return -1;

@@ -153,8 +153,9 @@ def wireguard_of(client):
 class Server:
     """A host with a WireGuard interface wg0 that Wiretoll did not make."""
 
-    def __init__(self, command=lambda *words: [str(word) for word in words]):
+    def __init__(self, command=lambda *words: [str(word) for word in words], program="wireguard-go"):
         self.command = command
+        self.program = program
         self.private_key = lab.run("wg", "genkey").strip()
         self.key = lab.run("wg", "pubkey", stdin=self.private_key).strip()
         self.make()
@@ -163,7 +164,7 @@ class Server:
         return lab.run(*self.command(*words), **options)
 
     def make(self):
-        self.wireguard = subprocess.Popen(self.command("wireguard-go", "--foreground", "wg0"), stdout=subprocess.DEVNULL,
+        self.wireguard = subprocess.Popen(self.command(self.program, "--foreground", "wg0"), stdout=subprocess.DEVNULL,
                                           stderr=subprocess.DEVNULL)
         lab.wait_for("wg0", lambda: self.run(sys.executable, "-c", LISTENS, check=False))
         self.run("wg", "set", "wg0", "private-key", "/dev/stdin", "listen-port", 51820, stdin=self.private_key)
@@ -214,7 +215,7 @@ class Lab:
         lab.run("ip", "link", "add", "pub", "address", "02:00:00:00:00:01", "type", "bridge")
         lab.run("ip", "addr", "add", f"{SERVER}/24", "dev", "pub")
         lab.run("ip", "link", "set", "pub", "up")
-        self.server = Server()
+        self.server = Server(program=lab.PLAIN_WIREGUARD)  # Whole compares with its device
         self.sink = subprocess.Popen([sys.executable, str(HERE.parent / "demo" / "traffic.py"), "serve", "9000"],
                                      stdout=subprocess.PIPE, text=True)
         assert self.sink.stdout.readline() == "ready\n"

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/demo"))
 
-from lab import Api, Refused, process_of, run, tcp, udp, wait_for  # noqa: E402
+from lab import PLAIN_WIREGUARD, Api, Refused, process_of, run, tcp, udp, wait_for  # noqa: E402
 from scenario import ALLOWANCE_L1, PORT, RUNDIR, STATE, Scenario  # noqa: E402
 
 from proxy import Proxy  # noqa: E402
@@ -48,6 +48,8 @@ class Cloud(Scenario):
 
     def __init__(self, seed):
         super().__init__(BIN)
+        # The gateways' devices are a truth, too, and count packets.
+        os.environ["PATH"] = f"{os.path.dirname(PLAIN_WIREGUARD)}:{os.environ['PATH']}"
         self.addresses = ("127.0.0.1",)
         self.random = random.Random(seed)
         self.proxy = None
