@@ -186,9 +186,9 @@ static void test_routes(void **state)
 	assert_int_equal(net_ensure_routes(net, "wg0", &taken, 1), 0);
 	assert_output(SHOW_ROUTES, "10.7.0.0/16");
 	assert_int_equal(net_ensure_routes(net, "wg0", NULL, 0), 0);
-	assert_output("ip -4 route show",
-		      "10.6.0.0/16 dev wg0 scope link linkdown ,10.7.0.0/16 dev other proto 87 scope link "
-		      "linkdown ,10.99.0.0/24 dev wg0 proto kernel scope link src 10.99.0.1 linkdown ");
+	assert_output("ip -N -4 route show",
+		      "10.6.0.0/16 dev wg0 scope 253 linkdown ,10.7.0.0/16 dev other proto 87 scope 253 "
+		      "linkdown ,10.99.0.0/24 dev wg0 proto 2 scope 253 src 10.99.0.1 linkdown ");
 }
 
 /* F8: the main table's routes but the default come first, then the tunnel's, and never for WireGuard's own

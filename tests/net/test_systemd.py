@@ -28,7 +28,7 @@ UNITS = sorted(path.name for path in (ROOT / "dist/systemd").iterdir())
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     prefix = tmp_path_factory.mktemp("prefix")
-    run("make", "-s", "-C", ROOT, "install", f"PREFIX={prefix}")
+    run("make", "-s", "-C", ROOT, "install", f"PREFIX={prefix}", f"SYSCONFDIR={prefix}/etc")
     return prefix
 
 
@@ -40,7 +40,7 @@ def test_install_places_everything_below_its_prefix(tmp_path):
             "usr/lib/sysusers.d/wiretoll.conf", "usr/lib/tmpfiles.d/wiretoll.conf", "usr/lib/wiretoll/backoff",
             "usr/lib/wiretoll/gateway.conf"} <= found.keys()
     for name, path in found.items():
-        assert name.startswith("usr/") and stat.S_IMODE(path.stat().st_mode) in (0o644, 0o755), name
+        assert name.startswith(("usr/", "etc/iproute2/rt_protos.d/")) and stat.S_IMODE(path.stat().st_mode) in (0o644, 0o755), name
         if "/systemd/" in name:
             text = path.read_text()
             assert not re.search(r"@[A-Z]+@|/usr/local", text), name
