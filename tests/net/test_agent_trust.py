@@ -88,9 +88,10 @@ def test_an_impostor_is_told_nothing_and_nothing_is_lost(lab):
         "another CA": folder / "other.pem",
         "another name": make_certificate(folder, "name", host="wiretoll-apj"),
         "its address as the name": make_certificate(folder, "address", host=API_ADDRESS),
-        "expired": make_certificate(folder, "expired", days="-1"),
+        "expired": make_certificate(folder, "expired", days="0"),
         "no TLS": None,
     }
+    wait_for("it expires", lambda: "will not" not in run("openssl", "x509", "-noout", "-checkend", 0, "-in", wrong["expired"], check=False))
     api.close()
     for what, certificate in wrong.items():
         impostor = Impostor(certificate)
