@@ -380,15 +380,21 @@ static int stop_other(const struct up *up, int *ret_lock)
 	return r;
 }
 
-/* Asking for the lock has made the folders anew, if the other was a sample that took its own along. */
+/* Asking for the lock has made the folders anew, if the other was a sample that took its own along, and the
+ * worker, asked to destroy what is there, has made its own in them.
+ */
 static void forget_empty_folders(const struct up *up)
 {
+	static const char *const workers[] = {"gw", "log", "token", "trash"};
 	up_path path;
 
 	if (access(up_join(up->state, "pg", path), F_OK) == 0)
 		return;
+	for (size_t i = 0; i < ARRAY_SIZE(workers); i++)
+		if (rmdir(up_join(up->state, workers[i], path)) < 0 && errno != ENOENT)
+			return;
+	(void)unlink(up_join(up->state, "first_uid", path));
 	(void)unlink(up_join(up->state, "lock", path));
-	(void)rmdir(up_join(up->state, "gw", path));
 	(void)rmdir(up->state);
 	(void)rmdir(up->run);
 }
