@@ -33,7 +33,7 @@ if [ -n "${WIRETOLL_BIN:-}" ]; then
 		exit 2
 	fi
 	built=$(realpath "$WIRETOLL_BIN/..")
-	reachable=/run/wiretoll-build/$(basename "$built")
+	reachable=/run/built/$(basename "$built")
 	mkdir -p "$reachable"
 	mount --bind "$built" "$reachable"
 	export WIRETOLL_BIN=$reachable/bin

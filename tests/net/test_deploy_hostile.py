@@ -17,7 +17,7 @@ import pytest
 from deploy_lab import AGENT, processes, run, wait_for
 from test_deploy import database, host  # noqa: F401  fixtures
 
-PROMPT = 1.0  # seconds: what another gateway may wait for a hostile one, at most
+MOST_DELAY = 1.0  # seconds: what another gateway may wait for a hostile one, at most
 
 
 def hostile(worker, name, script):
@@ -53,15 +53,20 @@ def other(inventory, number):
                              route_netns=())
 
 
-def deploys_promptly(worker, inventory, number):
-    """Another one when it took longer: the machine may have been busy, but not each time."""
+def deploy_seconds(worker, inventory, number):
+    begun = time.monotonic()
+    gateway = other(inventory, number)
+    wait_for("the other gateway's agent runs", lambda: worker.pid(gateway), step=0.005)
+    return time.monotonic() - begun
+
+
+def deploys_promptly(worker, inventory, number, undelayed):
+    """No more than a second later than without the hostile one. Another one when it took longer: the machine may have been busy, but
+    not each time."""
     seconds = []
-    while not seconds or (min(seconds) > PROMPT and len(seconds) < 5):
-        begun = time.monotonic()
-        gateway = other(inventory, number + len(seconds))
-        wait_for("the other gateway's agent runs", lambda: worker.pid(gateway), step=0.005)
-        seconds.append(time.monotonic() - begun)
-    assert min(seconds) <= PROMPT, seconds
+    while not seconds or (min(seconds) > undelayed + MOST_DELAY and len(seconds) < 5):
+        seconds.append(deploy_seconds(worker, inventory, number + len(seconds)))
+    assert min(seconds) <= undelayed + MOST_DELAY, (seconds, undelayed)
 
 
 FIFOS = """
@@ -74,6 +79,7 @@ touch "$base/ready"
 
 def test_h3_fifos_in_place_of_every_file_delay_nobody(host):
     worker, inventory = host
+    undelayed = max(deploy_seconds(worker, inventory, number) for number in (240, 241))
     hostile(worker, "evil", FIFOS)
     gateway = inventory.gateway("bad")
     worker.wait_deployed(inventory, gateway)
@@ -82,18 +88,18 @@ def test_h3_fifos_in_place_of_every_file_delay_nobody(host):
     # Every way to look at the gateway: its processes end, the worker begins anew, the job comes again, a retry, a deletion.
     for program in ("agent", "wireguard"):
         os.kill(wait_for(program, lambda: worker.pid(gateway, program)), signal.SIGKILL)
-    deploys_promptly(worker, inventory, 10)
+    deploys_promptly(worker, inventory, 10, undelayed)
     worker.stop()
     worker.start()
     inventory.db.query("UPDATE gateway.job SET finished = false WHERE gateway = %s", gateway)
     inventory.db.query("NOTIFY wiretoll_job")
     wait_for("the same job is finished again", lambda: inventory.job(gateway)["finished"])
-    deploys_promptly(worker, inventory, 20)
+    deploys_promptly(worker, inventory, 20, undelayed)
     inventory.retry(gateway)
     wait_for("the second attempt", lambda: worker.netns(gateway, 2) in os.listdir("/run/netns") and inventory.job(gateway)["finished"])
-    deploys_promptly(worker, inventory, 30)
+    deploys_promptly(worker, inventory, 30, undelayed)
     inventory.delete(gateway)
-    deploys_promptly(worker, inventory, 40)
+    deploys_promptly(worker, inventory, 40, undelayed)
     wait_for("it is deleted", lambda: inventory.status(gateway)[0] == "deleted")
     assert not worker.base(gateway).exists()
 
@@ -101,6 +107,7 @@ def test_h3_fifos_in_place_of_every_file_delay_nobody(host):
 def test_h3_a_program_stopped_before_it_executes_delays_nobody(host):
     """A process of the uid stops all others of it, again and again: also those that are only about to become its programs."""
     worker, inventory = host
+    undelayed = max(deploy_seconds(worker, inventory, number) for number in (240, 241))
     hostile(worker, "evil", "touch $base/ready; while :; do kill -STOP -1; done")
     gateway = inventory.gateway("bad")
     worker.wait_deployed(inventory, gateway)
@@ -109,7 +116,7 @@ def test_h3_a_program_stopped_before_it_executes_delays_nobody(host):
     killed = wait_for("wireguard-go", lambda: worker.pid(gateway, "wireguard"))
     os.kill(killed, signal.SIGKILL)
     wait_for("it is started anew", lambda: worker.pid(gateway, "wireguard") not in (None, killed))
-    deploys_promptly(worker, inventory, 10)
+    deploys_promptly(worker, inventory, 10, undelayed)
     uid = worker.base(gateway).stat().st_uid
     inventory.delete(gateway)
     wait_for("it is deleted", lambda: inventory.status(gateway)[0] == "deleted")
@@ -129,6 +136,7 @@ done &
 
 def test_h4_removal_follows_no_link(host, tmp_path):
     worker, inventory = host
+    undelayed = max(deploy_seconds(worker, inventory, number) for number in (240, 241))
     victim = Path("/run") / f"victim-{os.getpid()}"
     victim.mkdir(exist_ok=True)
     (victim / "inner").write_text("stays")
@@ -138,7 +146,7 @@ def test_h4_removal_follows_no_link(host, tmp_path):
     turn_hostile(worker, gateway, "evil")
     wait_for("the links are there", lambda: (worker.base(gateway) / "ready").exists())
     inventory.delete(gateway)
-    deploys_promptly(worker, inventory, 10)
+    deploys_promptly(worker, inventory, 10, undelayed)
     wait_for("it is deleted", lambda: inventory.status(gateway)[0] == "deleted")
     assert not worker.base(gateway).exists() and (victim / "inner").read_text() == "stays"
     shutil.rmtree(victim)
@@ -159,12 +167,13 @@ def flood(folder, uid, files, depth):
 
 def test_h3_a_flood_of_files_and_depths_delays_nobody(host):
     worker, inventory = host
+    undelayed = max(deploy_seconds(worker, inventory, number) for number in (240, 241))
     gateway = inventory.gateway("bad")
     worker.wait_deployed(inventory, gateway)
     flood(worker.base(gateway), worker.base(gateway).stat().st_uid, 200_000, 3000)
     (worker.base(gateway) / "gone").touch()
     inventory.delete(gateway)
-    deploys_promptly(worker, inventory, 10)
+    deploys_promptly(worker, inventory, 10, undelayed)
     wait_for("it is deleted", lambda: inventory.status(gateway)[0] == "deleted")
     assert not worker.base(gateway).exists()
     wait_for("all of it goes", lambda: os.listdir(worker.state / "trash") == [])
