@@ -36,7 +36,8 @@ static int add_rule(struct net *net, uint8_t family, bool tunnel)
 	if (r < 0)
 		return -ENOMEM;
 	r = netlink_request(net->socket, message, NULL);
-	return r == -EEXIST ? 0 : r;
+	/* Where the kernel's IPv6 is off, there is nothing to be ruled. */
+	return r == -EEXIST || (family == AF_INET6 && r == -EAFNOSUPPORT) ? 0 : r;
 }
 
 int net_ensure_rules(struct net *net)
