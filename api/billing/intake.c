@@ -233,6 +233,17 @@ static int keep_refused(struct db *db, const struct request *request, const char
 		n, body);
 }
 
+/* Nothing is lost: it is taken when it comes again. Without a detail the epoch is one too many. */
+static int answer_often(struct response *response, const char *detail)
+{
+	response->retry_after = OFTEN_SECONDS;
+	if (detail)
+		return response_problem(response, 503, "records", "%s", detail);
+	return response_problem(response, 503, "epoch",
+				"the gateway begins new epochs too often; accepted are 1000, and 100 "
+				"more for each day of its life");
+}
+
 static int answer(struct response *response, const PGresult *verdicts, int row)
 {
 	const char *body = db_value(verdicts, row, "body");
@@ -242,12 +253,8 @@ static int answer(struct response *response, const PGresult *verdicts, int row)
 	if (response->status == 400)
 		return response_problem(response, 400, "active_since", "%s",
 					db_value(verdicts, row, "detail"));
-	if (response->status == 503) {
-		response->retry_after = OFTEN_SECONDS;
-		return response_problem(response, 503, "epoch",
-					"the gateway begins new epochs too often; accepted are 1000, and 100 "
-					"more for each day of its life");
-	}
+	if (response->status == 503)
+		return answer_often(response, db_value(verdicts, row, "detail"));
 	if (response->status == 410) {
 		_cleanup_json_ json_t *held = json_loads(body, 0, NULL);
 

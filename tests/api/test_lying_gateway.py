@@ -90,6 +90,16 @@ def test_m2_many_records_add_up_to_more_than_64_bits(agent):
     goes_on(agent)
 
 
+@pytest.mark.parametrize("what", ["bytes", "packets"])
+def test_m2_both_directions_together_are_what_a_link_carries(agent, what):
+    """Of the records, whatever `counted` says."""
+    record = agent.grow(1, agent.gateway.peer(), now(), **{f"upload_{what}": MARGIN * 2 // 3, f"download_{what}": MARGIN * 2 // 3})
+    body = agent.batch([record], counted="0")
+    body["grant"]["cycle_counted"] = "0"
+    refused(agent, body)
+    goes_on(agent)
+
+
 def test_m2_what_was_claimed_once_is_not_there_again(agent):
     """The margin of an hour is for clocks that differ, and is one, however many reports, parts and epochs share it."""
     peer = agent.gateway.peer()
@@ -465,6 +475,61 @@ def test_m6_sequences_end_before_64_bits(agent):
     agent.seq = seq
     agent.report()
     goes_on(agent)
+
+
+def test_m6_checksums_are_of_the_last_thousand_sequences(agent):
+    """Also where sequences are left out."""
+    for step in (1, 1, 500, 1, 999, 1, 1000, 1, 10**6, 1, 1):
+        agent.seq += step - 1
+        body = agent.batch()
+        assert agent.send(body, kept_from=body["seq"])[0] == 200
+        kept = [seq for [seq] in agent.api.sql("SELECT seq FROM billing.epoch_batch WHERE gateway = %s ORDER BY seq", agent.gateway.id)]
+        assert kept[0] > agent.seq - 1000 and kept[-1] == agent.seq
+    assert len(kept) == 3
+
+
+def rows(agent):
+    return [agent.api.sql(f"SELECT count(*) FROM billing.{table} WHERE gateway = %s", agent.gateway.id)
+            for table in ("counter", "usage_record", "usage_hour", "active_interval", "epoch_batch", "epoch", "ledger", "action")]
+
+
+def test_m6_no_more_rows_than_a_gateway_can_have_to_say(agent):
+    """Two a second for each peer and eight: with one, 18. Beyond that it has to wait, and loses nothing."""
+    api, gateway, peer = agent.api, agent.gateway, agent.gateway.peer()
+    body = agent.batch([{**agent.grow(slot, peer, now(), incarnation=slot, upload_bytes=1)} for slot in range(1, 3601)])
+
+    def send(saved_up):
+        api.sql("UPDATE gateway.gateway SET rows_until = now() - %s * interval '1 second' WHERE id = %s", saved_up, gateway.id)
+        return api.exchange("POST", "/v1/agent/report", wire_form(body), agent.token, {"Wiretoll-Batch-CRC32C": str(crc_of(body))})
+
+    before = rows(agent)
+    for _ in range(2):
+        answer = send(10)  # 190 more would be a machine that takes as long for the request
+        problem = json.loads(answer.body)
+        assert answer.status == 503 and int(answer.headers["Retry-After"]) > 0 and problem["field"] == "records" and "two rows a second" in problem["detail"]
+    assert rows(agent) == before and gateway.used() == 0 and view(agent)["alarms"] == []
+    at = now()
+    assert send(10_000).status == 200 and gateway.used() == 3600
+    [[until]] = api.sql("SELECT rows_until FROM gateway.gateway WHERE id = %s", gateway.id)
+    assert until >= at + timedelta(seconds=3601 / 18 - 10_000)
+    # No more than a day is saved up, and a state is a row as well.
+    states = [(now() - i * HOUR / 100, now() - i * HOUR / 100 + MICROSECOND, "active") for i in range(54)]
+    for _ in range(2):
+        body = agent.batch(states=states)
+        send(10**7)
+    [[until, at]] = api.sql("SELECT rows_until, now() FROM gateway.gateway WHERE id = %s", gateway.id)
+    assert timedelta(0) < at - until + timedelta(seconds=55 / 18) - timedelta(days=1) < timedelta(seconds=60)
+    # A new epoch is none before it may be; and who has more peers has more to say.
+    agent.new_epoch()
+    body = agent.batch(states=states)
+    before = rows(agent)
+    assert send(-30).status == 503 and rows(agent) == before
+    # This database's own clock was ahead.
+    assert send(-10**6).status == 200
+    [[one]] = api.sql("SELECT extract(epoch FROM billing.rows_until(g, 18) - billing.rows_until(g, 0))::float8 FROM gateway.gateway g WHERE id = %s", gateway.id)
+    gateway.peer()
+    [[two]] = api.sql("SELECT extract(epoch FROM billing.rows_until(g, 20) - billing.rows_until(g, 0))::float8 FROM gateway.gateway g WHERE id = %s", gateway.id)
+    assert (one, two) == (1, 1)
 
 
 @pytest.mark.parametrize("name", ["id", "boot_id"])
