@@ -3,11 +3,15 @@
  * Every outer header with every inner one, up to three tunnels within the tunnel, through the loaded programs
  * by BPF_PROG_TEST_RUN (I2). The runner takes packets of some 3.7 KB only, so segments are small. What is
  * counted is what the segments weigh, cut one by one; and a limit takes the whole of an aggregate or nothing.
+ * All of it by both builds of the programs: a kernel that can be asked what it cuts has but one of them
+ * loaded.
  */
 #include "fixture.h"
 
 #include "../chance.h"
 #include "../drafts.h"
+
+#include <bpf/btf.h>
 
 #define CHANCES 4 /* IP headers tried for three tunnels of which each kind is tried */
 
@@ -204,20 +208,49 @@ static int setup_lengths(void **state)
 	return r;
 }
 
+/* Without the kernel's BTF the programs are loaded that do not ask it. */
+static int setup_untyped(void **state)
+{
+	int r;
+
+	assert_int_equal(mount("none", "/sys/kernel/btf", "tmpfs", 0, NULL), 0);
+	r = setup_lengths(state);
+	assert_int_equal(umount("/sys/kernel/btf"), 0);
+	return r;
+}
+
+/* It is looked for in other places, too, where the kernel's symbols are installed. */
+static bool can_hide_types(void)
+{
+	struct btf *types;
+
+	if (mount("none", "/sys/kernel/btf", "tmpfs", 0, NULL))
+		return false; /* it has none */
+	types = btf__load_vmlinux_btf();
+	assert_int_equal(umount("/sys/kernel/btf"), 0);
+	btf__free(types);
+	return !types;
+}
+
+#define TYPED(test)   cmocka_unit_test_setup_teardown(test, setup_lengths, teardown)
+#define UNTYPED(test) cmocka_unit_test_setup_teardown(test, setup_untyped, teardown)
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_w1_w2_w3_every_header_in_every_other, setup_lengths,
-						teardown),
-		cmocka_unit_test_setup_teardown(test_w1_w2_w3_tunnels_in_tunnels, setup_lengths, teardown),
-		cmocka_unit_test_setup_teardown(test_w1_w2_w3_three_tunnels_within_one_another, setup_lengths,
-						teardown),
-		cmocka_unit_test_setup_teardown(test_w1_a_fourth_tunnel_is_counted_by_length, setup_lengths,
-						teardown),
-		cmocka_unit_test_setup_teardown(test_w7_fragment_bits_change_nothing, setup_lengths,
-						teardown),
-		cmocka_unit_test_setup_teardown(test_w1_w2_w3_limits_take_the_true_length, setup_lengths,
-						teardown),
+	const struct CMUnitTest typed[] = {
+		TYPED(test_w1_w2_w3_every_header_in_every_other),
+		TYPED(test_w1_w2_w3_tunnels_in_tunnels),
+		TYPED(test_w1_w2_w3_three_tunnels_within_one_another),
+		TYPED(test_w1_a_fourth_tunnel_is_counted_by_length),
+		TYPED(test_w7_fragment_bits_change_nothing),
+		TYPED(test_w1_w2_w3_limits_take_the_true_length),
+	};
+	const struct CMUnitTest untyped[] = {
+		UNTYPED(test_w1_w2_w3_every_header_in_every_other),
+		UNTYPED(test_w1_w2_w3_tunnels_in_tunnels),
+		UNTYPED(test_w1_a_fourth_tunnel_is_counted_by_length),
+		UNTYPED(test_w7_fragment_bits_change_nothing),
+		UNTYPED(test_w1_w2_w3_limits_take_the_true_length),
 	};
 	int r = make_laboratory();
 
@@ -225,5 +258,9 @@ int main(void)
 		fprintf(stderr, "could not make namespaces for the test: %s\n", strerror(-r));
 		return 1;
 	}
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	r = cmocka_run_group_tests_name("programs that the kernel prefers", typed, NULL, NULL);
+	if (can_hide_types())
+		return cmocka_run_group_tests_name("programs that ask no types", untyped, NULL, NULL) + r;
+	print_message("# the kernel's BTF cannot be hidden: programs that ask no types are left out\n");
+	return r;
 }
