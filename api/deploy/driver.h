@@ -81,6 +81,11 @@ struct deploy_driver {
 	bool (*has_trash)(const struct deploy_host *host);
 	int (*empty_trash)(const struct deploy_host *host, struct deploy_progress *progress);
 
+	/* What others may take away from under all gateways: a descriptor that becomes readable when that may
+	 * have happened; in a child: puts it back. */
+	int (*listen)(void);
+	int (*restore)(const struct deploy_host *host, struct deploy_progress *progress);
+
 	/* Names every deployment of which something exists here; attempt 0: only its folder. */
 	int (*list)(const struct deploy_host *host, deploy_found_fn found, void *data);
 };

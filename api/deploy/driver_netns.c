@@ -459,6 +459,18 @@ static int netns_routes(const struct deploy_host *host, const struct deploy_spec
 	return r < 0 ? progress_fail(progress, r, "%s", error) : 0;
 }
 
+static int netns_restore(const struct deploy_host *host, struct deploy_progress *progress)
+{
+	char error[400];
+	int r;
+
+	(void)host;
+	r = guard_keep(error, sizeof(error));
+	if (r > 0)
+		progress_step(progress, "put back the rules that keep tunnels from this host");
+	return r < 0 ? progress_fail(progress, r, "%s", error) : 0;
+}
+
 /* ---- the gateway's processes ----------------------------------------------------------------------------
  */
 
@@ -615,6 +627,8 @@ const struct deploy_driver driver_netns = {
 	.find = netns_find,
 	.logs_full = netns_logs_full,
 	.rotate_logs = netns_rotate_logs,
+	.listen = guard_listen,
+	.restore = netns_restore,
 	.has_trash = netns_has_trash,
 	.empty_trash = netns_empty_trash,
 	.list = netns_list,

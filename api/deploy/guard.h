@@ -15,6 +15,13 @@
  * `error`. */
 WT_MUST_CHECK int guard_install(char *error, size_t error_size);
 
+/* The same if there are links of the group: returns 1 when somebody had taken the rules away. */
+WT_MUST_CHECK int guard_keep(char *error, size_t error_size);
+
+/* A descriptor, the caller's, that becomes readable with each change of anybody's rules. What is to be read
+ * there means nothing else. */
+WT_MUST_CHECK int guard_listen(void);
+
 /* Removes them, unless a link of the group is left, of this worker's or of another one's. */
 void guard_remove(void);
 

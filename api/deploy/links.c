@@ -68,7 +68,6 @@ static int link_of(const struct deploy_spec *spec, int vpc_index)
 
 static void add_pair(struct ip_batch *batch, const struct deploy_spec *spec, int vpc_index)
 {
-	const struct deploy_link *link = vpc_index < 0 ? &spec->public_link : &spec->vpcs[vpc_index];
 	char host_end[IFNAMSIZ], inside[IFNAMSIZ], netns[32];
 
 	link_name(spec, vpc_index, host_end);
@@ -83,10 +82,18 @@ static void add_pair(struct ip_batch *batch, const struct deploy_spec *spec, int
 	if (if_nametoindex(host_end) == 0)
 		ip_batch_add(batch, "link add %s type veth peer name %s netns %s", host_end, inside, netns);
 	ip_batch_add(batch, "link set %s addrgenmode none", host_end);
-	/* Before it is connected: the host is guarded from its first packet on. */
 	if (vpc_index >= 0)
 		ip_batch_add(batch, "link set %s group %d", host_end, GUARD_LINK_GROUP);
-	ip_batch_add(batch, "link set %s master %s up", host_end, link->bridge);
+}
+
+static void connect_pair(struct ip_batch *batch, const struct deploy_spec *spec, int vpc_index)
+{
+	const struct deploy_link *link = vpc_index < 0 ? &spec->public_link : &spec->vpcs[vpc_index];
+	char host_end[IFNAMSIZ];
+
+	link_name(spec, vpc_index, host_end);
+	if (vpc_index < 0 || link_of(spec, vpc_index) == vpc_index)
+		ip_batch_add(batch, "link set %s master %s up", host_end, link->bridge);
 }
 
 static int check_bridge(const struct deploy_link *link, char *error, size_t error_size)
@@ -100,17 +107,22 @@ static int check_bridge(const struct deploy_link *link, char *error, size_t erro
 
 int links_connect(const struct deploy_spec *spec, char *error, size_t error_size)
 {
-	_cleanup_ip_ struct ip_batch batch = {0};
+	_cleanup_ip_ struct ip_batch making = {0}, connecting = {0};
 	int r = check_bridge(&spec->public_link, error, error_size);
 
-	add_pair(&batch, spec, -1);
-	for (size_t i = 0; i < spec->n_vpcs && r == 0; i++) {
-		r = check_bridge(&spec->vpcs[i], error, error_size);
-		add_pair(&batch, spec, (int)i);
+	for (int i = -1; i < (int)spec->n_vpcs && r == 0; i++) {
+		if (i >= 0)
+			r = check_bridge(&spec->vpcs[i], error, error_size);
+		add_pair(&making, spec, i);
+		connect_pair(&connecting, spec, i);
 	}
 	if (r == 0)
+		r = ip_batch_run(&making, NULL, error, error_size);
+	/* Before they are connected: the host is guarded from their first packet on. And when they are there
+	 * already: nobody else takes the rules away as those of the last gateway. */
+	if (r == 0)
 		r = guard_install(error, error_size);
-	return r == 0 ? ip_batch_run(&batch, NULL, error, error_size) : r;
+	return r == 0 ? ip_batch_run(&connecting, NULL, error, error_size) : r;
 }
 
 static void add_address(struct ip_batch *batch, const struct cidr *address, const char *interface)

@@ -69,6 +69,8 @@ static int call(const struct task *task, const struct deploy_driver *driver, con
 		return driver->rotate_logs(host, task->job.gateway, &progress);
 	case TASK_TRASH:
 		return driver->empty_trash(host, &progress);
+	case TASK_RESTORE:
+		return driver->restore(host, &progress);
 	case TASK_KINDS:
 		break;
 	}

@@ -6,7 +6,7 @@
 #include "deploy/driver.h"
 #include "deploy/queue.h"
 
-enum task_kind { TASK_DEPLOY, TASK_DESTROY, TASK_ROUTES, TASK_LOGS, TASK_TRASH, TASK_KINDS };
+enum task_kind { TASK_DEPLOY, TASK_DESTROY, TASK_ROUTES, TASK_LOGS, TASK_TRASH, TASK_RESTORE, TASK_KINDS };
 
 struct task {
 	struct task *next;

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define POLL_INTERVAL   (5 * NSEC_PER_SEC)
@@ -27,12 +28,14 @@
 #define FAREWELL        (10 * NSEC_PER_SEC) /* for a deleted gateway's last report */
 #define STOP_PATIENCE   (5 * NSEC_PER_SEC)
 #define TIDY_INTERVAL   NSEC_PER_SEC
+#define RESTORE_PAUSE   NSEC_PER_SEC
+#define RESTORE_AGAIN   (30 * NSEC_PER_SEC)
 #define MAX_JOBS        64
 #define MAX_POLL_FDS    4096
 
 /* How many of a kind run at once. Deployments have places of their own: a deletion can take long. */
-static const unsigned max_running[TASK_KINDS] = {
-	[TASK_DEPLOY] = 8, [TASK_DESTROY] = 24, [TASK_ROUTES] = 8, [TASK_LOGS] = 4, [TASK_TRASH] = 1};
+static const unsigned max_running[TASK_KINDS] = {[TASK_DEPLOY] = 8, [TASK_DESTROY] = 24, [TASK_ROUTES] = 8,
+						 [TASK_LOGS] = 4,   [TASK_TRASH] = 1,    [TASK_RESTORE] = 1};
 
 /* ---- tasks ----------------------------------------------------------------------------------------------
  */
@@ -79,6 +82,10 @@ static void on_step(struct task *task, const char *step, void *data)
 {
 	struct worker *worker = data;
 
+	if (task->kind == TASK_RESTORE) {
+		log_warning("%s", step);
+		return;
+	}
 	log_debug("gateway %s, attempt %u: %s", task->job.gateway, task->job.attempt, step);
 	/* A step counts only while the job is ours. */
 	if (task->has_job && worker->queue && queue_log(worker->queue, &task->job, step, "begun") == -ESTALE)
@@ -191,15 +198,20 @@ static void note_result(struct worker *worker, struct task *task)
 					    [TASK_DESTROY] = "destroy",
 					    [TASK_ROUTES] = "set the routes of",
 					    [TASK_LOGS] = "begin the logs anew of",
-					    [TASK_TRASH] = "remove what is left of deleted"};
+					    [TASK_TRASH] = "remove what is left of deleted",
+					    [TASK_RESTORE] = "restore"};
 
+	if (task->failed && task->kind == TASK_RESTORE) {
+		log_error("could not keep tunnels from this host: %s", task->error);
+		return;
+	}
 	if (task->failed) {
 		log_error("could not %s gateway %s, attempt %u: %s", names[task->kind], task->job.gateway,
 			  task->job.attempt, task->error);
 		worker->failures++;
 		return;
 	}
-	if (task->kind == TASK_LOGS || task->kind == TASK_TRASH)
+	if (task->kind == TASK_LOGS || task->kind == TASK_TRASH || task->kind == TASK_RESTORE)
 		return;
 	if (task->kind == TASK_DEPLOY && supervisor_add(worker->supervisor, task->job.gateway) < 0)
 		set_error(task, "out of memory");
@@ -291,6 +303,32 @@ static void tidy(struct worker *worker)
 	/* Of no gateway that there is: the task with no name. */
 	if (worker->driver->has_trash(worker->host))
 		add_own_task(worker, TASK_TRASH, "");
+}
+
+/* What is to be read says nothing but that somebody has changed something, perhaps this worker itself. */
+static void hear_host(struct worker *worker)
+{
+	char words[4096];
+	bool heard = false;
+
+	while (worker->host_fd >= 0 &&
+	       (recv(worker->host_fd, words, sizeof(words), MSG_DONTWAIT) >= 0 || errno == ENOBUFS))
+		heard = true;
+	if (heard && worker->next_restore_ns > worker->last_restore_ns + RESTORE_PAUSE)
+		worker->next_restore_ns = worker->last_restore_ns + RESTORE_PAUSE;
+}
+
+/* Of no gateway that there is, either. A change that comes while it runs is looked at by the next one. */
+static void restore(struct worker *worker)
+{
+	int64_t now = clock_boot_ns();
+
+	hear_host(worker);
+	if (now < worker->next_restore_ns || worker_has_task(worker, "host"))
+		return;
+	worker->last_restore_ns = now;
+	worker->next_restore_ns = now + RESTORE_AGAIN;
+	add_own_task(worker, TASK_RESTORE, "host");
 }
 
 /* ---- jobs -----------------------------------------------------------------------------------------------
@@ -482,7 +520,7 @@ static int64_t next_due(const struct worker *worker)
 	int64_t next = supervisor_next_ns(worker->supervisor), now = clock_boot_ns();
 
 	if (worker->queue)
-		next = earlier(next, worker->next_tidy_ns);
+		next = earlier(next, earlier(worker->next_tidy_ns, worker->next_restore_ns));
 	if (worker->queue && queue_fd(worker->queue) < 0)
 		next = earlier(next, worker->next_connect_ns);
 	else if (worker->queue)
@@ -504,6 +542,7 @@ static void wait_for_something(struct worker *worker)
 	int timeout;
 
 	fds[n++] = (struct pollfd){.fd = worker->signal_fd, .events = POLLIN};
+	fds[n++] = (struct pollfd){.fd = worker->host_fd, .events = POLLIN};
 	if (worker->queue && queue_fd(worker->queue) >= 0)
 		fds[n++] = (struct pollfd){.fd = queue_fd(worker->queue), .events = POLLIN};
 	for (const struct task *task = worker->tasks; task && n + 2 < MAX_POLL_FDS; task = task->next)
@@ -527,8 +566,10 @@ static void turn(struct worker *worker)
 	supervisor_dispatch(worker->supervisor);
 	if (worker->queue)
 		attend_queue(worker);
-	if (worker->queue)
+	if (worker->queue) {
 		tidy(worker);
+		restore(worker);
+	}
 	advance_all(worker);
 }
 
@@ -560,6 +601,7 @@ static void worker_clear(struct worker *worker)
 	supervisor_free(worker->supervisor);
 	queue_free(worker->queue);
 	cleanup_close(&worker->signal_fd);
+	cleanup_close(&worker->host_fd);
 	free(worker->poll_fds);
 }
 
@@ -586,12 +628,14 @@ static int worker_prepare(struct worker *worker, const struct deploy_driver *dri
 	worker->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
 	if (worker->signal_fd < 0)
 		return -errno;
+	/* Without it, it is looked every half minute. */
+	worker->host_fd = driver->listen();
 	return supervisor_new(driver, &options->host, &worker->supervisor);
 }
 
 int worker_run(const struct deploy_driver *driver, struct worker_options *options)
 {
-	struct worker worker = {.signal_fd = -1};
+	struct worker worker = {.signal_fd = -1, .host_fd = -1};
 	char name[96] = "", machine[64] = "host";
 	int r = worker_prepare(&worker, driver, options);
 
@@ -626,7 +670,7 @@ static void add_destroy(const char *gateway, unsigned attempt, void *data)
 
 int worker_destroy_all(const struct deploy_driver *driver, struct worker_options *options)
 {
-	struct worker worker = {.signal_fd = -1};
+	struct worker worker = {.signal_fd = -1, .host_fd = -1};
 	int r = worker_prepare(&worker, driver, options);
 
 	if (r == 0)

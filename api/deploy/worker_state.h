@@ -25,11 +25,13 @@ struct worker {
 	struct installed_routes *routes;
 	struct pollfd *poll_fds;
 	int signal_fd;
+	int host_fd; /* the driver's word that something may have been taken away */
 	bool stopping;
 	bool disconnected;
 	unsigned failures;
 	int64_t backoff_ns;
-	int64_t next_connect_ns, next_poll_ns, next_renew_ns, next_upkeep_ns, next_tidy_ns; /* boot time */
+	int64_t next_connect_ns, next_poll_ns, next_renew_ns, next_upkeep_ns, next_tidy_ns, next_restore_ns,
+		last_restore_ns; /* boot time */
 };
 
 bool worker_has_task(const struct worker *worker, const char *gateway);

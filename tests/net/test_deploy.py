@@ -481,7 +481,9 @@ def reaches(netns, address, seconds="1"):
 
 
 def refused():
-    return json.loads(run("nft", "-j", "list", "counter", "inet", "wiretoll_host", "refused"))["nftables"][-1]["counter"]["packets"]
+    """In IP's chain and in the bridge's."""
+    return sum(json.loads(run("nft", "-j", "list", "counter", family, "wiretoll_host", "refused"))["nftables"][-1]["counter"]["packets"]
+               for family in ("inet", "bridge"))
 
 
 def test_g10_the_host_is_never_reached_from_a_vpc_link_whatever_its_addresses(host):
