@@ -20,7 +20,9 @@ struct bench_options {
 	uint32_t peers;
 	uint32_t rounds;
 	uint32_t milliseconds; /* of one sample of throughput */
+	uint32_t loads;        /* how many times both builds are loaded */
 	const char *builds[2]; /* object files of the programs: of an earlier build, and of this one */
+	const char *fallback;  /* of this one, where that does not load */
 };
 
 /* The parts, as the command line names them. */
@@ -83,6 +85,8 @@ struct naive_bpf *rig_naive(const struct bench_peers *peers, uint32_t l3_offset)
 struct meter *rig_meter(const char *interface, const struct bench_peers *peers);
 /* The same, attached otherwise than by itself. */
 struct meter *rig_meter_by(enum meter_attach how, const char *interface, const struct bench_peers *peers);
+/* Gives the peers in slots 1, 2, … these prefixes, too. */
+void rig_give(struct meter *meter, const struct bench_peers *peers);
 void rig_remove(struct meter *meter);
 /* The first program on a hook of the interface: 46 is tcx ingress, 47 egress; or BPF_XDP, in its generic
  * mode. */
@@ -97,10 +101,12 @@ void rig_limit_peers(struct meter *meter, const struct bench_peers *peers, bool 
 int rig_driving(const struct driver_bpf *driver, const struct bench_peers *peers);
 /* Puts a program behind the drivers. */
 void rig_aim(const struct driver_bpf *driver, int program);
+/* The same, as target 0 or 1; driver->bss->second says which of them is meant. */
+void rig_aim_at(const struct driver_bpf *driver, uint32_t place, int program);
 /* Sends BENCH_KEYS packets times `times` through a program; returns nanoseconds a packet. */
 double rig_run(int program, int family, uint32_t times);
-/* The same with a frame of one's own, an Ethernet header before it; gso_size 0: no aggregate. */
-double rig_run_frame(int program, const void *frame, uint32_t size, uint32_t gso_size, uint32_t times);
+/* So many packets, frames of one's own with an Ethernet header before them; gso_size 0: no aggregate. */
+double rig_run_frame(int program, const void *frame, uint32_t size, uint32_t gso_size, uint32_t packets);
 
 #define TCX_INGRESS 46
 #define TCX_EGRESS  47

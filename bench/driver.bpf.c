@@ -22,10 +22,11 @@ __u64 keys6[BENCH_KEYS]; /* the upper halves of scattered addresses; dense ones 
 /* Every CPU reads the mask for each packet and writes its cursor: not in one line. */
 struct bench_cursor cursors[BENCH_CPUS];
 __u32 key_mask __attribute__((aligned(128))); /* the tables repeat what is under it */
+__u32 second; /* which of two targets: to exchange the target itself would patch code */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, __u32);
 } target SEC(".maps");
@@ -33,6 +34,15 @@ struct {
 static __always_inline __u32 next_key(void)
 {
 	return cursors[bpf_get_smp_processor_id() & (BENCH_CPUS - 1)].next++ & key_mask & (BENCH_KEYS - 1);
+}
+
+static __always_inline int go_on(struct __sk_buff *skb)
+{
+	if (second)
+		bpf_tail_call_static(skb, &target, 1);
+	else
+		bpf_tail_call_static(skb, &target, 0);
+	return TC_ACT_SHOT;
 }
 
 SEC("tc")
@@ -43,8 +53,7 @@ int drive4(struct __sk_buff *skb)
 	if (ip + 20 > end)
 		return TC_ACT_SHOT;
 	*(__u32 *)(ip + 16) = keys4[next_key()];
-	bpf_tail_call_static(skb, &target, 0);
-	return TC_ACT_SHOT;
+	return go_on(skb);
 }
 
 SEC("tc")
@@ -55,8 +64,7 @@ int drive6(struct __sk_buff *skb)
 	if (ip + 40 > end)
 		return TC_ACT_SHOT;
 	*(__u64 *)(ip + 24) = keys6[next_key()];
-	bpf_tail_call_static(skb, &target, 0);
-	return TC_ACT_SHOT;
+	return go_on(skb);
 }
 
 SEC("tc")
@@ -67,8 +75,7 @@ int drive6_dense(struct __sk_buff *skb)
 	if (ip + 40 > end)
 		return TC_ACT_SHOT;
 	*(__u32 *)(ip + 36) = keys4[next_key()];
-	bpf_tail_call_static(skb, &target, 0);
-	return TC_ACT_SHOT;
+	return go_on(skb);
 }
 
 /* Both hooks' baseline: goes on with the next program, as the meter does. */

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * What packets and aggregates cost beside the programs of an earlier build: A B, B A, …, by
- * BPF_PROG_TEST_RUN. Both are loaded over the same maps, those of a meter with peers, and several times, as
- * what a program costs depends a little on where the kernel has put it.
+ * What packets and aggregates cost beside the programs of an earlier build, by BPF_PROG_TEST_RUN. Both are
+ * loaded over the same maps, those of a meter with peers. A round is a few slices of each, of some tenths of
+ * a millisecond, A B B A B A A B …: what else the machine does falls on both or on few of them, and the
+ * fastest slice of each counts. What a program costs depends on where the kernel has put it, by up to a
+ * nanosecond: so each build is loaded many times, and each pair of programs gives one difference.
  */
 #include "bench.h"
 
@@ -16,8 +18,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LOADS    6
-#define RUNS     2 /* in a sample: the last counts */
+#define SLICE    2048  /* packets */
+#define SLICES   4     /* of each program in a round */
+#define WARMTH   16384 /* packets, before the rounds: all addresses that the driver has */
 #define SEGMENTS 45
 #define SEGMENT  20 /* bytes: the test runner takes no large packets */
 #define ETHERNET 14
@@ -38,6 +41,20 @@ struct shape {
 struct build {
 	struct bpf_object *object;
 	int program;
+};
+
+/* Peers of one family, and the driver that has their addresses. */
+struct side {
+	struct bench_peers peers;
+	struct driver_bpf *driver;
+	int drive;
+};
+
+struct stage {
+	struct meter *meter;
+	struct side sides[2]; /* IPv4, IPv6: the same slots */
+	struct build (*pairs)[BUILDS];
+	uint32_t loads, rounds;
 };
 
 struct bench_frame {
@@ -105,7 +122,17 @@ static void share_maps(struct bpf_object *object, int attached)
 	}
 }
 
-static struct build load(const char *path, int attached)
+static const struct bpf_program *hook_of(const struct bpf_object *object)
+{
+	const struct bpf_program *program = bpf_object__find_program_by_name(object, "meter_egress");
+
+	if (!program)
+		fail("a build has no program meter_egress");
+	return program;
+}
+
+/* The object is NULL where this kernel does not take the program. */
+static struct build try_load(const char *path, int attached)
 {
 	struct build build = {.object = bpf_object__open(path)};
 	struct bpf_program *program;
@@ -119,11 +146,85 @@ static struct build load(const char *path, int attached)
 	struct bpf_map *map;
 	bpf_object__for_each_map(map, build.object) if (bpf_map__max_entries(map) == 0)
 		bpf_map__set_max_entries(map, (uint32_t)sysconf(_SC_PAGESIZE));
-	if (bpf_object__load(build.object))
-		fail("%s does not load over the maps of this build", path);
-	program = bpf_object__find_program_by_name(build.object, "meter_egress");
-	build.program = bpf_program__fd(program);
+	if (bpf_object__load(build.object)) {
+		bpf_object__close(build.object);
+		return (struct build){0};
+	}
+	build.program = bpf_program__fd(hook_of(build.object));
 	return build;
+}
+
+static struct build load(const char *path, int attached)
+{
+	struct build build = try_load(path, attached);
+
+	if (!build.object)
+		fail("%s does not load over the maps of this build", path);
+	return build;
+}
+
+/* As the meter does: the programs for newer kernels, and the others where these do not load. */
+static const char *what_loads(const struct bench_options *options, int attached)
+{
+	libbpf_print_fn_t print = libbpf_set_print(NULL);
+	struct build build = try_load(options->builds[NOW], attached);
+
+	libbpf_set_print(print);
+	if (build.object)
+		bpf_object__close(build.object);
+	return build.object || !options->fallback ? options->builds[NOW] : options->fallback;
+}
+
+/* Loaded in turns, so that neither build always comes first. */
+static void load_pairs(struct stage *stage, const char *const paths[BUILDS], int attached)
+{
+	stage->pairs = calloc(stage->loads, sizeof(*stage->pairs));
+	if (!stage->pairs)
+		fail("out of memory");
+	for (uint32_t i = 0; i < stage->loads; i++)
+		for (uint32_t turn = 0; turn < BUILDS; turn++) {
+			uint32_t build = in_turn(i, turn, BUILDS);
+
+			stage->pairs[i][build] = load(paths[build], attached);
+		}
+}
+
+/* ---- what a plain packet passes ---- */
+
+/* Where maps and functions are is not part of it. */
+static bool same_instruction(const struct bpf_insn *a, const struct bpf_insn *b)
+{
+	bool elsewhere = a->code == (BPF_LD | BPF_IMM | BPF_DW) ||
+			 (a->code == (BPF_JMP | BPF_CALL) && a->src_reg == BPF_PSEUDO_CALL);
+
+	return a->code == b->code && a->dst_reg == b->dst_reg && a->src_reg == b->src_reg &&
+	       a->off == b->off && (elsewhere || a->imm == b->imm);
+}
+
+/* What is not in line is called for aggregates, refusals and the like: a plain packet passes nothing else. */
+static void compare_hooks(const char *const paths[BUILDS])
+{
+	struct series differ = {0}, all = {0};
+	struct bpf_object *objects[BUILDS];
+	const struct bpf_insn *code[BUILDS];
+	size_t count[BUILDS], most, same = 0;
+
+	for (int build = 0; build < BUILDS; build++) {
+		objects[build] = bpf_object__open(paths[build]);
+		if (!objects[build])
+			fail("%s does not open", paths[build]);
+		code[build] = bpf_program__insns(hook_of(objects[build]));
+		count[build] = bpf_program__insn_cnt(hook_of(objects[build]));
+	}
+	most = count[EARLIER] > count[NOW] ? count[EARLIER] : count[NOW];
+	for (size_t i = 0; i < count[EARLIER] && i < count[NOW]; i++)
+		same += same_instruction(&code[EARLIER][i], &code[NOW][i]);
+	series_add(&differ, (double)(most - same));
+	series_add(&all, (double)most);
+	series_print(&differ, "instructions", "lengths/hook/differ");
+	series_print(&all, "instructions", "lengths/hook/all");
+	for (int build = 0; build < BUILDS; build++)
+		bpf_object__close(objects[build]);
 }
 
 /* ---- packets ---- */
@@ -166,61 +267,98 @@ static uint64_t counted(const struct meter *meter, uint32_t peers)
 	return sum;
 }
 
-static double sample(const struct driver_bpf *driver, int drive, int program, const struct bench_frame *frame)
+static double run(const struct side *side, uint32_t place, const struct bench_frame *frame, uint32_t packets)
 {
-	double value = 0;
-
-	rig_aim(driver, program);
-	for (int i = 0; i < RUNS; i++)
-		value = rig_run_frame(drive, frame->bytes, ETHERNET + frame->size, frame->gso_size, 1);
-	return value;
+	side->driver->bss->second = place;
+	return rig_run_frame(side->drive, frame->bytes, ETHERNET + frame->size, frame->gso_size, packets);
 }
 
-static void measure(const struct shape *shape, const struct bench_options *options, int family)
+/* The fastest slice of each. */
+static void measure_round(const struct side *side, const uint32_t places[BUILDS], uint32_t round,
+			  const struct bench_frame *frame, double fastest[BUILDS])
 {
-	struct series series[BUILDS] = {0};
-	struct bench_options of_family = *options;
-	const struct bench_frame frame = make_frame(shape);
-	struct driver_bpf *driver = rig_driver();
-	struct bench_peers peers;
-	struct meter *meter;
-	int attached, drive;
-	uint64_t before;
+	for (uint32_t i = 0; i < SLICES; i++)
+		for (uint32_t turn = 0; turn < BUILDS; turn++) {
+			uint32_t build = in_turn(round + i, turn, BUILDS);
+			double value = run(side, places[build], frame, SLICE);
 
-	of_family.family = family;
-	peers_make(&peers, &of_family, driver);
-	meter = rig_meter("bench0", &peers);
-	attached = rig_attached("bench0", TCX_EGRESS);
-	drive = rig_driving(driver, &peers);
-	for (uint32_t i = 0; i < LOADS; i++) {
-		const struct build first = load(options->builds[i % BUILDS], attached),
-				   second = load(options->builds[!(i % BUILDS)], attached);
-		const int programs[] = {i % BUILDS ? second.program : first.program,
-					i % BUILDS ? first.program : second.program};
+			if (i == 0 || value < fastest[build])
+				fastest[build] = value;
+		}
+}
 
-		/* The first round warms up and is not kept. */
-		for (uint32_t round = 0; round <= options->rounds; round++)
-			for (uint32_t turn = 0; turn < BUILDS; turn++) {
-				uint32_t build = in_turn(round, turn, BUILDS);
-				double value = sample(driver, drive, programs[build], &frame);
+static void measure_pair(const struct stage *stage, uint32_t number, const struct side *side,
+			 const struct bench_frame *frame, struct series series[BUILDS])
+{
+	/* The driver's two ways are a little different, too. */
+	const uint32_t places[BUILDS] = {number / BUILDS % BUILDS, 1 - number / BUILDS % BUILDS};
 
-				if (round > 0)
-					series_add(&series[build], value);
-			}
-		before = counted(meter, peers.count);
-		sample(driver, drive, programs[NOW], &frame);
-		if (counted(meter, peers.count) - before != RUNS * BENCH_KEYS * frame.pile.bytes)
-			fail("%s: a packet was not counted by the %llu bytes of its segments", shape->name,
-			     (unsigned long long)frame.pile.bytes);
-		bpf_object__close(first.object);
-		bpf_object__close(second.object);
+	for (uint32_t build = 0; build < BUILDS; build++) {
+		rig_aim_at(side->driver, places[build], stage->pairs[number][build].program);
+		run(side, places[build], frame, WARMTH);
 	}
+	for (uint32_t round = 0; round < stage->rounds; round++) {
+		double fastest[BUILDS];
+
+		measure_round(side, places, round, frame, fastest);
+		for (uint32_t build = 0; build < BUILDS; build++)
+			series_add(&series[build], fastest[build]);
+	}
+}
+
+static void check_count(const struct stage *stage, const struct side *side, const struct shape *shape,
+			const struct bench_frame *frame)
+{
+	uint64_t before = counted(stage->meter, side->peers.count);
+
+	rig_aim(side->driver, stage->pairs[0][NOW].program);
+	run(side, 0, frame, WARMTH);
+	if (counted(stage->meter, side->peers.count) - before != WARMTH * frame->pile.bytes)
+		fail("%s: a packet was not counted by the %llu bytes of its segments", shape->name,
+		     (unsigned long long)frame->pile.bytes);
+}
+
+static void measure(const struct stage *stage, const struct shape *shape)
+{
+	const struct side *side = &stage->sides[shape->ip != IP4];
+	const struct bench_frame frame = make_frame(shape);
+	struct series series[BUILDS] = {0};
+
+	for (uint32_t i = 0; i < stage->loads; i++)
+		measure_pair(stage, i, side, &frame, series);
+	check_count(stage, side, shape, &frame);
 	for (uint32_t build = 0; build < BUILDS; build++)
 		series_print(&series[build], "ns", "lengths/%s/%s", shape->name, build_names[build]);
-	close(attached);
-	rig_remove(meter);
-	peers_free(&peers);
-	driver_bpf__destroy(driver);
+}
+
+static void set_stage(struct stage *stage, const struct bench_options *options)
+{
+	static const int families[] = {AF_INET, AF_INET6};
+	struct bench_options of_family = *options;
+
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		struct side *side = &stage->sides[i];
+
+		of_family.family = families[i];
+		side->driver = rig_driver();
+		peers_make(&side->peers, &of_family, side->driver);
+		side->drive = rig_driving(side->driver, &side->peers);
+	}
+	stage->meter = rig_meter("bench0", &stage->sides[0].peers);
+	rig_give(stage->meter, &stage->sides[1].peers);
+}
+
+static void clear_stage(struct stage *stage)
+{
+	for (uint32_t i = 0; i < stage->loads; i++)
+		for (uint32_t build = 0; build < BUILDS; build++)
+			bpf_object__close(stage->pairs[i][build].object);
+	free(stage->pairs);
+	rig_remove(stage->meter);
+	for (size_t i = 0; i < ARRAY_SIZE(stage->sides); i++) {
+		peers_free(&stage->sides[i].peers);
+		driver_bpf__destroy(stage->sides[i].driver);
+	}
 }
 
 void bench_lengths(const struct bench_options *options)
@@ -238,10 +376,25 @@ void bench_lengths(const struct bench_options *options)
 		{"three", IP4, 3, T_VXLAN, BY_TCP_OPTIONS},
 	};
 
+	struct stage stage = {.loads = options->loads, .rounds = options->rounds};
+	struct series loads = {0};
+	const char *paths[BUILDS];
+	int attached;
+
 	if (!options->builds[EARLIER] || !options->builds[NOW])
 		fail("lengths: --earlier FILE --now FILE are wanted");
 	use_cpu(0);
 	shell("ip link add bench0 type veth peer name bench1");
+	set_stage(&stage, options);
+	attached = rig_attached("bench0", TCX_EGRESS);
+	paths[EARLIER] = options->builds[EARLIER];
+	paths[NOW] = what_loads(options, attached);
+	compare_hooks(paths);
+	load_pairs(&stage, paths, attached);
+	close(attached);
+	series_add(&loads, stage.loads);
+	series_print(&loads, "pairs", "lengths/loads");
 	for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
-		measure(&shapes[i], options, shapes[i].ip == IP4 ? AF_INET : AF_INET6);
+		measure(&stage, &shapes[i]);
+	clear_stage(&stage);
 }

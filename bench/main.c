@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-/* bench PART [--family 4|6] [--scattered] [--peers N] [--rounds N] [--milliseconds N] [--earlier FILE --now
- * FILE]: run.py calls it. */
+/* bench PART [--family 4|6] [--scattered] [--peers N] [--rounds N] [--milliseconds N] [--loads N --earlier
+ * FILE
+ * --now FILE [--or FILE]]: run.py calls it. */
 #include "bench.h"
 
 #include <getopt.h>
@@ -22,7 +23,8 @@ static const struct option known[] = {
 	{"family", required_argument, NULL, 'f'},       {"scattered", no_argument, NULL, 's'},
 	{"peers", required_argument, NULL, 'p'},        {"rounds", required_argument, NULL, 'r'},
 	{"milliseconds", required_argument, NULL, 'm'}, {"earlier", required_argument, NULL, 'e'},
-	{"now", required_argument, NULL, 'n'},          {NULL, 0, NULL, 0},
+	{"now", required_argument, NULL, 'n'},          {"or", required_argument, NULL, 'o'},
+	{"loads", required_argument, NULL, 'l'},        {NULL, 0, NULL, 0},
 };
 
 static uint32_t number(const char *text, uint32_t highest)
@@ -37,8 +39,12 @@ static uint32_t number(const char *text, uint32_t highest)
 
 static struct bench_options parse(int argc, char **argv)
 {
-	struct bench_options options = {
-		.family = AF_INET, .dense = true, .peers = 1000, .rounds = 5, .milliseconds = 500};
+	struct bench_options options = {.family = AF_INET,
+					.dense = true,
+					.peers = 1000,
+					.rounds = 5,
+					.milliseconds = 500,
+					.loads = 4};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -63,6 +69,12 @@ static struct bench_options parse(int argc, char **argv)
 			break;
 		case 'n':
 			options.builds[1] = optarg;
+			break;
+		case 'o':
+			options.fallback = optarg;
+			break;
+		case 'l':
+			options.loads = number(optarg, 1000);
 			break;
 		default:
 			exit(2);

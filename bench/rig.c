@@ -72,6 +72,16 @@ struct naive_bpf *rig_naive(const struct bench_peers *peers, uint32_t l3_offset)
 	return naive;
 }
 
+void rig_give(struct meter *meter, const struct bench_peers *peers)
+{
+	for (uint32_t slot = 1; slot <= peers->count; slot++) {
+		int r = meter_set_prefix(meter, &peers->prefixes[slot - 1], slot, 1);
+
+		if (r < 0)
+			fail("the meter does not take prefix %u of %u: %s", slot, peers->count, strerror(-r));
+	}
+}
+
 struct meter *rig_meter(const char *interface, const struct bench_peers *peers)
 {
 	return rig_meter_by(METER_ATTACH_AUTO, interface, peers);
@@ -93,11 +103,7 @@ struct meter *rig_meter_by(enum meter_attach how, const char *interface, const s
 	r = meter_attach(&options, &meter);
 	if (r < 0)
 		fail("no meter on %s: %s", interface, strerror(-r));
-	for (uint32_t slot = 1; slot <= peers->count; slot++) {
-		r = meter_set_prefix(meter, &peers->prefixes[slot - 1], slot, 1);
-		if (r < 0)
-			fail("the meter does not take prefix %u of %u: %s", slot, peers->count, strerror(-r));
-	}
+	rig_give(meter, peers);
 	return meter;
 }
 
@@ -168,13 +174,17 @@ void rig_limit_peers(struct meter *meter, const struct bench_peers *peers, bool 
 	}
 }
 
-void rig_aim(const struct driver_bpf *driver, int program)
+void rig_aim_at(const struct driver_bpf *driver, uint32_t place, int program)
 {
-	uint32_t zero = 0;
-	int r = bpf_map_update_elem(bpf_map__fd(driver->maps.target), &zero, &program, BPF_ANY);
+	int r = bpf_map_update_elem(bpf_map__fd(driver->maps.target), &place, &program, BPF_ANY);
 
 	if (r < 0)
 		fail("the driver cannot call the program: %s", strerror(-r));
+}
+
+void rig_aim(const struct driver_bpf *driver, int program)
+{
+	rig_aim_at(driver, 0, program);
 }
 
 int rig_driving(const struct driver_bpf *driver, const struct bench_peers *peers)
@@ -184,11 +194,11 @@ int rig_driving(const struct driver_bpf *driver, const struct bench_peers *peers
 	return bpf_program__fd(peers->dense ? driver->progs.drive6_dense : driver->progs.drive6);
 }
 
-double rig_run_frame(int program, const void *frame, uint32_t size, uint32_t gso_size, uint32_t times)
+double rig_run_frame(int program, const void *frame, uint32_t size, uint32_t gso_size, uint32_t packets)
 {
 	struct __sk_buff context = {.gso_size = gso_size};
 	LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = frame, .data_size_in = size, .ctx_in = &context,
-		    .ctx_size_in = sizeof(context), .repeat = (int)(times * BENCH_KEYS));
+		    .ctx_size_in = sizeof(context), .repeat = (int)packets);
 	double begun = thread_time();
 
 	if (bpf_prog_test_run_opts(program, &run))
@@ -196,7 +206,7 @@ double rig_run_frame(int program, const void *frame, uint32_t size, uint32_t gso
 	begun = thread_time() - begun;
 	if (run.retval != NEXT)
 		fail("a packet did not pass (%u)", run.retval);
-	return begun / (double)(times * BENCH_KEYS);
+	return begun / (double)packets;
 }
 
 double rig_run(int program, int family, uint32_t times)
@@ -209,5 +219,5 @@ double rig_run(int program, int family, uint32_t times)
 	frame[ETHERNET + (family == AF_INET ? 9 : 6)] = IPPROTO_UDP;
 	if (family == AF_INET6)
 		frame[ETHERNET + 24] = BENCH_SUBNET6;
-	return rig_run_frame(program, frame, sizeof(frame), 0, times);
+	return rig_run_frame(program, frame, sizeof(frame), 0, times * BENCH_KEYS);
 }

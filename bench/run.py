@@ -4,8 +4,9 @@
 The parts measure what they compare in turns (A B C, C B A, …), so a round's samples belong together: ratios and
 differences are made round by round, and what is shown is their median and the distance between their quartiles. Where
 a round is a block of a few milliseconds (A B B A), the quartiles are those of the medians of up to GROUP blocks. An interval
-that holds the median in 95 of 100 resamplings says whether a target can be told from the noise. A target that is
-missed is a result; a count that is wrong ends the part, and this program, with an error.
+that holds the median in 95 of 100 resamplings says whether a target can be told from the noise. Where programs are loaded
+again and again, a sample is the difference of one pair of loads, and the quartiles are those of the resamplings. A target that
+is missed is a result; a count that is wrong ends the part, and this program, with an error.
 """
 
 import argparse
@@ -56,7 +57,10 @@ def scrape_steps(quick):
 
 def lengths_steps(quick, builds):
     if builds:
-        yield ["lengths", "--peers", 1000, "--rounds", 4 if quick else 15, "--earlier", builds[0], "--now", builds[1]]
+        earlier, now, *older = builds
+        loads, rounds = (16, 24) if quick else (48, 40)
+        yield ["lengths", "--peers", 1000, "--loads", loads, "--rounds", rounds, "--earlier", earlier, "--now", now,
+               *(["--or", older[0]] if older else [])]
 
 
 def neighbour_steps(quick, earlier):
@@ -122,12 +126,17 @@ def of_groups(blocks):
     return [statistics.median(group) for group in groups]
 
 
+def drawn_again(values):
+    """Medians of the samples drawn again, with repetition, from the lowest on."""
+    chance = random.Random(1)
+    return sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLINGS))
+
+
 def interval(values):
     """Between which the median lies in 95 of 100 resamplings; None for too few samples."""
     if len(values) < 5:
         return None
-    chance = random.Random(1)
-    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLINGS))
+    medians = drawn_again(values)
     return [round(medians[RESAMPLINGS * 25 // 1000], 4), round(medians[RESAMPLINGS * 975 // 1000 - 1], 4)]
 
 
@@ -162,10 +171,11 @@ class Results:
     def has(self, *parts):
         return "/".join(map(str, parts)) in self.series
 
-    def add(self, name, unit, values, baseline=None, target=None, blocks=False):
-        """target: ("<=" or ">=" or "<" or "==", number), or None for what is only shown. baseline: samples."""
+    def add(self, name, unit, values, baseline=None, target=None, spread_of=None):
+        """target: ("<=" or ">=" or "<" or "==", number), or None for what is only shown. baseline: samples. spread_of: what
+        it makes of the samples is what spreads."""
         median = statistics.median(values)
-        spread = quartiles_apart(of_groups(values) if blocks else values)
+        spread = quartiles_apart(spread_of(values) if spread_of else values)
         between = interval(values)
         met = doubt = None
         if target:
@@ -247,12 +257,21 @@ def quota(results):
 
 
 def lengths(results):
+    def of_pairs(rounds):
+        """The median of each pair of loaded programs."""
+        [loads] = results.of("lengths/loads")
+        size = len(rounds) // round(loads)
+        return [statistics.median(rounds[i:i + size]) for i in range(0, len(rounds), size)]
+
     def rows(shapes, label, bound):
         for shape, words in shapes.items():
             earlier = results.of("lengths", shape, "earlier")
-            results.add(f"{label}, {words}: beside the earlier build", "ns",
-                        each(lambda now, then: now - then, results.of("lengths", shape, "now"), earlier), earlier,
-                        ("<=", bound) if bound else None)
+            differences = each(lambda now, then: now - then, results.of("lengths", shape, "now"), earlier)
+            results.add(f"{label}, {words}: beside the earlier build", "ns", of_pairs(differences), earlier,
+                        ("<=", bound) if bound else None, spread_of=drawn_again)
+
+    results.add("what a plain packet passes: instructions that are not the earlier build's (baseline: all)", "instructions",
+                results.of("lengths/hook/differ"), results.of("lengths/hook/all"))
 
     rows({"plain4": "IPv4", "plain6": "IPv6"}, "a plain packet", 0.5)
     rows({"tcp4": "TCP, IPv4", "tcp6": "TCP, IPv6", "udp4": "UDP", "ipip": "TCP in IPIP", "gre": "TCP in GRE", "vxlan": "TCP in VXLAN",
@@ -288,13 +307,13 @@ def forwarding(results):
             empty = results.of("forward", peers, hooks, "without")
             results.add(label + "time added to " + words, "%",
                         each(percent, results.of("forward", peers, hooks, "meter"), empty), empty,
-                        ("<=", bound) if bound else None, blocks=True)
+                        ("<=", bound) if bound else None, spread_of=of_groups)
         alone, meter = results.of("forward", peers, "alone", "without"), results.of("forward", peers, "alone", "meter")
         results.add(label + "time added to nothing attached, one hook", "%", each(percent, meter, alone), alone,
-                    blocks=True)
+                    spread_of=of_groups)
         tcx = results.of("forward", peers, "xdp", "without")
         results.add(label + "time added by --attach xdp to the same count on tcx ingress", "%",
-                    each(percent, results.of("forward", peers, "xdp", "meter"), tcx), tcx, blocks=True)
+                    each(percent, results.of("forward", peers, "xdp", "meter"), tcx), tcx, spread_of=of_groups)
         ours = statistics.median(each(lambda a, b: a - b, meter, alone))
         nothing, nft_set = results.of("forward", peers, "nothing"), results.of("forward", peers, "nft-set")
         nft_added = each(lambda a, b: a - b, nft_set, nothing)
@@ -325,10 +344,10 @@ def tunnel(results):
         plain = results.of("tunnel", protocol, "plain", "spent")
         results.add(f"tunnel, {label}: throughput of a second of CPU time with the meter ÷ without", "ratio",
                     each(lambda without, metered: without / metered, plain,
-                         results.of("tunnel", protocol, "metered", "spent")), plain, (">=", 0.99), blocks=True)
+                         results.of("tunnel", protocol, "metered", "spent")), plain, (">=", 0.99), spread_of=of_groups)
         plain = results.of("tunnel", protocol, "plain", "rate")
         results.add(f"tunnel, {label}: throughput of a second of the clock with the meter ÷ without", "ratio",
-                    each(quotient, results.of("tunnel", protocol, "metered", "rate"), plain), plain, blocks=True)
+                    each(quotient, results.of("tunnel", protocol, "metered", "rate"), plain), plain, spread_of=of_groups)
     total = results.of("accuracy", "total")
     results.add("accuracy, TCP with GSO: meter − interface", "bytes", results.of("accuracy", "bytes"), total, ("==", 0))
     results.add("accuracy, TCP with GSO: meter − interface", "packets", results.of("accuracy", "packets"), None,
@@ -493,7 +512,8 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--long", action="store_true", help="half an hour of reports")
     parser.add_argument("--docs", type=Path, help="also write pictures into this folder and the table beside it")
-    parser.add_argument("--builds", nargs=2, metavar=("EARLIER", "NOW"), help="object files of the programs, for lengths")
+    parser.add_argument("--builds", nargs="+", metavar="FILE", help="object files of the programs, for lengths: the earlier build's, "
+                        "this one's, and those of this one for kernels that do not take the former")
     parser.add_argument("--earlier", type=Path, help="where the programs of an earlier build are, for neighbour")
     parser.add_argument("--parts", nargs="*", choices=JUDGES, help="only these")
     arguments = parser.parse_args()
