@@ -180,14 +180,17 @@ $(BASE_API):
 	$(Q)git archive $(BASE) | tar -x -C build/base/$(BASE)-api
 	$(Q)$(MAKE) --no-print-directory -C build/base/$(BASE)-api build/bin/wiretoll-api
 
+RUN_BENCH    = $(PYTHON) bench/run.py --program $(OUT)/bench/bench --json build/bench.json --base '$(BASE)' \
+	$(if $(EARLIER),--builds $(EARLIER) $(OUT)/bpf/meter_typed.bpf.o $(OUT)/bpf/meter.bpf.o) \
+	$(if $(EARLIER_API),--earlier $(dir $(EARLIER_API))) \
+	$(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(UPDATE_DOCS)),--docs docs/performance) \
+	$(if $(filter 1,$(LONG)),--long) $(if $(PARTS),--parts $(PARTS))
+
 .PHONY: bench
 bench: deps ## measure the meter beside others (QUICK=1, LONG=1, UPDATE_DOCS=1, PARTS="…", BASE=COMMIT); writes build/bench.json; needs root
+	@$(RUN_BENCH) --check
 	@$(MAKE) --no-print-directory $(OUT)/bench/bench all $(EARLIER) $(EARLIER_API)
-	@$(PYTHON) bench/run.py --program $(OUT)/bench/bench --json build/bench.json \
-		$(if $(EARLIER),--builds $(EARLIER) $(OUT)/bpf/meter_typed.bpf.o $(OUT)/bpf/meter.bpf.o) \
-		$(if $(EARLIER_API),--earlier $(dir $(EARLIER_API))) \
-		$(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(UPDATE_DOCS)),--docs docs/performance) \
-		$(if $(filter 1,$(LONG)),--long) $(if $(PARTS),--parts $(PARTS))
+	@$(RUN_BENCH)
 
 # ---- the migrations, embedded in the API ----------------------------------------------------------------
 $(OUT)/gen/migrations.h: $(MIGRATIONS) api/store/embed.sh

@@ -27,9 +27,11 @@ HERE = Path(__file__).resolve().parent
 ENVELOPE = HERE.parent / "tests" / "envelope.sh"
 SIZES = (1, 100, 1000, 10000, 100000)
 LIMITS = (10**6, 10**7, 10**8, 10**9)
+API_PARTS = ("whole", "ingest", "neighbour", "query", "crowd")
 SHAPES = (("v4", "dense"), ("v6", "dense"), ("v4", "scattered"), ("v6", "scattered"))
 NOTE = "<!-- written by make bench UPDATE_DOCS=1 -->"
 TIMEOUT = 3600
+STILL = 15  # seconds, after which a step is said to go on
 GROUP = 16
 RESAMPLINGS = 1000
 LONG_ENOUGH = 600  # seconds, before which PostgreSQL's processes still fill their caches
@@ -64,8 +66,14 @@ def lengths_steps(quick, builds):
 
 
 def neighbour_steps(quick, earlier):
-    if not quick:
-        yield ["neighbour.py", "--rounds", 5, *(["--base", earlier] if earlier else [])]
+    size = ["--rounds", 2, "--seconds", 4, "--peers", 10] if quick else ["--rounds", 5]
+    yield ["neighbour.py", *size, *(["--base", earlier] if earlier else [])]
+
+
+def crowd_steps(quick, long):
+    fewer = ["--gateways", 1000] if quick else []  # that report as often as many do in a minute
+    yield ["crowd.py", "reports", *fewer, *(["--period", 6] if quick else []), "--seconds", 1800 if long else 20]
+    yield ["crowd.py", "polls", *fewer]
 
 
 def steps(quick, long, builds, earlier):
@@ -79,29 +87,76 @@ def steps(quick, long, builds, earlier):
         "tunnel": [["tunnel", "--rounds", 32 if quick else 96, "--milliseconds", 25 if quick else 40]],
         "credit": [["credit", "--rounds", 3 if quick else 10]],
         "agent": [["agent.py", "--windows", 1 if quick else 6, "--changes", 60 if quick else 200]],
-        "whole": [] if quick else [["whole.py"]],
-        "ingest": [] if quick else [["ingest.py", "--rounds", 3, "--shapes", "catch-up", "single"]],
+        "whole": [["whole.py"]],
+        "ingest": [["ingest.py", "--rounds", 1 if quick else 3, "--shapes", "catch-up", "single"]],
         "neighbour": list(neighbour_steps(quick, earlier)),
-        "query": [] if quick else [["query.py"]],
-        "crowd": [] if quick else [["crowd.py", "reports", "--seconds", 1800 if long else 20], ["crowd.py", "polls"]],
+        "query": [["query.py", *(["--rows", 350000, "--questions", 30] if quick else [])]],
+        "crowd": list(crowd_steps(quick, long)),
     }
+
+
+def say(words):
+    print(words, file=sys.stderr, flush=True)
+
+
+def choose(every, arguments):
+    """The parts that are measured. What is not, although one might expect it, is said."""
+    parts = arguments.parts or [part for part in JUDGES if not (arguments.quick and part in API_PARTS)]
+    if arguments.quick and not arguments.parts:
+        say(f"bench: QUICK=1 leaves out what needs the API: {', '.join(API_PARTS)}; PARTS=\"…\" measures these, in short, too")
+    if "lengths" in parts and not arguments.builds:
+        say(f"bench: lengths is left out: {arguments.base} is no commit of this history; BASE=COMMIT names another")
+    if "neighbour" in parts and not arguments.earlier:
+        say(f"bench: neighbour measures this build alone: {arguments.base} is no commit of this history; BASE=COMMIT names another")
+    return {part: every[part] for part in JUDGES if part in parts and every[part]}
+
+
+def finish(process, words, begun):
+    """What it has printed. Now and then it is told that the step still goes on."""
+    while True:
+        try:
+            return process.communicate(timeout=STILL)[0]
+        except subprocess.TimeoutExpired:
+            elapsed = time.monotonic() - begun
+            say(f"    {words[0]}: {elapsed:.0f} s so far")
+            if elapsed > TIMEOUT:
+                process.terminate()
+                process.wait()
+                say(f"bench: it takes longer than {TIMEOUT} s and is ended")
+                return ""
+
+
+def run_step(program, words, place):
+    """The lines that it has printed, or None if it has failed. `place`: which of how many steps it is."""
+    command = [sys.executable, HERE / words[0], *words[1:]] if words[0].endswith(".py") else [program, *words]
+    begun = time.monotonic()
+    say(f"  {place} {' '.join(words)}")
+    with subprocess.Popen([ENVELOPE, *command], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            output = finish(process, words, begun)
+        except BaseException:
+            process.terminate()
+            raise
+    say(f"    {time.monotonic() - begun:.1f} s")
+    if process.returncode != 0:
+        say(f"bench: {' '.join(words)}: status {process.returncode}")
+        return None
+    return output.splitlines()
 
 
 def measure(program, todo):
     """Name of a series -> its samples, of the parts and their steps; and the parts that have failed."""
-    series, failed = {}, set()
+    series, failed, number, count = {}, set(), 0, sum(map(len, todo.values()))
     for part, of_part in todo.items():
         for step in of_part:
-            words = [str(word) for word in step]
-            command = [sys.executable, HERE / words[0], *words[1:]] if words[0].endswith(".py") else [program, *words]
-            begun = time.monotonic()
-            done = subprocess.run([ENVELOPE, *command], stdout=subprocess.PIPE, text=True, timeout=TIMEOUT)
-            print(f"  {' '.join(words)}: {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
-            if done.returncode != 0:
-                print(f"bench: {' '.join(words)}: status {done.returncode}", file=sys.stderr, flush=True)
+            number += 1
+            if part in failed:
+                continue
+            lines = run_step(program, [str(word) for word in step], f"{number}/{count}")
+            if lines is None:
                 failed.add(part)
-                break
-            for line in done.stdout.splitlines():
+                continue
+            for line in lines:
                 record = json.loads(line)
                 series[record["series"]] = record["values"]
     return series, failed
@@ -425,18 +480,22 @@ def neighbour(results):
 
 
 def crowd(results):
-    label = "10,000 gateways of 20 peers, a report a minute: "
+    [gateways], [period] = results.of("crowd/reports/gateways"), results.of("crowd/reports/period")
+    whole = gateways == 10000  # what the targets are for
+    label = f"{thousands(gateways)} gateways of 20 peers, a report in {period:g} s: "
     database, api = results.of("crowd/reports/database"), results.of("crowd/reports/api")
     results.add(label + "share of both CPUs (baseline: PostgreSQL's)", "%", each(lambda a, b: a + b, database, api), database,
-                ("<", 70))
-    results.add(label + "answered late, 99 of 100 within", "s", results.of("crowd/reports/late"), None, ("<", 1))
+                ("<", 70) if whole else None)
+    results.add(label + "answered late, 99 of 100 within", "s", results.of("crowd/reports/late"), None, ("<", 1) if whole else None)
     first, [seconds] = results.of("crowd/reports/memory-first"), results.of("crowd/reports/seconds")
     results.add(label + "anonymous memory in the last quarter ÷ in the first (baseline: in the first)", "ratio",
                 each(quotient, results.of("crowd/reports/memory-last"), first), first, ("<=", 1.1) if seconds >= LONG_ENOUGH else None)
-    results.add("10,000 suspended polls over TLS: the API's anonymous memory for them (baseline: all that is resident)",
+    [polls] = results.of("crowd/polls/gateways")
+    label = f"{thousands(polls)} suspended polls over TLS: "
+    results.add(label + "the API's anonymous memory for them (baseline: all that is resident)",
                 "bytes", results.of("crowd/polls/anonymous"), results.of("crowd/polls/resident"))
-    results.add("10,000 suspended polls over TLS: all served again after the replica is killed (baseline: at first)", "s",
-                results.of("crowd/polls/again"), results.of("crowd/polls/first"), ("<", 60))
+    results.add(label + "all served again after the replica is killed (baseline: at first)", "s",
+                results.of("crowd/polls/again"), results.of("crowd/polls/first"), ("<", 60) if polls == 10000 else None)
 
 
 JUDGES = {
@@ -500,9 +559,20 @@ def write_docs(folder, report):
     page = folder.with_suffix(".md")
     before, _, after = page.read_text().split(NOTE)
     where = report["machine"]
-    intro = (f"{where['cpus']} CPUs ({where['cpu']}), Linux {where['kernel']}, {where['when']}, load {where['load']} "
-             f"at the start; {summary(report['results'])}.")
+    intro = (f"A {where['run']} run on {where['cpus']} CPUs ({where['cpu']}), Linux {where['kernel']}, {where['when']}, "
+             f"load {where['load']} at the start, {where['minutes']:.0f} minutes; {summary(report['results'])}.")
     page.write_text(f"{before}{NOTE}\n{intro}\n\n{table(report['results'])}\n{NOTE}{after}")
+
+
+def check(arguments):
+    """Ends this if what is asked for cannot be done."""
+    unknown = [part for part in arguments.parts if part not in JUDGES]
+    if unknown:
+        sys.exit(f"make bench: PARTS: {' '.join(unknown)} is no part; accepted are {' '.join(JUDGES)}")
+    if arguments.docs and arguments.parts:
+        sys.exit("make bench: UPDATE_DOCS=1 writes the whole table: not with PARTS")
+    if os.geteuid() != 0:
+        sys.exit("make bench: needs root, for BPF and network namespaces: run 'sudo make bench'")
 
 
 def main():
@@ -515,22 +585,28 @@ def main():
     parser.add_argument("--builds", nargs="+", metavar="FILE", help="object files of the programs, for lengths: the earlier build's, "
                         "this one's, and those of this one for kernels that do not take the former")
     parser.add_argument("--earlier", type=Path, help="where the programs of an earlier build are, for neighbour")
-    parser.add_argument("--parts", nargs="*", choices=JUDGES, help="only these")
+    parser.add_argument("--base", default="what is given", help="the commit of the earlier build, as it was asked for")
+    parser.add_argument("--parts", nargs="*", default=[], help="only these")
+    parser.add_argument("--check", action="store_true", help="only look whether all this can be done")
     arguments = parser.parse_args()
+    check(arguments)
+    if arguments.check:
+        return
     every = steps(arguments.quick, arguments.long, arguments.builds, arguments.earlier and arguments.earlier.resolve())
-    todo = {part: every[part] for part in JUDGES if part in (arguments.parts or JUDGES) and every[part]}
-    if os.geteuid() != 0:
-        sys.exit("make bench: needs root, for BPF and network namespaces: run 'sudo make bench'")
-    where = machine()
+    todo, where, begun = choose(every, arguments), machine(), time.monotonic()
+    if not todo:
+        sys.exit("bench: nothing is left to measure")
     series, failed = measure(arguments.program.resolve(), todo)
+    where |= {"run": "quick" if arguments.quick else "long" if arguments.long else "full",
+              "minutes": round((time.monotonic() - begun) / 60, 1)}
     report = {"results": judge(series, [part for part in todo if part not in failed]), "machine": where, "series": series}
     arguments.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    if arguments.docs and not arguments.parts:
-        write_docs(arguments.docs, report)
     print(table(report["results"]))
-    print(summary(report["results"]))
+    print(f"{summary(report['results'])}; {where['minutes']} minutes")
     if failed:
-        sys.exit(f"bench: no results of {', '.join(sorted(failed))}")
+        sys.exit(f"bench: no results of {', '.join(sorted(failed))}" + ("; docs/performance.md is left as it was" if arguments.docs else ""))
+    if arguments.docs:
+        write_docs(arguments.docs, report)
 
 
 if __name__ == "__main__":
