@@ -30,6 +30,7 @@ struct client {
 	struct connections *all;
 	struct handshake *handshake;
 	struct account *account;
+	struct exchange *exchange; /* of libmicrohttpd's thread alone */
 	int fd;
 	atomic_int_fast64_t until_ns;
 	struct client *previous, *next;
@@ -191,6 +192,21 @@ void connections_notify(void *context, struct MHD_Connection *connection, void *
 static struct client *client_of(struct MHD_Connection *connection)
 {
 	return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+void connection_set_exchange(struct MHD_Connection *connection, struct exchange *exchange)
+{
+	struct client *client = client_of(connection);
+
+	if (client)
+		client->exchange = exchange;
+}
+
+struct exchange *connection_exchange(struct MHD_Connection *connection)
+{
+	struct client *client = client_of(connection);
+
+	return client ? client->exchange : NULL;
 }
 
 static int64_t time_for(size_t bytes)

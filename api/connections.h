@@ -31,6 +31,14 @@ enum MHD_Result connections_accept(void *context, const struct sockaddr *address
 void connections_notify(void *context, struct MHD_Connection *connection, void **socket_context,
 			enum MHD_ConnectionNotificationCode code);
 
+/*
+ * The request that has begun and is not over, for http.c to find at the connection's end: libmicrohttpd does
+ * not tell of the end of one that it refuses without having memory for the answer.
+ */
+struct exchange;
+void connection_set_exchange(struct MHD_Connection *connection, struct exchange *exchange);
+struct exchange *connection_exchange(struct MHD_Connection *connection);
+
 /* How long what comes next may take: --request-seconds, and one more for each 16 KiB of it. */
 void connection_expect(struct MHD_Connection *connection, size_t bytes);
 

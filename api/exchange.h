@@ -8,8 +8,9 @@
 #include <microhttpd.h>
 #include <netinet/in.h>
 
-#define MAX_BODY      (1024 * 1024)
-#define MAX_COLLECTED 128 /* requests in one transaction */
+#define MAX_BODY       (1024 * 1024)
+#define MAX_COLLECTED  128 /* requests in one transaction */
+#define MAX_PARAMETERS 8   /* of a query; no route takes more */
 
 struct share;
 struct work;
@@ -43,12 +44,23 @@ enum exchange_state {
 	EXCHANGE_DONE,    /* the response is filled in */
 };
 
+/* Of the query, decoded; what cannot be decoded stays as it came. */
+struct parameter {
+	const char *name;
+	const char *value; /* NULL: without "=" */
+	bool is_malformed; /* a "%" without two digits, or %00 */
+};
+
 struct exchange {
 	struct request request; /* first: a request is its exchange */
 	struct response response;
 	struct MHD_Connection *connection;
 	enum exchange_state state;
-	char *path; /* still URL-encoded, without the query */
+	char *path;  /* still URL-encoded, without the query */
+	char *query; /* what the parameters point into; NULL: there was none */
+	struct parameter parameters[MAX_PARAMETERS];
+	size_t n_parameters;
+	bool has_more_parameters;
 	char *body;
 	size_t body_length, body_size;
 	size_t sent; /* of the body, kept or not */
@@ -91,6 +103,9 @@ void dispatch_busy(struct exchange *exchange, const char *detail);
 
 /* Whether the request, whose principal is known by now, goes on as one of their share: else HANDLER_WAIT. */
 bool work_admits(struct exchange *exchange);
+
+/* Takes the query apart into the exchange's parameters. */
+void query_read(struct exchange *exchange);
 
 /* Overwrites and frees what a try of the handler has left in the response. */
 void response_reset(struct response *response);

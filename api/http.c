@@ -41,6 +41,19 @@
 #define STRICT_OPTION MHD_OPTION_STRICT_FOR_CLIENT
 #endif
 
+/* What is said once or not at all. */
+static const char *const single_headers[] = {
+	"Host",
+	"Content-Length",
+	"Transfer-Encoding",
+	"Authorization",
+	"Wiretoll-Act-For",
+	"Wiretoll-Batch-CRC32C",
+	"Wiretoll-Kept-From",
+	"Wiretoll-Epoch-Over",
+};
+#define N_SINGLE_HEADERS ARRAY_SIZE(single_headers)
+
 struct http {
 	struct server *server;
 	struct work *work;
@@ -64,6 +77,7 @@ static void free_exchange(struct exchange *exchange)
 	for (size_t i = 0; i < ARRAY_SIZE(exchange->arguments); i++)
 		free(exchange->arguments[i]);
 	free(exchange->path);
+	free(exchange->query);
 	free(exchange);
 }
 
@@ -74,9 +88,32 @@ static char *copy_path(const char *target)
 			: strncasecmp(target, "http://", 7) == 0 ? 7
 								 : 0;
 
-	if (scheme > 0)
-		target += scheme + strcspn(target + scheme, "/?");
-	return *target == '/' ? strndup(target, strcspn(target, "?")) : strdup(scheme > 0 ? "/" : target);
+	size_t host = strcspn(target + scheme, "/?");
+
+	/* An empty host is no host (RFC 9110, 4.2.2), and so no path of ours. */
+	if (scheme > 0 && host > 0)
+		target += scheme + host;
+	return *target == '/' ? strndup(target, strcspn(target, "?"))
+			      : strndup(scheme > 0 && host > 0 ? "/" : target, strcspn(target, "?"));
+}
+
+/*
+ * Takes the query over, so that libmicrohttpd finds an empty one. It keeps the parameters in what is left of
+ * the connection's memory, and where they do not fit, 0.9.75 forgets the request: no answer, and no notice of
+ * its end. Its lines are its own to write in.
+ */
+static bool take_query(struct exchange *exchange, const char *target)
+{
+	char *query = strchr((char *)(uintptr_t)target, '?');
+
+	if (!query)
+		return true;
+	exchange->query = strdup(query + 1);
+	query[1] = '\0';
+	if (!exchange->query)
+		return false;
+	query_read(exchange);
+	return true;
 }
 
 /* Called with the request line, before libmicrohttpd decodes the path: "%2F" must not become a separator. */
@@ -92,13 +129,32 @@ static void *on_request_line(void *context, const char *uri, struct MHD_Connecti
 	exchange->request.server = http->server;
 	exchange->request.transport = exchange;
 	exchange->request.client_address = exchange->client_address;
-	if (!exchange->path) {
+	if (!exchange->path || !take_query(exchange, uri)) {
 		free_exchange(exchange);
 		return NULL;
 	}
 	atomic_fetch_add(&http->open_exchanges, 1);
+	connection_set_exchange(connection, exchange);
 	connection_expect(connection, 0);
 	return exchange;
+}
+
+static void close_exchange(struct http *http, struct MHD_Connection *connection, struct exchange *exchange)
+{
+	connection_set_exchange(connection, NULL);
+	if (exchange)
+		atomic_fetch_sub(&http->open_exchanges, 1);
+	free_exchange(exchange);
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **socket_context,
+			  enum MHD_ConnectionNotificationCode code)
+{
+	struct http *http = context;
+
+	if (code == MHD_CONNECTION_NOTIFY_CLOSED)
+		close_exchange(http, connection, connection_exchange(connection));
+	connections_notify(http->connections, connection, socket_context, code);
 }
 
 static void on_completed(void *context, struct MHD_Connection *connection, void **request_context,
@@ -108,17 +164,8 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 
 	(void)code;
 	connection_expect(connection, 0); /* the next request */
-	if (*request_context)
-		atomic_fetch_sub(&http->open_exchanges, 1);
-	free_exchange(*request_context);
+	close_exchange(http, connection, *request_context);
 	*request_context = NULL;
-}
-
-const char *request_query(const struct request *request, const char *name)
-{
-	const struct exchange *exchange = request->transport;
-
-	return MHD_lookup_connection_value(exchange->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
 const char *request_header(const struct request *request, const char *name)
@@ -179,6 +226,8 @@ static void add_headers(struct MHD_Response *made, const struct response *respon
 		MHD_add_response_header(made, "WWW-Authenticate", "Bearer");
 	if (response->allow[0])
 		MHD_add_response_header(made, "Allow", response->allow);
+	if (response->close)
+		MHD_add_response_header(made, "Connection", "close");
 	if (response->retry_after)
 		add_number(made, "Retry-After", response->retry_after);
 	if (response->disposition[0]) {
@@ -273,6 +322,49 @@ static enum MHD_Result hand_over(struct http *http, struct exchange *exchange)
 	return refuse_early(exchange, 503, 1, why);
 }
 
+struct framing {
+	unsigned seen[N_SINGLE_HEADERS];
+	const char *coding;
+};
+
+static enum MHD_Result on_header(void *context, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	struct framing *framing = context;
+
+	(void)kind;
+	for (size_t i = 0; i < N_SINGLE_HEADERS; i++)
+		framing->seen[i] += strcasecmp(name, single_headers[i]) == 0;
+	if (strcasecmp(name, "Transfer-Encoding") == 0)
+		framing->coding = value ? value : "";
+	return MHD_YES;
+}
+
+/*
+ * Whether there is one way to read it. Of two of a header, libmicrohttpd takes one, and what stands before
+ * the API the other, perhaps; a body of which it does not know where it ends it reads to the end of the
+ * connection.
+ */
+static bool is_framed(struct exchange *exchange, char *why, size_t size)
+{
+	struct framing framing = {0};
+
+	MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, on_header, &framing);
+	for (size_t i = 0; i < N_SINGLE_HEADERS; i++) {
+		if (framing.seen[i] < 2)
+			continue;
+		snprintf(why, size, "the header %s is there %u times; accepted is one", single_headers[i],
+			 framing.seen[i]);
+		return false;
+	}
+	if (!framing.coding || (strcasecmp(framing.coding, "chunked") == 0 &&
+				!request_header(&exchange->request, "Content-Length")))
+		return true;
+	snprintf(why, size,
+		 "Transfer-Encoding is \"%.64s\"; accepted is chunked, and no Content-Length beside it",
+		 framing.coding);
+	return false;
+}
+
 /*
  * libmicrohttpd calls this once with the headers, for each piece of the body, at its end, and again when a
  * worker has resumed the connection.
@@ -282,6 +374,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 				  size_t *data_size, void **request_context)
 {
 	struct exchange *exchange = *request_context;
+	char why[200];
 
 	(void)connection;
 	(void)url;
@@ -293,6 +386,10 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 	if (!exchange->request.method) {
 		exchange->request.method = method;
 		exchange->request.path = exchange->path;
+		if (!is_framed(exchange, why, sizeof(why))) {
+			exchange->response.close = true;
+			return refuse_early(exchange, 400, 0, why);
+		}
 		if (asks_for_too_much(exchange))
 			return refuse_early(exchange, 413, 0, TOO_LARGE);
 		return MHD_YES;
@@ -337,7 +434,7 @@ static struct MHD_Daemon *start_daemon(struct http *http, int fd, const struct h
 	return MHD_start_daemon(
 		flags, 0, connections_accept, http->connections, on_request, http, MHD_OPTION_EXTERNAL_LOGGER,
 		on_log, NULL, MHD_OPTION_URI_LOG_CALLBACK, on_request_line, http, MHD_OPTION_NOTIFY_COMPLETED,
-		on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, connections_notify, http->connections,
+		on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
 		MHD_OPTION_HTTPS_CERT_CALLBACK, identity_show, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
 }
 

@@ -85,6 +85,7 @@ struct response {
 	bool wipe;            /* holds a secret: overwritten after sending, Cache-Control: no-store */
 	char disposition[64]; /* Content-Disposition's file name */
 	unsigned retry_after;
+	bool close;     /* the connection, behind it */
 	char allow[48]; /* of a 405: the methods that the path takes */
 };
 

@@ -74,10 +74,9 @@ static int read_arguments(const char *pattern, const char *path, char *arguments
 			arguments[n] = strndup(path, length);
 			if (!arguments[n])
 				return -ENOMEM;
-			if (url_decode(arguments[n]) < 0)
-				return -ENOENT;
-			if (!text_is_printable(arguments[n++]))
+			if (url_decode(arguments[n]) < 0 || !text_is_printable(arguments[n]))
 				return -EILSEQ;
+			n++;
 		}
 		pattern += strcspn(pattern, "/");
 		path += length;

@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import contextlib
+import http.client
 import ipaddress
 import json
 import os
@@ -447,6 +448,19 @@ def test_m4_a_handshake_has_a_time_limit(api):
     assert server.stop() == 0
 
 
+def test_m4_what_is_refused_before_it_is_read_leaves_nothing(api):
+    """More parameters and cookies than a connection has memory for: answered, and forgotten with the connection."""
+    server = api.another()
+    for _ in range(3):
+        assert server.exchange("GET", "/v1/health?" + "&".join(["a=1"] * 1000)).status == 422
+        with contextlib.suppress(OSError, http.client.HTTPException):  # libmicrohttpd has no memory for an answer
+            server.exchange("GET", "/v1/health", headers={"Cookie": "; ".join(f"a{i}=1" for i in range(400))})
+    assert is_served(server)
+    begun = time.monotonic()
+    assert server.stop() == 0  # and the sanitizer finds nothing
+    assert time.monotonic() - begun < SOON
+
+
 def test_m4_what_waits_for_us_is_not_ended(api, world):
     """Neither a long poll nor a request that waits for a row."""
     server = api.another("--request-seconds", "1")
@@ -480,13 +494,40 @@ def test_f14_a_target_in_absolute_form(api, target):
     assert first_line(api, f"GET {target} HTTP/1.1\r\nHost: other\r\n\r\n".encode()) == b"HTTP/1.1 200 OK"
 
 
-@pytest.mark.parametrize("target", ["https://wiretoll-api", "https://wiretoll-api?/v1/health", "https://x/y/v1/health", "ftp://x/v1/health"])
+@pytest.mark.parametrize("target", ["https://wiretoll-api", "https://wiretoll-api?/v1/health", "https://x/y/v1/health", "ftp://x/v1/health", "https:///v1/health"])
 def test_f14_absolute_form_is_no_way_to_other_paths(api, target):
     assert first_line(api, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()).startswith(b"HTTP/1.1 404")
 
 
 def test_l11_a_request_without_a_host_is_refused(api):
     assert first_line(api, b"GET /v1/health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+TWO_READINGS = [
+    (b"Host: x\r\nHost: y\r\n", "Host is there 2 times"),
+    (b"Host: x\r\nContent-Length: 0\r\nContent-Length: 34\r\n", "Content-Length is there 2 times"),
+    (b"Host: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n", 'Transfer-Encoding is "chunked"'),
+    (b"Host: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "Transfer-Encoding is there 2 times"),
+    (b"Host: x\r\nTransfer-Encoding: gzip, chunked\r\n", 'Transfer-Encoding is "gzip, chunked"'),
+    (b"Host: x\r\nTransfer-Encoding: identity\r\n", 'Transfer-Encoding is "identity"'),
+    (b"Host: x\r\nContent-Length: 0\r\nAuthorization: Bearer a\r\nauthorization: Bearer b\r\n", "Authorization is there 2 times"),
+    (b"Host: x\r\nContent-Length: 0\r\nWiretoll-Act-For: a\r\nWiretoll-Act-For: b\r\n", "Wiretoll-Act-For is there 2 times"),
+]
+
+
+@pytest.mark.parametrize("head, says", TWO_READINGS, ids=lambda value: value if isinstance(value, str) else "")
+def test_l11_what_can_be_read_in_two_ways_is_refused(api, head, says):
+    """Once, whatever stands behind it: the connection ends."""
+    with open_tls(api) as connection:
+        connection.sendall(b"POST /v1/login HTTP/1.1\r\n" + head + b"\r\n0\r\n\r\nGET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1 ") == 1 and b"\r\nConnection: close\r\n" in answer
+    problem = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert says in problem["detail"] and "accepted is" in problem["detail"]
+
+
+def test_l11_chunks_are_read(api):
+    assert first_line(api, b"POST /v1/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n").startswith(b"HTTP/1.1 422")
 
 
 def test_l13_the_certificate_is_renewed_while_connections_are_open(api, tmp_path):

