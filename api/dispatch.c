@@ -45,6 +45,23 @@ static bool is_too_deep(const char *text, size_t length)
 	return false;
 }
 
+static const char *name_error(enum json_error_code code)
+{
+	switch (code) {
+	case json_error_duplicate_key:
+		return "a member that was there before ends";
+	case json_error_numeric_overflow:
+		return "a number that is too large (accepted are integers of 64 bits) ends";
+	case json_error_null_character:
+	case json_error_null_byte_in_key:
+		return "a NUL character that is not accepted ends";
+	case json_error_invalid_utf8:
+		return "there is no UTF-8";
+	default:
+		return "error";
+	}
+}
+
 int request_parse(struct request *request, const char *text, size_t length, struct response *response)
 {
 	struct exchange *exchange = request->transport;
@@ -68,9 +85,8 @@ int request_parse(struct request *request, const char *text, size_t length, stru
 	if (exchange->json)
 		response_problem(response, 400, NULL, "the body is not a JSON object");
 	else /* the text of the error would quote the body, which may hold a secret */
-		response_problem(response, 400, NULL,
-				 "the body is not valid JSON: error at line %d, column %d", error.line,
-				 error.column);
+		response_problem(response, 400, NULL, "the body is not valid JSON: %s at line %d, column %d",
+				 name_error(json_error_code(&error)), error.line, error.column);
 	return -EBADMSG;
 }
 

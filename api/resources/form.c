@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DECIMAL_DIGITS 10
@@ -15,7 +16,10 @@
 
 struct form form_of(const struct request *request, struct response *response)
 {
-	return form_within(request->body, "", response);
+	struct form form = form_within(request->body, "", response);
+
+	form.is_change = strcmp(request->method, "PATCH") == 0;
+	return form;
 }
 
 struct form form_within(const json_t *object, const char *where, struct response *response)
@@ -49,8 +53,10 @@ void form_refuse(struct form *form, const char *field, const char *format, ...)
 	form->error = refuse(form->response, 422, name, "%s%s", form->where, detail);
 }
 
-bool form_has(const struct form *form, const char *field)
+bool form_takes_null(struct form *form, const char *field)
 {
+	if (form->n_nullable < FORM_NULLABLE)
+		form->nullable[form->n_nullable++] = field;
 	return json_object_get(form->body, field) != NULL;
 }
 
@@ -114,6 +120,25 @@ const char *form_secret(struct form *form, const char *field, enum need need, si
 		return text;
 	form_refuse(form, field, "%s (not quoted) is not accepted: 1 to %zu printable characters are", field,
 		    max);
+	return NULL;
+}
+
+static bool is_title(const char *text)
+{
+	return is_text(text, 63) && *text != ' ' && text[strlen(text) - 1] != ' ' && !is_uuid(text);
+}
+
+const char *form_title(struct form *form, const char *field, enum need need)
+{
+	const char *text = read_string(form, field, need);
+
+	if (!text || is_title(text))
+		return text;
+	form_refuse(
+		form, field,
+		"%s is \"%.64s\"; accepted are 1 to 63 printable characters, with no space at either end, "
+		"that are no UUID",
+		field, text);
 	return NULL;
 }
 
@@ -271,6 +296,15 @@ static void refuse_unknown(struct form *form, const char *field)
 		    *accepted ? accepted : "none");
 }
 
+static bool is_nullable(const struct form *form, const char *field)
+{
+	for (size_t i = 0; i < form->n_nullable; i++) {
+		if (strcmp(form->nullable[i], field) == 0)
+			return true;
+	}
+	return false;
+}
+
 int form_end(struct form *form)
 {
 	const char *field;
@@ -279,8 +313,23 @@ int form_end(struct form *form)
 	json_object_foreach ((json_t *)(uintptr_t)form->body, field, value) {
 		if (form->error == 0 && !is_known(form, field))
 			refuse_unknown(form, field);
+		if (form->is_change && json_is_null(value) && !is_nullable(form, field))
+			form_refuse(form, field, "%s is null; accepted is a value, or a body without it",
+				    field);
 	}
 	return form->error;
+}
+
+const char *show_item(const json_t *item, char buffer[static ITEM_TEXT_SIZE])
+{
+	char *text = json_is_string(item) ? NULL : json_dumps(item, JSON_ENCODE_ANY | JSON_COMPACT);
+
+	if (json_is_string(item))
+		snprintf(buffer, ITEM_TEXT_SIZE, "\"%.64s\"", json_string_value(item));
+	else
+		snprintf(buffer, ITEM_TEXT_SIZE, "%.64s", text ? text : "?");
+	free(text);
+	return buffer;
 }
 
 bool is_uuid(const char *text)

@@ -24,7 +24,7 @@ static int read_hypervisor(struct request *request, struct response *response, e
 	int r;
 
 	*form = form_of(request, response);
-	hypervisor->name = form_text(form, "name", need, 63);
+	hypervisor->name = form_title(form, "name", need);
 	/* What a hypervisor is and where it stands never changes: gateways live on it. */
 	if (need == REQUIRED) {
 		hypervisor->location = form_text(form, "location", REQUIRED, 63);

@@ -16,7 +16,7 @@ static int read_image(struct request *request, struct response *response, enum n
 {
 	struct form form = form_of(request, response);
 
-	image->name = form_text(&form, "name", need, 63);
+	image->name = form_title(&form, "name", need);
 	image->path = form_text(&form, "path", OPTIONAL, 1024);
 	image->purpose = form_text(&form, "purpose", OPTIONAL, 63);
 	image->enabled = form_bool(&form, "enabled", OPTIONAL);

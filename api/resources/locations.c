@@ -65,18 +65,17 @@ static bool is_site_range(const char *text, struct cidr *ret_range)
 	return !special || !cidr_contains(&special->prefix, ret_range);
 }
 
-static bool read_site_range(struct form *form, size_t index, const char *text, struct location *location)
+static bool read_site_range(struct form *form, size_t index, const json_t *item, struct location *location)
 {
 	size_t used = strlen(location->site_ranges);
-	char one[CIDR_TEXT_SIZE];
+	char one[CIDR_TEXT_SIZE], shown[ITEM_TEXT_SIZE];
 	struct cidr range;
 
-	if (index >= MAX_SITE_RANGES || !is_site_range(text, &range)) {
-		form_refuse(
-			form, "site_ranges",
-			"site_ranges[%zu] is \"%.64s\"; accepted are up to %d networks such as 10.0.0.0/8, "
-			"with no bit set beyond the prefix, not within IANA's special-purpose ranges",
-			index, text ? text : "", MAX_SITE_RANGES);
+	if (index >= MAX_SITE_RANGES || !is_site_range(json_string_value(item), &range)) {
+		form_refuse(form, "site_ranges",
+			    "site_ranges[%zu] is %s; accepted are up to %d networks such as 10.0.0.0/8, "
+			    "with no bit set beyond the prefix, not within IANA's special-purpose ranges",
+			    index, show_item(item, shown), MAX_SITE_RANGES);
 		return false;
 	}
 	snprintf(location->site_ranges + used, sizeof(location->site_ranges) - used, "%s%s",
@@ -91,7 +90,7 @@ static void read_site_ranges(struct form *form, struct location *location)
 
 	location->site_ranges[0] = '\0';
 	json_array_foreach (list, index, item) {
-		if (!read_site_range(form, index, json_string_value(item), location))
+		if (!read_site_range(form, index, item, location))
 			return;
 	}
 	index = strlen(location->site_ranges);
@@ -106,7 +105,7 @@ static int read_location(struct request *request, struct response *response, enu
 	struct form form = form_of(request, response);
 	int r;
 
-	location->name = form_text(&form, "name", need, 63);
+	location->name = form_title(&form, "name", need);
 	location->vpn_enabled = form_bool(&form, "vpn_enabled", OPTIONAL);
 	/* A price that was forgotten is not the same as none. */
 	location->credit_value = form_decimal(&form, "credit_value", need);
@@ -121,8 +120,8 @@ static int read_location(struct request *request, struct response *response, enu
 		 location->link_gbps ? location->link_gbps : "");
 	location->link_gbps = or_null(location->link_text);
 	read_site_ranges(&form, location);
-	location->has_image = form_has(&form, "image") ? "true" : "false";
-	location->has_plan_group = form_has(&form, "plan_group") ? "true" : "false";
+	location->has_image = form_takes_null(&form, "image") ? "true" : "false";
+	location->has_plan_group = form_takes_null(&form, "plan_group") ? "true" : "false";
 	r = form_end(&form);
 	if (r == 0)
 		r = resolve(request, response, IMAGE, "image", &location->image, location->image_id);

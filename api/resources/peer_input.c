@@ -74,6 +74,8 @@ static void read_preshared_key(struct peer_input *input)
 	const json_t *value = json_object_get(form->body, "preshared_key");
 	const char *text;
 
+	(void)form_takes_null(form, "preshared_key");
+
 	input->preshared_change = !value                ? PRESHARED_AS_IT_WAS
 				  : json_is_null(value) ? PRESHARED_NONE
 							: PRESHARED_NEW;
@@ -110,11 +112,12 @@ static void read_tunnel_ip(struct peer_input *input, const char *field, int fami
 }
 
 /* An address of a DNS server, or else a search domain; false: it is neither, or one too many. */
-static bool read_dns_entry(struct peer_input *input, size_t index, const char *given,
+static bool read_dns_entry(struct peer_input *input, size_t index, const json_t *entry,
 			   struct dns_entries *entries)
 {
+	const char *given = json_string_value(entry);
 	struct cidr address;
-	char label[32], *end;
+	char label[32], shown[ITEM_TEXT_SIZE], *end;
 
 	snprintf(label, sizeof(label), "dns[%zu]", index);
 	if (given && cidr_parse_address(given, &address) == 0 && entries->n_servers < MAX_DNS) {
@@ -132,9 +135,9 @@ static bool read_dns_entry(struct peer_input *input, size_t index, const char *g
 		return true;
 	}
 	form_refuse(&input->form, "dns",
-		    "%s is \"%.64s\"; accepted are up to %d IP addresses of DNS servers, and up to %d search "
+		    "%s is %s; accepted are up to %d IP addresses of DNS servers, and up to %d search "
 		    "domains such as corp.example",
-		    label, given ? given : "", MAX_DNS, MAX_SEARCH_DOMAINS);
+		    label, show_item(entry, shown), MAX_DNS, MAX_SEARCH_DOMAINS);
 	return false;
 }
 
@@ -147,7 +150,7 @@ static int read_dns(struct peer_input *input)
 	if (!list)
 		return 0;
 	json_array_foreach (list, index, entry) {
-		if (!read_dns_entry(input, index, json_string_value(entry), &entries))
+		if (!read_dns_entry(input, index, entry, &entries))
 			return 0;
 	}
 	/* wg-quick and the apps change nothing then: a domain that does nothing is a mistake. */
@@ -182,7 +185,7 @@ static void read_endpoint(struct peer_input *input)
 	const char *text = form_text(&input->form, "endpoint", OPTIONAL, MAX_ENDPOINT_LENGTH);
 	struct host_port endpoint;
 
-	input->has_endpoint = form_has(&input->form, "endpoint");
+	input->has_endpoint = form_takes_null(&input->form, "endpoint");
 	if (!text)
 		return;
 	if (host_port_parse(text, &endpoint) < 0 || (endpoint.is_name && is_localhost(text))) {
@@ -199,17 +202,18 @@ static void read_endpoint(struct peer_input *input)
 	input->endpoint = text;
 }
 
-static bool read_allowed_ip(struct peer_input *input, size_t index, const char *text)
+static bool read_allowed_ip(struct peer_input *input, size_t index, const json_t *item)
 {
+	const char *text = json_string_value(item);
 	struct cidr *cidr = &input->allowed_ips[index];
-	char given[CIDR_TEXT_SIZE], other[CIDR_TEXT_SIZE], label[32];
+	char given[CIDR_TEXT_SIZE], other[CIDR_TEXT_SIZE], label[32], shown[ITEM_TEXT_SIZE];
 
 	if (!text || cidr_parse(text, cidr) < 0 || !cidr_is_network(cidr)) {
-		form_refuse(&input->form, "allowed_ips",
-			    "allowed_ips[%zu] is \"%.64s\"; accepted is a network such as 192.168.7.0/24, "
-			    "with no bit set beyond the "
-			    "prefix",
-			    index, text ? text : "");
+		form_refuse(
+			&input->form, "allowed_ips",
+			"allowed_ips[%zu] is %s; accepted is a network such as 192.168.7.0/24, with no bit "
+			"set beyond the prefix",
+			index, show_item(item, shown));
 		return false;
 	}
 	snprintf(label, sizeof(label), "allowed_ips[%zu]", index);
@@ -242,8 +246,7 @@ static int read_allowed_ips(struct peer_input *input, enum need need)
 	input->allowed_ips = calloc(n, sizeof(*input->allowed_ips));
 	if (!input->allowed_ips)
 		return -ENOMEM;
-	for (size_t i = 0; i < n && read_allowed_ip(input, i, json_string_value(json_array_get(list, i)));
-	     i++)
+	for (size_t i = 0; i < n && read_allowed_ip(input, i, json_array_get(list, i)); i++)
 		input->n_allowed_ips = i + 1;
 	return 0;
 }

@@ -39,14 +39,14 @@ static int get_plan_group(struct request *request, struct response *response)
 static int add_plan(struct request *request, struct response *response, const char *group, size_t index,
 		    const json_t *value)
 {
-	char field[32], plan[UUID_TEXT_SIZE], position[24];
+	char field[32], plan[UUID_TEXT_SIZE], position[24], shown[ITEM_TEXT_SIZE];
 	int r;
 
 	snprintf(field, sizeof(field), "plans[%zu]", index);
 	snprintf(position, sizeof(position), "%zu", index + 1);
 	if (!json_is_string(value))
-		return refuse(response, 422, field,
-			      "%s is not a string; accepted is the id or name of a plan", field);
+		return refuse(response, 422, field, "%s is %s; accepted is the id or name of a plan", field,
+			      show_item(value, shown));
 	r = find_noun(request, response, PLAN, field, json_string_value(value), plan);
 	if (r < 0)
 		return r;
@@ -92,7 +92,7 @@ static int finish(struct request *request, struct response *response, unsigned s
 static int create_plan_group(struct request *request, struct response *response)
 {
 	struct form form = form_of(request, response);
-	const char *name = form_text(&form, "name", REQUIRED, 63);
+	const char *name = form_title(&form, "name", REQUIRED);
 	const json_t *plans = form_array(&form, "plans", OPTIONAL);
 	char id[UUID_TEXT_SIZE];
 	int r;
@@ -112,7 +112,7 @@ static int create_plan_group(struct request *request, struct response *response)
 static int change_plan_group(struct request *request, struct response *response)
 {
 	struct form form = form_of(request, response);
-	const char *name = form_text(&form, "name", OPTIONAL, 63);
+	const char *name = form_title(&form, "name", OPTIONAL);
 	const json_t *plans = form_array(&form, "plans", OPTIONAL);
 	char id[UUID_TEXT_SIZE];
 	int r;

@@ -4,6 +4,8 @@
 #include "resources/offer.h"
 #include "resources/resources.h"
 
+#include <string.h>
+
 #define PLAN_OBJECT                                                                                          \
 	"json_build_object('id', p.id, 'name', p.name, 'cpu', p.cpu, 'ram_mb', p.ram_mb, 'storage_gb', "     \
 	"p.storage_gb, "                                                                                     \
@@ -11,29 +13,50 @@
 		"p.credit_value") ", "                                                                       \
 				  "'created', " SQL_TIME("p.created") ")"
 
+#define MAX_INCLUDED_GB "9000000000"
+
 struct plan {
 	const char *name, *cpu, *ram_mb, *storage_gb, *included_gb, *credit_value;
 	const char *has_included_gb, *has_credit_value; /* "true" when the body names it, be it null */
 	struct form form;                               /* keeps the numbers' text */
 };
 
+/* As bytes, it is to be less than 2^63. */
+static bool fits(const char *included_gb)
+{
+	static const char most[] = MAX_INCLUDED_GB;
+	size_t zeros = strspn(included_gb, "0"), digits = strspn(included_gb + zeros, "0123456789");
+	int order = strncmp(included_gb + zeros, most, strlen(most));
+
+	if (digits != strlen(most))
+		return digits < strlen(most);
+	return order < 0 || (order == 0 && !strpbrk(included_gb + zeros + digits, "123456789"));
+}
+
 static int read_plan(struct request *request, struct response *response, enum need need, struct plan *plan)
 {
 	struct form *form = &plan->form;
+	bool has_included_gb;
 
 	*form = form_of(request, response);
-	plan->name = form_text(form, "name", need, 63);
+	plan->name = form_title(form, "name", need);
 	plan->cpu = form_integer(form, "cpu", need, 1, 1024);
 	plan->ram_mb = form_integer(form, "ram_mb", need, 1, 16 * 1024 * 1024);
 	plan->storage_gb = form_integer(form, "storage_gb", need, 1, 1024 * 1024);
 	plan->included_gb = form_decimal(form, "included_gb", OPTIONAL);
-	if (need == REQUIRED && !form_has(form, "included_gb"))
+	has_included_gb = form_takes_null(form, "included_gb");
+	if (plan->included_gb && !fits(plan->included_gb))
+		form_refuse(form, "included_gb",
+			    "included_gb is \"%s\"; accepted is a decimal up to " MAX_INCLUDED_GB
+			    ", or null for unlimited bandwidth",
+			    plan->included_gb);
+	if (need == REQUIRED && !has_included_gb)
 		form_refuse(form, "included_gb",
 			    "included_gb is required; accepted is a decimal such as \"10.5\", or null for "
 			    "unlimited bandwidth");
 	plan->credit_value = form_decimal(form, "credit_value", OPTIONAL);
-	plan->has_included_gb = form_has(form, "included_gb") ? "true" : "false";
-	plan->has_credit_value = form_has(form, "credit_value") ? "true" : "false";
+	plan->has_included_gb = has_included_gb ? "true" : "false";
+	plan->has_credit_value = form_takes_null(form, "credit_value") ? "true" : "false";
 	return form_end(form);
 }
 

@@ -169,13 +169,14 @@ static void read_route_netns(struct form *form, struct subnet *subnet)
 
 	json_array_foreach (names, index, name) {
 		const char *text = json_string_value(name);
+		char shown[ITEM_TEXT_SIZE];
 
 		if (!text || !is_netns(text) || index >= MAX_ROUTE_NETNS) {
 			form_refuse(form, "route_netns",
-				    "route_netns[%zu] is \"%.64s\"; accepted are up to %d names of "
+				    "route_netns[%zu] is %s; accepted are up to %d names of "
 				    "namespaces under /run/netns, or "
 				    "\"\" for the host",
-				    index, text ? text : "", MAX_ROUTE_NETNS);
+				    index, show_item(name, shown), MAX_ROUTE_NETNS);
 			return;
 		}
 	}
@@ -219,13 +220,15 @@ static int read_attachment(struct form *outer, struct subnet *subnet)
 
 static int read_subnet(const json_t *object, size_t index, struct response *response, struct subnet *subnet)
 {
+	char shown[ITEM_TEXT_SIZE];
 	struct form form;
 	int r;
 
 	snprintf(subnet->where, sizeof(subnet->where), "subnets[%zu].", index);
 	if (!json_is_object(object))
 		return refuse(response, 422, "subnets",
-			      "subnets[%zu] is not an object; accepted are objects with a cidr", index);
+			      "subnets[%zu] is %s; accepted are objects with a cidr", index,
+			      show_item(object, shown));
 	form = form_within(object, subnet->where, response);
 	read_cidr(&form, subnet);
 	subnet->public = form_bool(&form, "public", OPTIONAL);

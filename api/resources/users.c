@@ -22,7 +22,8 @@ static const char *const roles[] = {"admin", "user", "billing", "service", NULL}
 
 struct user {
 	const char *name, *email, *role, *max_gateways;
-	struct form form; /* keeps the number's text */
+	const char *has_email; /* "true" when the body names it, be it null */
+	struct form form;      /* keeps the number's text */
 };
 
 static int read_user(struct request *request, struct response *response, enum need need, struct user *user)
@@ -32,6 +33,7 @@ static int read_user(struct request *request, struct response *response, enum ne
 	*form = form_of(request, response);
 	user->name = form_name(form, "name", need);
 	user->email = form_text(form, "email", OPTIONAL, 254);
+	user->has_email = form_takes_null(form, "email") ? "true" : "false";
 	user->role = form_choice(form, "role", OPTIONAL, roles);
 	user->max_gateways = form_integer(form, "max_gateways", OPTIONAL, 0, 1000000);
 	if (user->email && !strchr(user->email, '@'))
@@ -120,9 +122,9 @@ static int update_user(struct request *request, const struct user *user, const c
 	int r;
 
 	r = DB_EXECUTE(request->db,
-		       "UPDATE gateway.app_user SET name = coalesce($2, name), email = coalesce($3, email), "
-		       "role = coalesce($4, role) WHERE id = $1",
-		       id, user->name, user->email, user->role);
+		       "UPDATE gateway.app_user SET name = coalesce($2, name), email = CASE WHEN "
+		       "$5::boolean THEN $3 ELSE email END, role = coalesce($4, role) WHERE id = $1",
+		       id, user->name, user->email, user->role, user->has_email);
 	if (r >= 0)
 		r = DB_EXECUTE(
 			request->db,

@@ -110,6 +110,7 @@ static struct form begin(struct fixture *fixture, const char *body)
 	fixture->body = json_loads(body, 0, NULL);
 	assert_non_null(fixture->body);
 	fixture->request.body = fixture->body;
+	fixture->request.method = "POST";
 	return form_of(&fixture->request, &fixture->response);
 }
 
@@ -185,13 +186,29 @@ static void test_null_is_absent_but_known(void **state)
 	struct form form = begin(&fixture, "{\"image\": null}");
 
 	(void)state;
-	assert_true(form_has(&form, "image"));
-	assert_false(form_has(&form, "plan"));
+	assert_true(form_takes_null(&form, "image"));
+	assert_false(form_takes_null(&form, "plan"));
 	assert_null(form_text(&form, "image", OPTIONAL, 63));
 	assert_int_equal(form_end(&form), 0);
 	assert_null(form_text(&form, "image", REQUIRED, 63));
 	assert_int_equal(form_end(&form), -EBADMSG);
 	assert_string_equal(detail(&fixture), "image is required");
+	end(&fixture);
+}
+
+static void test_null_changes_what_it_means_something_for(void **state)
+{
+	struct fixture fixture;
+	struct form form = begin(&fixture, "{\"image\": null, \"name\": null}");
+
+	(void)state;
+	fixture.request.method = "PATCH";
+	form = form_of(&fixture.request, &fixture.response);
+	assert_null(form_text(&form, "image", OPTIONAL, 63));
+	assert_true(form_takes_null(&form, "image"));
+	assert_null(form_title(&form, "name", OPTIONAL));
+	assert_int_equal(form_end(&form), -EBADMSG);
+	assert_string_equal(detail(&fixture), "name is null; accepted is a value, or a body without it");
 	end(&fixture);
 }
 
@@ -317,6 +334,7 @@ int main(void)
 		cmocka_unit_test(test_decimals),
 		cmocka_unit_test(test_the_first_problem_is_told),
 		cmocka_unit_test(test_null_is_absent_but_known),
+		cmocka_unit_test(test_null_changes_what_it_means_something_for),
 		cmocka_unit_test(test_fields_nobody_asked_for),
 		cmocka_unit_test(test_secrets_are_not_quoted),
 		cmocka_unit_test(test_uuids),

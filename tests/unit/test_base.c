@@ -500,6 +500,8 @@ static void test_text(void **state)
 		{"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80", 1}, /* behind the last character */
 		{"\xc2\x85", "\\xc2\\x85", 1},
 		{"\xe2\x80\xae", "\\xe2\\x80\\xae", 1},
+		{"a\xe2\x80\x8b", "a\\xe2\\x80\\x8b", 2}, /* a space without a width */
+		{"\xc2\xad", "\\xc2\\xad", 1},
 	};
 	char shown[64];
 

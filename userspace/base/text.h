@@ -7,8 +7,8 @@
 
 /*
  * Whether it is well-formed UTF-8 (RFC 3629) in which every character shows: no control characters (C0, DEL,
- * C1), no separators of lines and paragraphs, and none of those that turn the direction of what follows, with
- * which one name can be made to look like another.
+ * C1), no separators of lines and paragraphs, none without a width, and none of those that turn the direction
+ * of what follows, with which one name can be made to look like another.
  */
 bool text_is_printable(const char *text);
 
