@@ -29,7 +29,8 @@ CONNECTIONS = 40
 PAUSE = 0.05  # seconds between two requests of a bystander
 BYSTANDER_PEERS = 20
 LARGE_PEERS = 3900  # one record of each is a body of nearly 1 MiB
-LARGE_REPORTS = 80
+LARGE_A_SECOND = 1  # at most: to make one takes a quarter of a second
+AROUND = 5  # seconds that the others are at work besides those that are measured, at most
 GATEWAYS = 8  # of the crowd's owner in a turn: a tunnel subnet has room for 253 peers
 
 
@@ -47,7 +48,6 @@ def request_with(token, method, path, body=None):
 
 async def create_peers(line, token, gateways, done):
     """As a client does that is told to come again later."""
-    await line.open()
     while gateways:
         path = f"/v1/gateways/{gateways[-1]}/peers"
         body = {"name": f"p{random.getrandbits(60):x}", "public_key": public_key()}
@@ -63,20 +63,25 @@ async def create_peers(line, token, gateways, done):
 
 
 async def send_large(line, folder, done):
-    await line.open()
-    for file in sorted(folder.iterdir()):
+    begun = time.monotonic()
+    for number, file in enumerate(sorted(folder.iterdir())):
+        await asyncio.sleep(begun + number / LARGE_A_SECOND - time.monotonic())
         request = file.read_bytes()
         file.unlink()
+        done["sent"] = done.get("sent", 0) + 1
         while (status := (await line.exchange(request))[0]) == 503:
             await asyncio.sleep(1)
         assert status == 200, status
-        done["large"] = done.get("large", 0) + 1
+        done["taken"] = done.get("taken", 0) + 1
+    raise AssertionError("the large reports have run out: not all of the time had any")
 
 
 async def be_the_others(server, token, gateways, folder):
-    done = {}
-    tasks = [asyncio.create_task(create_peers(Line(server), token, gateways, done)) for _ in range(CONNECTIONS)]
-    tasks.append(asyncio.create_task(send_large(Line(server), folder, done)))
+    done, lines = {}, [Line(server) for _ in range(CONNECTIONS + 1)]
+    await asyncio.gather(*(line.open() for line in lines))
+    tasks = [asyncio.create_task(create_peers(line, token, gateways, done)) for line in lines[1:]]
+    tasks.append(asyncio.create_task(send_large(lines[0], folder, done)))
+    print("begun", flush=True)
     stop = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await stop
     for task in tasks:
@@ -102,8 +107,10 @@ def the_others(stage):
     process.stdin.flush()
     done = {}
     try:
+        assert process.stdout.readline() == "begun\n", "the others do not begin"
         yield done
         done.update(json.loads(process.communicate("", timeout=120)[0].splitlines()[-1]))
+        assert "sent" in done, f"the others did {done}: no large report"
     finally:
         process.kill()
         process.wait()
@@ -149,7 +156,7 @@ def slowest(times):
 class Stage:
     """An API, and who takes part."""
 
-    def __init__(self, api, name):
+    def __init__(self, api, name, large):
         self.api, self.name = api, name
         self.crowd, self.reader = World(api), World(api)
         self.crowd_token, self.reader_token = self.crowd.token(), self.reader.token()
@@ -157,17 +164,18 @@ class Stage:
         self.creator_token = self.creator.token()
         self.folder = api.folder / "reports"
         self.folder.mkdir()
-        self.make_large_reports(Agent(self.reader.gateway()))
+        self.make_large_reports(Agent(self.reader.gateway()), large)
         self.reporter = Agent(World(api).gateway())
         self.reporter.peers = add_peers(self.reporter.gateway, BYSTANDER_PEERS)
         self.reporter.activate()
         self.reporter.upto = now()
         api.sql("ANALYZE")
+        log(f"{name}: the API runs, {large} large reports are made")
 
-    def make_large_reports(self, agent):
+    def make_large_reports(self, agent, count):
         agent.activate()
         peers, upto = add_peers(agent.gateway, LARGE_PEERS), now()
-        for number in range(LARGE_REPORTS):
+        for number in range(count):
             records = [agent.grow(slot, peer, upto, upload_bytes=100, upload_packets=1) for slot, peer in enumerate(peers, 1)]
             body = agent.batch(records, (upto, upto + MICROSECOND), [(upto, upto + MICROSECOND, "active")])
             upto += timedelta(microseconds=1)
@@ -224,10 +232,10 @@ class Stage:
 
 
 @contextlib.contextmanager
-def stage_of(name, programs):
+def stage_of(name, programs, large):
     conftest.BIN = programs
     with whole_api() as api:
-        yield Stage(api, name)
+        yield Stage(api, name, large)
 
 
 def main():
@@ -242,8 +250,9 @@ def main():
         run_the_others()
         return
     builds, series = {"ours": conftest.BIN, **({"base": arguments.base} if arguments.base else {})}, {}
+    large = round(arguments.rounds * (arguments.seconds + AROUND) * LARGE_A_SECOND)
     with contextlib.ExitStack() as stack:
-        stages = [stack.enter_context(stage_of(name, programs)) for name, programs in builds.items()]
+        stages = [stack.enter_context(stage_of(name, programs, large)) for name, programs in builds.items()]
         for number in range(arguments.rounds):
             for stage in stages if number % 2 == 0 else stages[::-1]:
                 for name, value in stage.turn(arguments.seconds).items():

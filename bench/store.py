@@ -4,6 +4,7 @@
 import contextlib
 import json
 import shutil
+import signal
 import socket
 import ssl
 import sys
@@ -27,6 +28,7 @@ def whole_api():
     # Not in /tmp or /run, which may be memory: a commit is to reach a disk.
     folder = Path(tempfile.mkdtemp(prefix="wiretoll-bench-", dir="/var/tmp"))
     folder.chmod(0o755)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing of it is left there
     (folder / "pg").mkdir()
     postgres, api = Durable(folder / "pg"), None
     try:
