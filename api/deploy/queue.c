@@ -155,6 +155,7 @@ static bool is_direct(PGconn *connection)
 static int open_connection(struct queue *queue)
 {
 	_cleanup_free_ char *text = NULL;
+	bool connected;
 	size_t length;
 	int r = file_read(queue->database_file, MAX_CONNECTION_STRING, &text, &length);
 
@@ -169,7 +170,8 @@ static int open_connection(struct queue *queue)
 
 	queue->connection = PQconnectdbParams(keywords, values, 1);
 	sodium_memzero(text, length);
-	if (PQstatus(queue->connection) != CONNECTION_OK)
+	connected = PQstatus(queue->connection) == CONNECTION_OK;
+	if (!connected)
 		keep_error(queue, PQerrorMessage(queue->connection));
 	else if (is_direct(queue->connection))
 		return 0;
@@ -177,7 +179,7 @@ static int open_connection(struct queue *queue)
 		keep_error(queue, "the session's TimeZone is not UTC, or it is not ours alone: it has to be "
 				  "connected to PostgreSQL directly, not through a pooler");
 	disconnect(queue);
-	return -ENOTCONN;
+	return connected ? -EPROTO : -ENOTCONN;
 }
 
 int queue_connect(struct queue *queue)

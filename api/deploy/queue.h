@@ -18,7 +18,10 @@ struct queue;
 WT_MUST_CHECK int queue_new(const char *database_file, const char *worker, struct queue **ret_queue);
 void queue_free(struct queue *queue);
 
-/* Connects, if need be, and listens. -ENOTCONN with the server's words in queue_error(). */
+/*
+ * Connects, if need be, and listens. -ENOTCONN with the server's words in queue_error(); -EPROTO, likewise,
+ * when something stands between that makes another session of it.
+ */
 WT_MUST_CHECK int queue_connect(struct queue *queue);
 const char *queue_error(const struct queue *queue);
 

@@ -633,6 +633,15 @@ static int worker_prepare(struct worker *worker, const struct deploy_driver *dri
 	return supervisor_new(driver, &options->host, &worker->supervisor);
 }
 
+/* A database that is away comes back; a pooler before it stays until somebody has changed the connection. */
+static int refuse_pooler(struct worker *worker)
+{
+	if (queue_connect(worker->queue) != -EPROTO)
+		return 0;
+	log_error("could not use the database: %s", queue_error(worker->queue));
+	return -EPROTO;
+}
+
 int worker_run(const struct deploy_driver *driver, struct worker_options *options)
 {
 	struct worker worker = {.signal_fd = -1, .host_fd = -1};
@@ -644,6 +653,8 @@ int worker_run(const struct deploy_driver *driver, struct worker_options *option
 		snprintf(name, sizeof(name), "%s/%d/%lld", machine, (int)getpid(), (long long)clock_utc_ns());
 		r = queue_new(options->database_file, name, &worker.queue);
 	}
+	if (r == 0)
+		r = refuse_pooler(&worker);
 	if (r == 0)
 		r = notify_manager("READY=1");
 	while (r == 0 && !worker.stopping)

@@ -611,26 +611,49 @@ class Pooler(threading.Thread):
             target.shutdown(socket.SHUT_WR)
 
 
-@pytest.mark.parametrize("does", ["options", "number"])
-def test_f15_a_pooler_between_is_refused(api, tmp_path, does):
-    # Their own zone, so that a session without the API's settings has another.
-    superuser = api.postgres.connect("postgres")
+@pytest.fixture(params=["options", "number"])
+def pooled(api, tmp_path, request):
+    """The connection files of a role, without and with a pooler between; its sessions have another zone without the settings."""
+    superuser, folder = api.postgres.connect("postgres"), tmp_path / "pooler"
     superuser.autocommit = True
-    superuser.cursor().execute("ALTER ROLE wiretoll_api SET TimeZone = 'Asia/Kolkata'")
+    folder.mkdir()
+    pooler = Pooler(api.postgres, folder, request.param)
+    roles = ("wiretoll_api", "wiretoll_deploy")
+
+    def files(role):
+        through = tmp_path / f"{role}.conn"
+        through.touch(0o600)
+        through.write_text(api.database_files[role].read_text().replace(str(api.postgres.folder), str(folder)))
+        return api.database_files[role], through
+
+    for role in roles:
+        superuser.cursor().execute(f"ALTER ROLE {role} SET TimeZone = 'Asia/Kolkata'")
     try:
-        for through, status in ((None, 0), (does, 1)):
-            file, folder = tmp_path / f"{through}.conn", api.postgres.folder
-            if through:
-                folder = tmp_path / "pooler"
-                folder.mkdir()
-                pooler = Pooler(api.postgres, folder, does)
-            file.touch(0o600)
-            file.write_text(api.database_files["wiretoll_api"].read_text().replace(str(api.postgres.folder), str(folder)))
-            done = subprocess.run([conftest.BIN / "wiretoll-api", "init", "--state", api.state, "--database-file", file],
-                                  capture_output=True, text=True, timeout=60)
-            assert done.returncode == status, done.stderr
-        assert "TimeZone=UTC" in done.stderr and "not through a pooler" in done.stderr
-        pooler.listener.close()
+        yield files
     finally:
-        superuser.cursor().execute("ALTER ROLE wiretoll_api RESET TimeZone")
+        for role in roles:
+            superuser.cursor().execute(f"ALTER ROLE {role} RESET TimeZone")
         superuser.close()
+        pooler.listener.close()
+
+
+def test_f15_the_api_refuses_a_pooler(api, pooled):
+    for file, status in zip(pooled("wiretoll_api"), (0, 1)):
+        done = subprocess.run([conftest.BIN / "wiretoll-api", "init", "--state", api.state, "--database-file", file],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == status, done.stderr
+    assert "TimeZone=UTC" in done.stderr and "not through a pooler" in done.stderr
+
+
+def test_f15_the_deployment_worker_refuses_a_pooler(pooled, tmp_path):
+    direct, through = pooled("wiretoll_deploy")
+    command = [conftest.BIN / "wiretoll-deployd", "--state", tmp_path / "state", "--run", tmp_path / "run", "--hypervisor", "f15", "--api-port", "1",
+               "--ca-file", tmp_path / "ca.pem", "--agent", "/bin/true", "--database-file"]
+    (tmp_path / "ca.pem").touch()
+    done = subprocess.run([*command, through], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "TimeZone is not UTC" in done.stderr and "not through a pooler" in done.stderr, done.stderr
+    log = tmp_path / "log"
+    with subprocess.Popen([*command, direct], stderr=log.open("w")) as worker:
+        wait(lambda: 'no hypervisor "f15"' in log.read_text())  # it has asked
+        worker.terminate()
+    assert worker.returncode == 0 and "pooler" not in log.read_text()
