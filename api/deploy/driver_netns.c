@@ -105,6 +105,8 @@ static int netns_setup(struct deploy_host *host)
 	if (r == 0)
 		r = folder_make(PATHS_NETNS_FOLDER, 0, 0755);
 	if (r == 0)
+		r = namespace_hold_names(PATHS_NETNS_FOLDER);
+	if (r == 0)
 		host->kernel_wireguard = probe_kernel_wireguard();
 	return r;
 }
@@ -113,6 +115,7 @@ static void netns_teardown(const struct deploy_host *host)
 {
 	char path[PATH_MAX];
 
+	namespace_release_names(PATHS_NETNS_FOLDER);
 	gateways_folder(host->run, path);
 	/* Fails, as it should, while a gateway's mounts are below it. */
 	if (umount2(path, 0) < 0)

@@ -260,6 +260,17 @@ def test_what_is_another_s_is_left_alone(sample, make, remove, words):
         subprocess.run(["umount", "/run/netns"], capture_output=True)
 
 
+def test_d10_the_hosts_first_ip_netns_add_keeps_nothing(sample, before):
+    """It mounts /run/netns on itself, with all that is in it, where nothing is mounted: pins made before lie beneath."""
+    assert not os.path.ismount("/run/netns"), "an envelope's /run is new"
+    sample.start()
+    run("ip", "netns", "add", "first")
+    run("ip", "netns", "exec", "wtsample-laptop", "true")
+    run("ip", "netns", "delete", "first")
+    assert sample.stop() == 0
+    nothing_left(before)
+
+
 def test_needs_root(sample):
     done = subprocess.run(["setpriv", "--reuid=nobody", "--clear-groups", *sample.command()], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and "needs root" in done.stderr

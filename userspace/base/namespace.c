@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "base/namespace.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,6 +13,9 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* By which our mount is told from that of `ip netns add`. */
+#define NAMES_SOURCE "wiretoll"
 
 int namespace_open_own(const char *kind, int *ret_fd)
 {
@@ -93,6 +97,46 @@ int namespace_unmount(const char *path)
 	if (S_ISDIR(status.st_mode) ? rmdir(path) < 0 : unlink(path) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	return 0;
+}
+
+static bool is_empty(const char *folder)
+{
+	DIR *dir = opendir(folder);
+	const struct dirent *entry;
+	int names = 0;
+
+	if (!dir)
+		return false;
+	while (names <= 2 && (entry = readdir(dir)))
+		names++;
+	closedir(dir);
+	return names == 2; /* itself and its parent */
+}
+
+int namespace_hold_names(const char *folder)
+{
+	/* What is pinned there already would be covered. */
+	if (namespace_is_mounted(folder) || !is_empty(folder))
+		return 0;
+	return mount(NAMES_SOURCE, folder, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") < 0
+		       ? -errno
+		       : 0;
+}
+
+void namespace_release_names(const char *folder)
+{
+	FILE *mounts = setmntent("/proc/thread-self/mounts", "r");
+	struct mntent *entry;
+	bool is_ours = false;
+
+	if (!mounts)
+		return;
+	while ((entry = getmntent(mounts)))
+		if (strcmp(entry->mnt_dir, folder) == 0)
+			is_ours = strcmp(entry->mnt_fsname, NAMES_SOURCE) == 0;
+	endmntent(mounts);
+	if (is_ours && is_empty(folder))
+		(void)umount2(folder, 0);
 }
 
 int namespace_call_net(const char *path, int (*fn)(const void *data), const void *data)

@@ -17,6 +17,15 @@ bool namespace_is_mounted(const char *path);
 /* Takes a pin or a mount away, with the file or folder it was mounted on. What is not there is no error. */
 WT_MUST_CHECK int namespace_unmount(const char *path);
 
+/*
+ * Makes the folder of names, /run/netns, which exists, a mount of its own before the first pin is in it. Else
+ * the host's first `ip netns add` mounts it on itself, over the pins, which no path leads to any more.
+ */
+WT_MUST_CHECK int namespace_hold_names(const char *folder);
+
+/* Takes that mount off again, if it is ours and no name in it is left. */
+void namespace_release_names(const char *folder);
+
 /* Runs `fn` inside the pinned network namespace and returns what it returned. */
 WT_MUST_CHECK int namespace_call_net(const char *path, int (*fn)(const void *data), const void *data);
 

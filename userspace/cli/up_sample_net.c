@@ -20,6 +20,7 @@
 
 #define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
 #define OWNED_FILE   "sample/networks"
+#define NAMES        "/run/netns"
 #define ADVICE       "; remove it, or stop what made it, and try again"
 
 static const char *const bridges[] = {SAMPLE_PUBLIC_BRIDGE, SAMPLE_PRIVATE_BRIDGE};
@@ -33,7 +34,7 @@ static const struct sample_host {
 
 const char *sample_netns(const char *name, up_path path)
 {
-	return up_join("/run/netns", name, path);
+	return up_join(NAMES, name, path);
 }
 
 /* ---- whose they are -------------------------------------------------------------------------------------
@@ -219,9 +220,11 @@ int up_sample_prepare(const struct up *up)
 	if (r < 0)
 		return r;
 	sample_say("networks " SAMPLE_PUBLIC " and " SAMPLE_PRIVATE ", a server and a laptop");
-	r = file_make_folder("/run/netns", 0755);
+	r = file_make_folder(NAMES, 0755);
+	if (r == 0)
+		r = namespace_hold_names(NAMES);
 	if (r < 0)
-		return up_fail(r, "could not make the folder /run/netns: %s", strerror(-r));
+		return up_fail(r, "could not make the folder " NAMES ": %s", strerror(-r));
 	r = make_bridges();
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(hosts); i++)
 		r = make_host(&hosts[i]);
@@ -249,6 +252,7 @@ int up_sample_remove(const struct up *up)
 		if (unmounted < 0)
 			r = up_fail(unmounted, "could not remove %s: %s", path, strerror(-unmounted));
 	}
+	namespace_release_names(NAMES);
 	/* The mark of ownership last: whoever is interrupted before comes again. */
 	return r == 0 ? up_remove_folder(up_join(up->run, "sample", path)) : r;
 }
