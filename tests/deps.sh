@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
 # Installs the Debian packages that building, testing and running need, and says which. Quick when all are there.
+#   tests/deps.sh [--list]    --list: only names them, one a line, as the release that apt knows has them
 set -euo pipefail
 
 packages=(
@@ -31,6 +32,10 @@ missing_of() {
 }
 
 runtime=$(clang_runtime)
+if [ "${1:-}" = --list ]; then
+	printf '%s\n' "${packages[@]}" ${runtime:+"$runtime"}
+	exit
+fi
 mapfile -t missing < <(missing_of "${packages[@]}" ${runtime:+"$runtime"})
 if [ ${#missing[@]} -eq 0 ] && [ -n "$runtime" ]; then
 	exit 0
@@ -50,7 +55,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -q -o Acquire::Retries=3
 runtime=$(clang_runtime)
 if [ -z "$runtime" ]; then
-	echo "make deps: no package clang here that names its version: is this Debian 12 or 13?" >&2
+	echo "make deps: apt knows no package clang that names its version: is this Debian 12 or 13, and did it reach its mirror?" >&2
 	exit 1
 fi
 mapfile -t missing < <(missing_of "${packages[@]}" "$runtime")

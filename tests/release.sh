@@ -68,6 +68,10 @@ rm -rf "$results"
 mkdir -p "$results"
 ways > "$results/apt.conf"
 sources > "$results/sources.list"
+if [ ! -s "$results/sources.list" ]; then # apt has never fetched its lists
+	apt-get update -q
+	sources > "$results/sources.list"
+fi
 echo "A bare root of $release …"
 within mmdebstrap --quiet --variant=minbase --include=make --aptopt="$results/apt.conf" "$release" "$root" "$results/sources.list"
 chmod 0700 "$root/root"

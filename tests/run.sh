@@ -118,10 +118,12 @@ run_pytest() {
 		tests/envelope.sh /usr/bin/python3 -m pytest -q --tb=short -rfE -p no:cacheprovider "$1"
 }
 
-# A second of fuzzing for each parser, and small sizes of the model: `make fuzz` and `make model` take longer.
+# A second of fuzzing for each parser, and small sizes of the model: `make fuzz` and `make model` take longer. Packages are
+# looked up outside an envelope, which has no network.
 run_short_forms() {
 	begin tap fuzz 900 env PACKETS="$PWD/build/sanitize/tests/fuzz/packets" tests/envelope.sh bash tests/fuzz/run.sh 1
 	begin tap model 900 bash tests/model/run.sh --short
+	begin tap packages 900 bash tests/packages.sh
 }
 
 run_machines() {
