@@ -46,6 +46,21 @@ static __always_inline int judge(__u32 slot, __u64 bytes, __u64 packets, __u32 d
 	return TC_ACT_UNSPEC;
 }
 
+/*
+ * An option of this hook's side only: whether it leaves with the segments is each kernel's own affair. Linux
+ * 6.2 to 6.19 take it off behind the hook; earlier ones as if every device had an Ethernet header, and where
+ * it has none they write it over the header of TCP, from which they then cut segments of some other length;
+ * later ones leave it to each segment. Without it all do the same, and it is what is counted.
+ */
+static __always_inline int take_jumbo_off(struct __sk_buff *skb, __u32 start)
+{
+	const __u8 next = WT_PROTO_TCP;
+	int r = bpf_skb_adjust_room(skb, -WT_JUMBO_SIZE, BPF_ADJ_ROOM_NET,
+				    BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+
+	return r ? r : bpf_skb_store_bytes(skb, start + 6, &next, sizeof(next), 0);
+}
+
 /* Aggregates, and what has segments but no size of them. */
 __attribute__((noinline)) int meter_aggregate(struct __sk_buff *skb, __u32 version, __u32 slot,
 					      __u32 direction)
@@ -66,6 +81,8 @@ __attribute__((noinline)) int meter_aggregate(struct __sk_buff *skb, __u32 versi
 	}
 	if (weight.unparsed)
 		count_unparsed();
+	if (direction == WT_DOWNLOADS && walk.less && walk.layers == 1 && take_jumbo_off(skb, packet.start))
+		return refuse(slot, weight.bytes, weight.packets);
 	return judge(slot, weight.bytes, weight.packets, direction);
 }
 
