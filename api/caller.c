@@ -17,7 +17,7 @@
 struct memory {
 	uint8_t digest[DIGEST_SIZE];
 	bool is_gateway;
-	char id[UUID_TEXT_SIZE];
+	char id[UUID_TEXT_SIZE], owner[UUID_TEXT_SIZE];
 };
 
 struct callers {
@@ -52,13 +52,18 @@ static struct memory *memory_of(struct callers *callers, const uint8_t digest[st
 	return &callers->memories[number & (MEMORY - 1)];
 }
 
-/* A gateway's report waits for its report before, and never for its poll. */
-static void set_key(struct share_key *key, const struct exchange *exchange, bool is_gateway, const char *id)
+/*
+ * A gateway's report waits for its report before, and never for its poll. To read a large one takes a
+ * worker's time, of which all gateways of an owner together have the owner's share.
+ */
+static void set_key(struct share_key *key, const struct exchange *exchange, bool is_gateway, const char *id,
+		    const char *owner)
 {
-	key->kind = !is_gateway                                       ? SHARE_OWNER
-		    : strcmp(exchange->path, "/v1/agent/report") == 0 ? SHARE_REPORTS
-								      : SHARE_GATEWAY;
-	snprintf(key->name, sizeof(key->name), "%s", id);
+	bool is_report = is_gateway && strcmp(exchange->path, "/v1/agent/report") == 0;
+	bool is_large = is_report && exchange->body_length >= HEAVY_BYTES && !exchange->is_read;
+
+	key->kind = !is_gateway || is_large ? SHARE_OWNER : is_report ? SHARE_REPORTS : SHARE_GATEWAY;
+	snprintf(key->name, sizeof(key->name), "%s", is_large ? owner : id);
 }
 
 void caller_address(const struct sockaddr *address, char ret_name[static SHARE_NAME_SIZE])
@@ -88,7 +93,8 @@ void caller_guess(struct callers *callers, struct exchange *exchange)
 		pthread_mutex_lock(&callers->mutex);
 		known = memory->id[0] && memcmp(memory->digest, digest, DIGEST_SIZE) == 0;
 		if (known)
-			set_key(&exchange->share_key, exchange, memory->is_gateway, memory->id);
+			set_key(&exchange->share_key, exchange, memory->is_gateway, memory->id,
+				memory->owner);
 		pthread_mutex_unlock(&callers->mutex);
 	}
 	if (known)
@@ -106,7 +112,7 @@ void caller_learn(struct callers *callers, const struct exchange *exchange, stru
 					       : principal->user;
 	uint8_t digest[DIGEST_SIZE];
 
-	set_key(ret_key, exchange, is_gateway, id);
+	set_key(ret_key, exchange, is_gateway, id, principal->owner);
 	if (digest_of(callers, &exchange->request, digest)) {
 		struct memory *memory = memory_of(callers, digest);
 
@@ -114,6 +120,7 @@ void caller_learn(struct callers *callers, const struct exchange *exchange, stru
 		memcpy(memory->digest, digest, DIGEST_SIZE);
 		memory->is_gateway = is_gateway;
 		snprintf(memory->id, sizeof(memory->id), "%s", id);
+		snprintf(memory->owner, sizeof(memory->owner), "%s", principal->owner);
 		pthread_mutex_unlock(&callers->mutex);
 	}
 }

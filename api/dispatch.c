@@ -136,12 +136,25 @@ static void answer_error(struct exchange *exchange, int error)
 	response_problem(response, 500, NULL, "the server could not do this; its log says why");
 }
 
+/* Whoever has shown no token makes the server parse no more than what a sign-in or an enrolment can need. */
+static int check_length(const struct exchange *exchange, const struct route *route, struct response *response)
+{
+	if (!(route->roles & ROLE_NONE) || exchange->body_length <= MAX_OPEN_BODY)
+		return 0;
+	response_problem(response, 413, NULL, "the body has %zu bytes; accepted without a token are %d",
+			 exchange->body_length, MAX_OPEN_BODY);
+	return -EBADMSG;
+}
+
 static int run_once(struct exchange *exchange, const struct route *route)
 {
 	struct request *request = &exchange->request;
-	int r = 0;
+	int r;
 
 	response_reset(&exchange->response);
+	r = check_length(exchange, route, &exchange->response);
+	if (r < 0)
+		return r;
 	if (!(route->roles & ROLE_NONE))
 		r = authenticate(request, route->roles, &exchange->response);
 	if (r == 0 && request->principal.role == ROLE_GATEWAY)

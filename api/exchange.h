@@ -9,17 +9,20 @@
 #include <netinet/in.h>
 
 #define MAX_BODY       (1024 * 1024)
-#define MAX_COLLECTED  128 /* requests in one transaction */
-#define MAX_PARAMETERS 8   /* of a query; no route takes more */
+#define MAX_OPEN_BODY  16384 /* of what needs no token */
+#define HEAVY_BYTES    65536 /* a report as large never makes smaller ones wait for it */
+#define MAX_COLLECTED  128   /* requests in one transaction */
+#define MAX_PARAMETERS 8     /* of a query; no route takes more */
 
 struct share;
 struct work;
 
 /* Who is asked for a fair share of the work (share.h). */
 enum share_kind {
-	SHARE_OWNER,   /* whose objects a user, or a service for one, asks for; an admin is one by itself */
+	SHARE_OWNER, /* whose objects a user, or a service for one, asks for; an admin is one by itself. Whose
+		      * gateway's large report is to be read */
 	SHARE_GATEWAY, /* an agent, but for: */
-	SHARE_REPORTS, /* its reports */
+	SHARE_REPORTS, /* its reports; of large ones, those that have been read */
 	SHARE_ADDRESS, /* where requests come from of which nothing else is known */
 	N_SHARE_KINDS,
 };
@@ -74,6 +77,7 @@ struct exchange {
 	struct share_key share_key;
 	struct share *share; /* while it waits or is in work */
 	bool is_counted;     /* among the new ones that wait */
+	bool is_read;        /* a report: it needs a worker for no longer than any other */
 	bool is_locked;      /* collected: another change holds its gateway's row */
 
 	/* While queued, parked or collected: its place in a list; owned by the work pool. */

@@ -18,8 +18,7 @@
 #define PARK_BUCKETS 1024 /* a power of two */
 #define COLLECTORS                                                                                           \
 	3 /* one for small reports only; of the others one waits for the disk while the other works */
-#define MAX_WEIGHT  20000 /* rows in one transaction, unless one request alone has more */
-#define HEAVY_BYTES 65536 /* what is as large never makes smaller ones wait for it */
+#define MAX_WEIGHT 20000 /* rows in one transaction, unless one request alone has more */
 
 /* How long a statement waits for a row that another change has locked: a worker's; a collector's, which tries
  * again. */
@@ -253,16 +252,25 @@ static void collect_at(struct work *work, struct exchange *exchange, int64_t due
 	pthread_mutex_unlock(&work->mutex);
 }
 
-static void collect(struct work *work, struct exchange *exchange)
+/* It is its gateway's alone from now on, and no more its owner's. False: that one has another in work. */
+static bool collect(struct work *work, struct exchange *exchange)
 {
 	int64_t now_ns = clock_boot_ns();
-	bool just_now;
+	struct share_key key;
+	bool just_now, has_room;
 
+	exchange->is_read = true;
+	caller_learn(work->callers, exchange, &key);
 	pthread_mutex_lock(&work->mutex);
+	has_room = shares_move(work->crews[exchange->crew].shares, exchange, &key);
+	pthread_cond_signal(&work->crews[exchange->crew].ready);
 	just_now = now_ns - *last_answer(work, exchange) < JUST_NOW_NS;
 	pthread_mutex_unlock(&work->mutex);
+	if (!has_room) /* behind its gateway's report before */
+		return false;
 	exchange->give_up_ns = now_ns + LOCKED_PATIENCE_NS;
 	collect_at(work, exchange, just_now ? now_ns : now_ns + GATHER_NS);
+	return true;
 }
 
 static void answered(struct work *work, struct exchange *exchange)
@@ -330,7 +338,8 @@ static void *worker(void *argument)
 			pthread_mutex_unlock(&work->mutex);
 			break;
 		case HANDLER_COLLECT:
-			collect(work, exchange);
+			if (!collect(work, exchange))
+				let_wait(work, exchange);
 			break;
 		case HANDLER_WAIT:
 			let_wait(work, exchange);

@@ -255,6 +255,62 @@ def test_m3_a_report_that_meets_a_lock_is_answered_when_the_server_stops(api, at
     watcher.close()
 
 
+def large_report(agent, peer):
+    """Of more than 64 KiB, as reports of some hundreds of peers are."""
+    body = agent.batch([agent.grow(slot, peer, simulated_agent.now(), upload_bytes=1) for slot in range(1, 501)])
+    assert len(json.dumps(body)) > 65536
+    return body
+
+
+def test_m3_large_reports_of_one_owner_are_read_one_at_a_time(api):
+    """However many gateways they are of: to read one takes a worker's time, and agents' workers are four."""
+    server, world = api.another(), simulated_agent.World(api)
+    agents, other = [active_agent(world) for _ in range(6)], active_agent(simulated_agent.World(api))
+    for agent in (*agents, other):
+        agent.api = server
+        agent.report()  # from now on it is known whose it is
+    bodies = [large_report(agent, agent.gateway.peer()) for agent in agents]
+    tables, watcher = api.postgres.connect(), api.postgres.connect("postgres")
+    watcher.autocommit = True
+
+    def reading():
+        with watcher.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'wiretoll_api' AND wait_event_type = 'Lock'"
+                           " AND query LIKE 'SELECT%FROM gateway.token %'")
+            return cursor.fetchone()[0]
+
+    tables.cursor().execute("LOCK TABLE gateway.token IN ACCESS EXCLUSIVE MODE")
+    with concurrent.futures.ThreadPoolExecutor(7) as pool:
+        sent = [pool.submit(agent.send, body) for agent, body in zip(agents, bodies)]
+        wait(lambda: reading() == 1)
+        sent.append(pool.submit(other.send, other.batch()))
+        wait(lambda: reading() == 2)
+        time.sleep(1)
+        assert reading() == 2
+        tables.close()
+        assert [future.result(180)[0] for future in sent] == [200] * 7
+    watcher.close()
+    assert server.stop() == 0
+
+
+def test_m3_a_large_report_that_was_read_holds_up_no_other_of_its_owner(api):
+    world = simulated_agent.World(api)
+    waiting, other = (active_agent(world) for _ in range(2))
+    peers = {agent: agent.gateway.peer() for agent in (waiting, other)}
+    for agent in (waiting, other):
+        agent.report([agent.grow(1, peers[agent], simulated_agent.now(), upload_bytes=1)])
+    body = large_report(waiting, peers[waiting])
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with locked_rows(api, waiting.gateway.id):
+            sent = [pool.submit(waiting.send, body) for _ in range(2)]
+            wait_for_locks(api, 1)
+            for _ in range(2):
+                (status, _), seconds = took(lambda: other.send(large_report(other, peers[other])))
+                assert status == 200 and seconds < SOON
+        assert [future.result(60)[0] for future in sent] == [200, 200]
+    assert waiting.gateway.used() == 501
+
+
 def test_h1_customers_hold_up_no_agent(api, world):
     server = api.another("--workers", "2")
     gateways = [world.gateway() for _ in range(2)]
@@ -342,6 +398,17 @@ def test_h1_room_that_a_known_token_makes_is_used_at_once(api, world):
     watcher.close()
     assert ended[0] == "third"
     assert server.stop() == 0
+
+
+def test_h1_without_a_token_nobody_has_much_parsed(api):
+    """A mebibyte of JSON takes a tenth of a second of a processor."""
+    for path in ("/v1/login", "/v1/agent/enroll"):
+        for length, status in ((16384, 400), (16385, 413), (2**20, 413)):
+            body = '{"a": [' + "0," * ((length - 10) // 2) + "0" * (length % 2) + "0]}"
+            body += " " * (length - len(body))
+            answer = api.exchange("POST", path, body)
+            assert len(body) == length and (answer.status == status or (answer.status, status) == (422, 400)), answer.body
+            assert status != 413 or "16384" in json.loads(answer.body)["detail"]
 
 
 # ---- connections ----

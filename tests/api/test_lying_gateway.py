@@ -438,14 +438,14 @@ def test_m6_unknown_members_are_kept_nowhere(agent):
         [[held]] = agent.api.sql(f"SELECT coalesce(string_agg(t::text, ''), '') FROM {table} t WHERE t.{'id' if table == 'gateway.gateway' else 'gateway'} = %s",
                                  agent.gateway.id)
         assert "junk" not in held, table
-    assert agent.enroll(protocol={"x": junk}, **junk)[0] == 403  # traded before
+    assert agent.enroll(protocol={"x": "junk" * 1000}, unknown="junk" * 1000)[0] == 403  # traded before
 
 
 def test_m6_keys_are_keys(agent):
     other = Agent.__new__(Agent)
     other.__dict__.update(agent.__dict__)
     other.one_time_token = agent.gateway.one_time_token()
-    for text in ("", "A" * 43, base64.b64encode(bytes(32)).decode(), "A" * 500_000, "=" * 44, key() + "\n"):
+    for text in ("", "A" * 43, base64.b64encode(bytes(32)).decode(), "A" * 15_000, "=" * 44, key() + "\n"):
         for status, problem in (agent.send(agent.batch(public_key=text)), other.enroll(public_key=text)):
             assert (status, problem["field"]) == (400, "public_key"), text[:50]
 
@@ -453,11 +453,12 @@ def test_m6_keys_are_keys(agent):
 def test_m6_enrolment_is_bounded(api):
     agent = Agent(World(api).gateway())
     agent.one_time_token = agent.gateway.one_time_token()
-    for change in ({"attempt": 2**31}, {"attempt": -1}, {"attempt": 1.0}, {"attempt": True}, {"gateway": "x" * 500_000}, {"gateway": ["x"]},
+    for change in ({"attempt": 2**31}, {"attempt": -1}, {"attempt": 1.0}, {"attempt": True}, {"gateway": "x" * 15_000}, {"gateway": ["x"]},
                    {"one_time_token": {}}, {"one_time_token": 5}):
         status, problem = agent.enroll(**change)
         assert status == 400 and problem["field"] in change and "detail" in problem, problem
-    assert agent.enroll(one_time_token="x" * 500_000)[0] == 403
+    assert agent.enroll(one_time_token="x" * 15_000)[0] == 403
+    assert agent.enroll(one_time_token="x" * 500_000)[0] == 413
     assert agent.enroll()[0] == 201
 
 
