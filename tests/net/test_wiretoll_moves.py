@@ -106,7 +106,8 @@ def test_f2_a_renamed_interface_is_adopted(network, tmp_path, socket_name, named
         if socket_name:
             (SOCKETS / socket_name).symlink_to("wg0.sock")
             stack.callback((SOCKETS / socket_name).unlink)
-        assert show(interface="wgB")["epoch"] == epoch
+        shown = show(interface="wgB")
+        assert (shown["epoch"], shown["interface"]) == (epoch, "wgB")
         sample = json.loads(wiretoll("meter", "wgB", "--count", 1, "--json", *options, *limit(network.a), timeout=60).stdout)
         assert (sample["epoch"], sample["interface"]) == (epoch, "wgB")
         reconnect(network.b, network.server)
@@ -442,11 +443,15 @@ def test_f16_s2c_a_deleted_interface_ends_the_process_at_once(network):
 
 # ---- a network namespace that was deleted (F18) --------------------------------------------------------------------
 
-@pytest.mark.parametrize("held", [False, True])
+HOLDERS = {"inside": ["nsenter", "--net=/run/netns/n9", "sleep", "86400"],
+           "by a descriptor": ["sh", "-c", "exec 7< /run/netns/n9; exec sleep 86400"]}
+
+
+@pytest.mark.parametrize("held", [None, *HOLDERS])
 def test_f18_a_deleted_network_namespace_ends_its_meter(network, held):
     lab.run("ip", "netns", "add", "n9")
     device = Device("wgD", f"public_key={PEER}\n{EMPTY}", netns="n9")
-    holder = subprocess.Popen(["nsenter", "--net=/run/netns/n9", "sleep", "86400"]) if held else None
+    holder = subprocess.Popen(HOLDERS[held]) if held else None
     wiretoll("meter", "wg0", "--count", 1)
     try:
         meter = Meter(interface="wgD", prefix=["nsenter", "--net=/run/netns/n9"])

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define NAMES "/run/netns"
@@ -184,6 +185,7 @@ bool netns_is_deleted(struct netns_watch *watch)
 
 struct hold {
 	uint64_t inode;
+	dev_t device;        /* of the kernel's file system of namespaces */
 	struct stat program; /* ours */
 	pid_t holder;
 };
@@ -201,7 +203,20 @@ static int is_namespace(const char *path, uint64_t inode)
 	return strcmp(text, wanted) == 0;
 }
 
-static bool has_descriptor(pid_t pid, uint64_t inode)
+/*
+ * The link of a descriptor tells the path by which it was opened, which may be a name that is gone: the file
+ * itself is asked, by what is known of it, so that no server of other descriptors' files is waited for.
+ */
+static bool is_open_namespace(const char *path, const struct hold *hold)
+{
+	struct statx status;
+
+	return statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &status) == 0 &&
+	       status.stx_ino == hold->inode &&
+	       makedev(status.stx_dev_major, status.stx_dev_minor) == hold->device;
+}
+
+static bool has_descriptor(pid_t pid, const struct hold *hold)
 {
 	char path[PATH_MAX];
 	const struct dirent *entry;
@@ -212,7 +227,7 @@ static bool has_descriptor(pid_t pid, uint64_t inode)
 	folder = opendir(path);
 	while (folder && !found && (entry = readdir(folder))) {
 		snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)pid, entry->d_name);
-		found = is_namespace(path, inode) == 1;
+		found = is_open_namespace(path, hold);
 	}
 	if (folder)
 		closedir(folder);
@@ -236,7 +251,7 @@ static bool holds(pid_t pid, void *data)
 	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
 	is_in = is_namespace(path, hold->inode);
 	/* Who cannot be seen may hold it. */
-	if (is_in == 1 || is_in == -EACCES || is_in == -EPERM || has_descriptor(pid, hold->inode))
+	if (is_in == 1 || is_in == -EACCES || is_in == -EPERM || has_descriptor(pid, hold))
 		hold->holder = pid;
 	return hold->holder != 0;
 }
@@ -244,8 +259,10 @@ static bool holds(pid_t pid, void *data)
 pid_t netns_holder(const struct netns_watch *watch)
 {
 	struct hold hold = {.inode = watch->inode};
+	struct stat own;
 
-	if (stat("/proc/self/exe", &hold.program) < 0)
+	if (stat("/proc/self/exe", &hold.program) < 0 || stat("/proc/self/ns/net", &own) < 0)
 		return 0;
+	hold.device = own.st_dev;
 	return any_process(holds, &hold) ? hold.holder : 0;
 }

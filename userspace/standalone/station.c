@@ -538,6 +538,9 @@ static int look(struct station *station, struct json_problem *problem)
 				 interface);
 		r = -ESTALE;
 	}
+	/* By its present name, which the file has from the next process on. */
+	if (r == 0)
+		station_take_name(station, station->interface);
 	return r;
 }
 
