@@ -181,6 +181,40 @@ def test_m2_what_contradicts_itself_is_not_released(agent):
     refused(agent, agent.batch(), "regressed")
 
 
+@pytest.mark.parametrize("accounting, counted", [("both", 1), ("uploads", 0.6), ("downloads", 0.4)])
+@pytest.mark.parametrize("released", [False, True])
+def test_m2_parts_that_came_before_a_quarantine_are_billed(api, accounting, counted, released):
+    """Once, with the next report; also where the epoch may go on and its last part comes after all."""
+    agent = active_agent(World(api, accounting=accounting, rate="1"), mask=accounting, included_gb="0.000001")
+    peers = [agent.gateway.peer() for _ in range(2)]
+
+    def grown(slot, amount):
+        return agent.grow(slot, peers[slot - 1], now(), upload_bytes=amount * 6, download_bytes=amount * 4)
+
+    agent.report([grown(1, 500)])
+    agent.report([grown(1, 700)], more=True)
+    body = agent.batch([grown(2, 10)])
+    if released:
+        wrong = {**body, "counted": str(BEYOND)}
+        refused(agent, wrong)
+    else:
+        refused(agent, {**body, "records": [{**body["records"][0], "slot": 1, "peer": peers[0], "upload_bytes": "1"}]}, "regressed")
+    old = agent.__dict__.copy()
+    agent.new_epoch()
+    agent.report([grown(1, 1)])
+    agent.report([grown(1, 1)])
+    sent = (500 + 700 + 2) * 10
+    if released:
+        assert api.request("DELETE", f"/v1/gateways/{agent.gateway.id}/alarms", token=api.admin_token)[0] == 204
+        agent.__dict__.update(old)
+        assert agent.send(body)[0] == 200
+        sent += 100
+    assert agent.gateway.used() == round(sent * counted)
+    assert api.sql("SELECT sum(up + down)::bigint FROM billing.usage_hour WHERE gateway = %s", agent.gateway.id) == [(sent,)]
+    assert api.sql("SELECT sum(bytes)::bigint FROM billing.overage_hour WHERE gateway = %s", agent.gateway.id) == [(round(sent * counted) - 1000,)]
+    assert api.sql("SELECT count(*) FROM billing.part_hour WHERE gateway = %s", agent.gateway.id) == [(0,)]
+
+
 def test_m2_sums_end_at_64_bits(agent):
     """Of a database that took a lie before there was a bound: honest reports are taken, and the sums stay at their end."""
     peer = agent.gateway.peer()
