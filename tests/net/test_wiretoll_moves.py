@@ -337,9 +337,9 @@ def test_f4_a_detached_meter_is_attached_anew(network, attach):
     with metering("--attach", attach, "--prometheus", "127.0.0.1:9590", *limit(network.a)) as meter:
         use_up(network.a)
         first = meter.fresh()
-        assert (first["attached"], first["reattached"]) == (True, 0)
         detach(first["attachment"])
-        lab.wait_for("the meter", lambda: meter.last["reattached"] == 1)
+        lab.wait_for("the meter", lambda: meter.last.get("reattached") == 1)
+        assert (first["attached"], first["reattached"]) == (True, 0)
         sample = meter.fresh()
         assert sample["attached"] and sample["attachment"] == first["attachment"]
         still_limited(network.a, meter.fresh)
@@ -395,14 +395,22 @@ def test_f7_an_interface_made_anew_has_its_history(network):
         for words in (("remove",), ("endpoint", "198.51.100.9:51820", "allowed-ips", "10.99.0.0/24,fd99::/64")):
             client.run("wg", "set", client.interface, "peer", server.key, *words)
 
+    def used(sample):
+        return peer_of(sample, client)["used_bytes"]
+
     meter = Meter(*limit(client), prefix=other.command())
     use_up(client)
+    before = used(meter.fresh())
+    assert before > LIMIT / 2
     server.close()
     assert meter.process.wait(60) == 1 and meter.end() == 1
-    assert "detached" not in "".join(meter.errors), "S2C"
+    said = "".join(meter.errors)
     make_anew()
     meter = Meter(*limit(client), prefix=other.command())
+    assert used(meter.fresh()) >= before, "not another allowance"
+    assert "detached" not in said, "S2C"
     still_limited(client, meter.fresh)
+    before = used(meter.fresh())
     assert meter.end(signal.SIGKILL) == -signal.SIGKILL
     server.close()
     make_anew()
@@ -410,6 +418,7 @@ def test_f7_an_interface_made_anew_has_its_history(network):
     wiretoll("meter", "show", "lo", check=False)
     wiretoll("top", "wg0", prefix=other.command())
     wiretoll("meter", "wg0", "--count", 1, *limit(client), prefix=other.command())
+    assert used(show(prefix=other.command())) >= before, "not another allowance"
     still_limited(client, lambda: show(prefix=other.command()))
     # Only stop forgets, also once the interface is gone.
     server.close()
