@@ -42,6 +42,27 @@ static int run_init(const struct arguments *arguments)
 			arguments->new_admin_token);
 }
 
+/* Migrations give rights to the roles that there are: one that is made later would never have them. */
+static int check_roles(struct db *db)
+{
+	_cleanup_result_ PGresult *row = NULL;
+	const char *missing;
+	int r = DB_QUERY(db, &row,
+			 "SELECT string_agg(name, ', ') AS missing FROM unnest(ARRAY['wiretoll_api', "
+			 "'wiretoll_deploy']) name WHERE name NOT IN (SELECT rolname FROM pg_roles)");
+
+	if (r < 0) {
+		log_error("could not look for the roles: %s", db_last_error(db)->message);
+		return r;
+	}
+	missing = db_value(row, 0, "missing");
+	if (!missing)
+		return 0;
+	log_error("the database has no role %s: create it before, as what is made now gives it its rights",
+		  missing);
+	return -ENOENT;
+}
+
 static int run_migrate(const struct arguments *arguments)
 {
 	const char *file = arguments->settings.database_file, *failed = "";
@@ -53,11 +74,15 @@ static int run_migrate(const struct arguments *arguments)
 		log_error("could not connect to the database named in %s: %s", file, db_open_reason(r));
 		return r;
 	}
+	r = check_roles(db);
+	if (r < 0)
+		goto out;
 	r = migrate(db, &failed);
 	if (r < 0)
 		log_error("could not apply migration %s: %s", failed, db_last_error(db)->message);
 	else
 		log_info("schema %d, %d migrations applied", migrate_latest(), r);
+out:
 	db_close(db);
 	return r < 0 ? r : 0;
 }

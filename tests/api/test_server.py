@@ -2,6 +2,7 @@
 """The server itself: TLS, HTTP's corners, malformed requests, load, long polls, a database that goes away, the end."""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -510,7 +511,9 @@ def test_another_schema_is_not_served(api):
         api.sql("DELETE FROM gateway.schema_migration WHERE version = 9999")
 
 
-def test_migrations_at_once_are_applied_once(api):
+@contextlib.contextmanager
+def empty_database(api):
+    """The superuser's connection, a new database's name, and its owner's connection file."""
     connection = api.postgres.connect("postgres", "postgres")
     connection.autocommit = True
     name = f"again_{os.getpid()}"
@@ -518,16 +521,39 @@ def test_migrations_at_once_are_applied_once(api):
     file = api.folder / "again.conn"
     file.write_text(api.database_files["wiretoll_owner"].read_text().replace("dbname=wiretoll", f"dbname={name}"))
     file.chmod(0o600)
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: api.run("migrate", "--database-file", file), range(4)))
-    fresh = psycopg2.connect(host=str(api.postgres.folder), user="wiretoll_owner", dbname=name,
-                             password=api.postgres.passwords["wiretoll_owner"])
-    cursor = fresh.cursor()
-    cursor.execute("SELECT array_agg(version ORDER BY version) FROM gateway.schema_migration")
-    assert cursor.fetchone()[0] == [row[0] for row in api.sql("SELECT version FROM gateway.schema_migration ORDER BY 1")]
-    fresh.close()
-    connection.cursor().execute(f"DROP DATABASE {name}")
-    connection.close()
+    try:
+        yield connection.cursor(), name, file
+    finally:
+        connection.cursor().execute(f"DROP DATABASE {name}")
+        connection.close()
+
+
+def test_migrations_at_once_are_applied_once(api):
+    with empty_database(api) as (_, name, file):
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: api.run("migrate", "--database-file", file), range(4)))
+        fresh = api.postgres.connect(database=name)
+        cursor = fresh.cursor()
+        cursor.execute("SELECT array_agg(version ORDER BY version) FROM gateway.schema_migration")
+        assert cursor.fetchone()[0] == [row[0] for row in api.sql("SELECT version FROM gateway.schema_migration ORDER BY 1")]
+        fresh.close()
+
+
+def test_a_role_that_would_get_no_rights_is_told_before(api):
+    """A first start whose operator makes the roles when the API asks for them."""
+    with empty_database(api) as (cursor, name, file):
+        cursor.execute("ALTER ROLE wiretoll_deploy RENAME TO later")
+        try:
+            done = subprocess.run([BIN / "wiretoll-api", "migrate", "--database-file", file], capture_output=True, text=True, timeout=60)
+        finally:
+            cursor.execute("ALTER ROLE later RENAME TO wiretoll_deploy")
+        assert done.returncode == 1 and "no role wiretoll_deploy:" in done.stderr, done.stderr
+        fresh = api.postgres.connect(database=name)
+        with fresh.cursor() as tables:
+            tables.execute("SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')")
+            assert tables.fetchone() == (0,)
+        fresh.close()
+        api.run("migrate", "--database-file", file)
 
 
 @pytest.mark.parametrize("arguments, status, says", [
