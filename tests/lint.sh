@@ -5,6 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 failed=0
 
+if ! git ls-files --error-unmatch tests/lint.sh > /dev/null 2>&1; then
+	echo "lint: looks at the files that git knows; this is no clone of the repository" >&2
+	exit 1
+fi
+
 # offence "what is wrong" PATTERN FILES…: no line of the files may match.
 offence() {
 	local what=$1 pattern=$2
