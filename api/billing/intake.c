@@ -104,6 +104,9 @@ int post_report(struct request *request, struct response *response)
 					KEPT_FROM_HEADER
 					" is \"%.32s\"; accepted is a sequence number from 1",
 					request_header(request, KEPT_FROM_HEADER));
+	if (over && strcmp(over, "true") != 0 && strcmp(over, "false") != 0)
+		return response_problem(response, 400, OVER_HEADER,
+					OVER_HEADER " is \"%.32s\"; accepted are true and false", over);
 	r = read_body(request, response, &list);
 	if (r < 0)
 		return r;

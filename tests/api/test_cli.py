@@ -224,7 +224,7 @@ PLAIN = [
     ("image", "/v1/images", ["--purpose", "vpn_gateway", "--path", "/", "--enabled", "on"], {"purpose": "vpn_gateway", "enabled": True},
      ["--enabled", "off"], {"enabled": False}),
     ("user", "/v1/users", ["--email", "{name}@example.org", "--role", "user"], {"role": "user", "max_gateways": 5},
-     ["--max-gateways", 0], {"max_gateways": 0}),
+     ["--max-gateways", 0, "--no-email"], {"max_gateways": 0, "email": None}),
     ("location", "/v1/locations", ["--credit-value", "7.2", "--bandwidth-rate", "0.1", "--accounting", "both", "--overage", "revoke_access", "--site-ranges", "10.0.0.0/8,fd00::/8"],
      {"accounting": "both", "overage": "revoke_access", "vpn_enabled": False, "site_ranges": ["10.0.0.0/8", "fd00::/8"]}, [], None),
 ]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from billing_model import past_hours
-from simulated_agent import HOUR, MICROSECOND, Agent, World, active_agent, hour_of, key, now, text_of, wire_form
+from simulated_agent import HOUR, MICROSECOND, Agent, World, active_agent, crc32c, hour_of, key, now, text_of, wire_form
 from test_ingestion import metric
 from test_restore import Copy, backup
 
@@ -631,6 +631,13 @@ def test_m6_what_is_no_report(agent):
     for raw in NO_REPORTS:
         status, problem = agent.send(raw)
         assert status == 400 and problem["detail"], raw[:50]
+    raw = wire_form(agent.batch())
+    agent.seq -= 1
+    for header, value in (("Wiretoll-Epoch-Over", "maybe"), ("Wiretoll-Epoch-Over", "True"), ("Wiretoll-Epoch-Over", ""), ("Wiretoll-Kept-From", "0"),
+                          ("Wiretoll-Kept-From", "+1"), ("Wiretoll-Kept-From", str(BEYOND))):
+        status, problem = agent.api.request("POST", "/v1/agent/report", raw, token=agent.token,
+                                            headers={"Wiretoll-Batch-CRC32C": str(crc32c(raw)), header: value})
+        assert (status, problem.get("field")) == (400, header), (header, value, problem)
     agent.report()
 
 

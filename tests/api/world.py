@@ -12,8 +12,8 @@ NUMBERS = itertools.count(1)
 
 
 def public_key():
-    """Any 32 bytes are a public key of somebody."""
-    return base64.b64encode(secrets.token_bytes(32)).decode()
+    """Nearly any number of 255 bits is a public key of somebody."""
+    return base64.b64encode(secrets.token_bytes(31) + bytes([secrets.randbelow(128)])).decode()
 
 
 def token_hash(token):

@@ -78,13 +78,28 @@ bool key_is_zero(const struct key *key)
 	return sodium_is_zero(key->bytes, KEY_SIZE);
 }
 
+/* Less than 2^255 - 19, the least significant byte first. */
+static bool is_reduced(const struct key *public_key)
+{
+	const uint8_t *bytes = public_key->bytes;
+
+	if (bytes[31] != 0x7f)
+		return bytes[31] < 0x7f;
+	for (size_t i = 30; i > 0; i--) {
+		if (bytes[i] != 0xff)
+			return true;
+	}
+	return bytes[0] < 0xed;
+}
+
 bool key_can_agree(const struct key *public_key)
 {
 	static const struct key any_private = {{1}};
 	struct key shared;
 
 	/* Clamped, every private key is a multiple of 8, which all of the small orders divide. */
-	return crypto_scalarmult(shared.bytes, any_private.bytes, public_key->bytes) == 0;
+	return is_reduced(public_key) &&
+	       crypto_scalarmult(shared.bytes, any_private.bytes, public_key->bytes) == 0;
 }
 
 void key_wipe(struct key *key)

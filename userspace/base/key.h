@@ -37,7 +37,8 @@ bool key_is_zero(const struct key *key);
 
 /*
  * Whether a handshake with the owner of this public key can ever succeed: false for the points of small order
- * (zero is one of them), with which every private key agrees on zero (RFC 7748, section 6.1).
+ * (zero is one of them), with which every private key agrees on zero (RFC 7748, section 6.1), and for what is
+ * no key of anybody: computed ones are less than 2^255 - 19, and WireGuard finds a peer by the very bytes.
  */
 bool key_can_agree(const struct key *public_key);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "base/special_range.h"
 
+#include <string.h>
 #include <sys/socket.h>
 
 #define V4(a, b, c, d, length, name, use)                                                                    \
@@ -71,8 +72,22 @@ static const struct special_range usable[] = {
 	V6(0x2001, 2, 0, 0, 48, "benchmarks", 0),
 };
 
+/* The address that a translator (RFC 6052) makes of one of its own. */
+static bool is_translated(const struct cidr *address, struct cidr *ret_behind)
+{
+	if (address->prefix_length != cidr_max_length(address) || !cidr_contains(&usable[0].prefix, address))
+		return false;
+	*ret_behind = (struct cidr){.family = AF_INET, .prefix_length = 32};
+	memcpy(ret_behind->bytes, address->bytes + 12, 4);
+	return true;
+}
+
 const struct special_range *special_range_find(const struct cidr *prefix, unsigned uses)
 {
+	struct cidr behind;
+
+	if (is_translated(prefix, &behind))
+		prefix = &behind;
 	for (size_t i = 0; i < ARRAY_SIZE(usable); i++) {
 		if (cidr_contains(&usable[i].prefix, prefix))
 			return NULL;

@@ -73,6 +73,7 @@ const struct resource RESOURCE_HYPERVISOR = {
 static const struct cli_option USER_FIELDS[] = {
 	{"name", OPTION_TEXT, "name", "NAME", "the account's name"},
 	{"email", OPTION_TEXT, "email", "ADDRESS", "its e-mail address"},
+	{"no-email", OPTION_NULL, "email", NULL, "none any more"},
 	{"role", OPTION_CHOICE, "role", "user|admin|billing|service", "what it may do"},
 	{"max-gateways", OPTION_INTEGER, "max_gateways", "N", "how many gateways it may have; 0: any number"},
 	{0},
