@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -17,6 +18,11 @@
 #define ROUNDS 200
 #define BATCH  100
 #define PEERS  64
+
+#define MANY_PREFIXES 100000
+#define MANY_PEERS    20000
+/* Of CPU, with sanitizers. It is a hundredth of that, and was many times as much. */
+#define MOST_SECONDS 1.0
 
 static struct table_entry some_entry(void)
 {
@@ -108,11 +114,71 @@ static void test_s4b_peers_are_found_whoever_left_before(void **state)
 	slots_free(&slots);
 }
 
+static double cpu_seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* The highest prefix first, which is the worst for who makes room for each: minutes. */
+static void test_s4a_a_hundred_thousand_prefixes_take_no_time(void **state)
+{
+	struct table_entry *entries = calloc(MANY_PREFIXES, sizeof(*entries));
+	struct table table = {0};
+	double began;
+
+	(void)state;
+	assert_non_null(entries);
+	for (uint32_t i = 0; i < MANY_PREFIXES; i++) {
+		uint32_t number = MANY_PREFIXES - i;
+
+		entries[i] = (struct table_entry){
+			.prefix = {.family = AF_INET, .prefix_length = 32, .bytes = {10}},
+			.slot = 1,
+			.incarnation = 1};
+		for (int byte = 0; byte < 3; byte++)
+			entries[i].prefix.bytes[1 + byte] = (uint8_t)(number >> (16 - 8 * byte));
+	}
+	began = cpu_seconds();
+	assert_int_equal(table_put_all(&table, entries, MANY_PREFIXES), 0);
+	assert_true(cpu_seconds() - began < MOST_SECONDS);
+	assert_int_equal(table.count, MANY_PREFIXES);
+	table_free(&table);
+	free(entries);
+}
+
+static void test_s4b_thousands_that_leave_take_no_time(void **state)
+{
+	uint32_t *held = calloc(MANY_PEERS, sizeof(*held));
+	struct slots slots;
+	double began;
+
+	(void)state;
+	assert_non_null(held);
+	assert_int_equal(slots_create(MANY_PEERS + 1, &slots), 0);
+	for (uint32_t i = 0; i < MANY_PEERS; i++) {
+		uint8_t id[16] = {0};
+
+		memcpy(id, &i, sizeof(i));
+		assert_int_equal(slots_assign(&slots, id, &held[i]), 0);
+	}
+	began = cpu_seconds();
+	for (uint32_t i = 0; i < MANY_PEERS; i++)
+		slots_retire(&slots, held[i]);
+	assert_true(cpu_seconds() - began < MOST_SECONDS);
+	slots_free(&slots);
+	free(held);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_s4a_many_at_once_are_the_same_as_one_by_one),
 		cmocka_unit_test(test_s4b_peers_are_found_whoever_left_before),
+		cmocka_unit_test(test_s4a_a_hundred_thousand_prefixes_take_no_time),
+		cmocka_unit_test(test_s4b_thousands_that_leave_take_no_time),
 	};
 
 	return cmocka_run_group_tests_name("agent's table and slots", tests, NULL, NULL);
