@@ -35,11 +35,24 @@ static uint64_t stated_length(const uint8_t *header)
 	return 0;
 }
 
+/*
+ * Whether it is for an address of WireGuard's network, as all that comes out of it is. What the kernel takes
+ * out of SRv6 it hands to the same device again, whose captures then see it, too: it has come in already.
+ */
+static bool is_outermost(const uint8_t *header)
+{
+	if (header[0] >> 4 == 4)
+		return header[16] == 10 && header[17] == 8;
+	return header[24] == 0xfd && header[25] == 0x08;
+}
+
 static void count(struct capture *capture, const uint8_t *header, uint64_t length, uint8_t type)
 {
 	enum capture_direction direction = type == PACKET_OUTGOING ? CAPTURE_OUT : CAPTURE_IN;
 	struct capture_totals *totals = &capture->totals;
 
+	if (direction == CAPTURE_IN && !is_outermost(header))
+		return;
 	totals->bytes[direction] += length;
 	totals->packets[direction]++;
 	totals->odd += length != stated_length(header);

@@ -14,7 +14,7 @@ root=$folder/root
 
 modules=(wireguard tun veth sch_ingress cls_bpf cls_u32 act_gact nf_tables nft_chain_nat nft_masq nft_ct nft_fib_inet
 	nft_limit nft_reject_inet nf_conntrack_netlink ipip sit ip6_tunnel ip_gre ip6_gre vxlan geneve fou fou6 sctp esp4 esp4_offload
-	xfrm_user)
+	xfrm_user dummy)
 absorbed=(nft_objref authenc crypto_null) # no module of their own in some kernels
 read -ra more_modules <<< "${VM_MODULES:-}"
 modules+=("${more_modules[@]}")

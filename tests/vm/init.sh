@@ -16,7 +16,8 @@ exec > /dev/ttyS1 2>&1 < /dev/null
 
 seconds=$(sed -n 's/.*wiretoll.seconds=\([0-9]*\).*/\1/p' /proc/cmdline)
 FULL=$(sed -n 's/.*wiretoll.full=\([0-9]*\).*/\1/p' /proc/cmdline)
-export FULL
+SEED=$(sed -n 's/.*wiretoll.seed=\([0-9]*\).*/\1/p' /proc/cmdline)
+export FULL SEED
 export CMOCKA_MESSAGE_OUTPUT=TAP
 
 passed=0

@@ -9,9 +9,14 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 
-static int home = -1;
 static int places[CONTAINER + 1];
+
+static const char *device_of(int place)
+{
+	return place == GATEWAY ? LAB_DEVICE : "wgc";
+}
 
 static int make_customer(int number)
 {
@@ -63,7 +68,6 @@ int lab_make(void)
 			return -1;
 	if (open_place(GATEWAY))
 		return -1;
-	home = places[GATEWAY];
 	return 0;
 }
 
@@ -86,15 +90,85 @@ int lab_make_container(void)
 	return open_place(CONTAINER);
 }
 
+void lab_clean(void)
+{
+	for (int place = GATEWAY; place <= CONTAINER; place++)
+		lab_run(place, "ip link del group " LAB_GROUP " 2>/dev/null");
+}
+
 int lab_run(int place, const char *format, ...)
 {
 	char command[1024];
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(command, sizeof(command), format, args);
+	assert_in_range(vsnprintf(command, sizeof(command), format, args), 1, sizeof(command) - 30);
 	va_end(args);
 	return place == GATEWAY ? run("%s", command) : run("ip netns exec c%d %s", place, command);
+}
+
+void lab_enter(int place)
+{
+	assert_int_equal(setns(places[place], CLONE_NEWNET), 0);
+}
+
+/* Of the gateway's and the customer's peer: the other. */
+static struct lab_transfer transfer_at(int place)
+{
+	struct lab_transfer transfer = {0};
+	struct wg_device *device;
+	struct wg *wg = NULL;
+
+	lab_enter(place);
+	assert_int_equal(wg_open(device_of(place), &wg), 0);
+	assert_int_equal(wg_dump(wg, &device), 0);
+	lab_enter(GATEWAY);
+	for (size_t i = 0; i < device->n_peers; i++) {
+		const struct wg_peer *peer = &device->peers[i];
+
+		if (place != GATEWAY || (peer->n_allowed_ips && peer->allowed_ips[0].bytes[3] == 2))
+			transfer = (struct lab_transfer){peer->tx_bytes, peer->rx_bytes};
+	}
+	wg_device_free(device);
+	wg_close(wg);
+	return transfer;
+}
+
+void lab_read_wireguard(struct lab_transfer *ret_downloads, struct lab_transfer *ret_uploads)
+{
+	struct lab_transfer gateway = transfer_at(GATEWAY), customer = transfer_at(1);
+
+	*ret_downloads = (struct lab_transfer){gateway.sent, customer.received};
+	*ret_uploads = (struct lab_transfer){customer.sent, gateway.received};
+}
+
+/* Columns of /proc/net/dev: eight of what was received, the third and fourth of them errors and drops, and as
+ * many of what was sent. */
+static uint64_t dropped_at(int place, bool sending)
+{
+	unsigned long long columns[12], sum = 0;
+	FILE *file = lab_open(place, "/proc/thread-self/net/dev");
+	char line[512], *rest;
+	bool found = false;
+
+	while (fgets(line, sizeof(line), file)) {
+		if (!(rest = strstr(line, ":")) ||
+		    strncmp(line + strspn(line, " "), device_of(place), strlen(device_of(place))) != 0)
+			continue;
+		rest++;
+		for (size_t i = 0; i < ARRAY_SIZE(columns); i++)
+			columns[i] = strtoull(rest, &rest, 10);
+		sum = sending ? columns[10] + columns[11] : columns[2] + columns[3];
+		found = true;
+	}
+	fclose(file);
+	assert_true(found);
+	return sum;
+}
+
+uint64_t lab_dropped(bool downloads)
+{
+	return dropped_at(GATEWAY, downloads) + dropped_at(1, !downloads);
 }
 
 void lab_offloads(bool on)
@@ -106,13 +180,35 @@ void lab_offloads(bool on)
 		0);
 }
 
+bool lab_kernel_is(int major, int minor)
+{
+	struct utsname name;
+	int is_major, is_minor;
+
+	assert_int_equal(uname(&name), 0);
+	assert_int_equal(sscanf(name.release, "%d.%d", &is_major, &is_minor), 2);
+	return is_major > major || (is_major == major && is_minor >= minor);
+}
+
+/* With their option they count as larger than their segments: at the device's own MTU none is forwarded. */
+void lab_allow_large(bool allowed)
+{
+	const unsigned largest = allowed ? 150000 : 65536;
+
+	assert_int_equal(lab_run(GATEWAY, "ip link set inside gso_max_size %1$u gro_max_size %1$u", largest),
+			 0);
+	assert_int_equal(lab_run(CONTAINER, "ip link set eth0 mtu %2$u gso_max_size %1$u gro_max_size %1$u",
+				 largest, allowed ? 1400 : LAB_MTU),
+			 0);
+}
+
 int lab_socket(int place, int family, int type, int protocol)
 {
 	int fd;
 
-	assert_int_equal(setns(places[place], CLONE_NEWNET), 0);
+	lab_enter(place);
 	fd = socket(family, type | SOCK_CLOEXEC, protocol);
-	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	lab_enter(GATEWAY);
 	assert_true(fd >= 0);
 	return fd;
 }
@@ -121,9 +217,9 @@ FILE *lab_open(int place, const char *path)
 {
 	FILE *file;
 
-	assert_int_equal(setns(places[place], CLONE_NEWNET), 0);
+	lab_enter(place);
 	file = fopen(path, "re");
-	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	lab_enter(GATEWAY);
 	assert_non_null(file);
 	return file;
 }
@@ -132,9 +228,9 @@ int lab_ifindex(int place, const char *interface)
 {
 	int ifindex;
 
-	assert_int_equal(setns(places[place], CLONE_NEWNET), 0);
+	lab_enter(place);
 	ifindex = (int)if_nametoindex(interface);
-	assert_int_equal(setns(home, CLONE_NEWNET), 0);
+	lab_enter(GATEWAY);
 	assert_true(ifindex > 0);
 	return ifindex;
 }

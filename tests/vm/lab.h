@@ -25,6 +25,7 @@
 #define CONTAINER 3 /* behind the gateway, where lab_make_container() makes it */
 
 #define LAB_DEVICE "wg0" /* of the gateway; a customer's is wgc */
+#define LAB_GROUP  "7"   /* of devices that lab_clean() removes */
 #define LAB_PINS   "/run/bpf/meter"
 #define LAB_MTU    1420
 
@@ -45,12 +46,30 @@ int lab_make(void);
 /* A place behind the gateway, by a cable that takes aggregates; the first customer knows the way: 0 or -1. */
 int lab_make_container(void);
 
+/* Removes the devices that a test has made, in whatever state it left them, and their routes with them. */
+void lab_clean(void);
+
 /* Runs a shell command at a place (GATEWAY, CONTAINER, or a customer's number); its exit status. */
 int lab_run(int place, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* What WireGuard has sent from one end to the other and has received there, by its own counts of both:
+ * between the gateway and the first customer. */
+struct lab_transfer {
+	uint64_t sent, received;
+};
+void lab_read_wireguard(struct lab_transfer *ret_downloads, struct lab_transfer *ret_uploads);
+/* Packets that either end's device has dropped on that way. */
+uint64_t lab_dropped(bool downloads);
 
 /* Whether TSO, GSO and GRO work on the gateway's device. */
 void lab_offloads(bool on);
 
+/* What the test opens from now on is of that place; GATEWAY is where it must be again. */
+void lab_enter(int place);
+/* Whether the kernel is that or a later one. */
+bool lab_kernel_is(int major, int minor);
+/* IPv6 packets over 64 KiB of the container: WireGuard makes none of its own. */
+void lab_allow_large(bool allowed);
 /* A socket of that place; the caller closes it. */
 int lab_socket(int place, int family, int type, int protocol);
 /* A file of /proc or /sys as that place sees it; the caller closes it. */
@@ -67,9 +86,24 @@ void lab_set_prefix(struct meter *meter, const char *prefix, uint32_t slot);
 uint64_t lab_tcp(int from, int to, const char *address, size_t bytes);
 /* The same by SCTP. */
 void lab_sctp(int from, int to, const char *address, size_t bytes);
-/* Either (IPPROTO_…), giving up when the meter's limit is used up and nothing moves any more. Returns the
- * bytes that have arrived. */
-size_t lab_until_exhausted(const struct meter *meter, int protocol, int from, int to, const char *address);
+/* One of several streams at the same time. */
+struct lab_stream {
+	int protocol; /* IPPROTO_TCP, IPPROTO_SCTP, or IPPROTO_UDP: datagrams of `segment` bytes, some at once
+		       */
+	int from, to;
+	const char *address;
+	size_t bytes;
+	uint16_t segment;
+};
+#define LAB_STREAMS 16 /* at most */
+/* Until all of them have arrived; calls `beside` again and again meanwhile. Returns the bytes that have not
+ * arrived: of datagrams that were lost. */
+size_t lab_streams(const struct lab_stream *streams, size_t n, void (*beside)(void *), void *data);
+
+/* Such a stream without an end, given up when the limit of a slot (0: of all) is used up and nothing moves
+ * any more. Returns the bytes that have arrived. */
+size_t lab_until_exhausted(const struct meter *meter, uint32_t slot, int protocol, int from, int to,
+			   const char *address);
 
 /*
  * `count` datagrams, of sizes that start at `size` and go up by `step`; `segment` is UDP_SEGMENT or 0.

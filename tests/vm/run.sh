@@ -4,7 +4,7 @@
 # there. Passes only when the guest has said how many tests passed, that none failed, and that its kernel has not complained.
 # Needs no root, and no network once the kernel is in build/vm/kernel.
 #   tests/vm/run.sh KERNEL PROGRAM…    KERNEL as kernel.sh takes it; PROGRAMs are those of `make vm-programs`; FULL=1: longer,
-#                                      with more peers
+#                                      with more peers; SEED=N: a test's choices by chance, again
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kernel=${1:-}
@@ -37,7 +37,7 @@ boot() {
 		-display none -monitor none -nic none -no-reboot \
 		-serial "file:$folder/console.log" -serial "file:$folder/result.log" \
 		-kernel "$folder/vmlinuz" -initrd "$folder/initramfs" \
-		-append "console=ttyS0 quiet panic=-1 $patience wiretoll.seconds=$seconds wiretoll.full=$full" < /dev/null 9>&-
+		-append "console=ttyS0 quiet panic=-1 $patience wiretoll.seconds=$seconds wiretoll.full=$full wiretoll.seed=${SEED:-}" < /dev/null 9>&-
 }
 
 status=0

@@ -60,12 +60,12 @@ static void cuts_at_the_ceiling_and_resumes_with_the_next_grant(void **state)
 
 	(void)state;
 	grant(meter, 1, 1, 3000000, BOTH);
-	assert_true(lab_until_exhausted(meter, IPPROTO_TCP, GATEWAY, 1, FIRST4) > 1000000);
+	assert_true(lab_until_exhausted(meter, 0, IPPROTO_TCP, GATEWAY, 1, FIRST4) > 1000000);
 	assert_cut(meter, capture, 3000000);
 	assert_nothing_passes(meter, capture);
 	grant(meter, 1, 2, 6000000, BOTH);
 	assert_int_equal(lab_run(1, PING), 0);
-	assert_true(lab_until_exhausted(meter, IPPROTO_TCP, 1, GATEWAY, GATEWAY6) > 1000000);
+	assert_true(lab_until_exhausted(meter, 0, IPPROTO_TCP, 1, GATEWAY, GATEWAY6) > 1000000);
 	assert_cut(meter, capture, 6000000);
 	assert_nothing_passes(meter, capture);
 	grant(meter, 1, 3, WT_NO_CEILING, BOTH);
@@ -85,7 +85,7 @@ static void counts_only_the_directions_of_the_mask(void **state)
 	lab_tcp(GATEWAY, 1, FIRST4, 3000000);
 	meter_read_limit(meter, &limit);
 	assert_false(limit.exhausted);
-	lab_until_exhausted(meter, IPPROTO_TCP, 1, GATEWAY, GATEWAY4);
+	lab_until_exhausted(meter, 0, IPPROTO_TCP, 1, GATEWAY, GATEWAY4);
 	meter_read_limit(meter, &limit);
 	assert_true(limit.exhausted);
 	meter_read(meter, 1, &totals);
