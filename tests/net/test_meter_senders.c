@@ -417,12 +417,15 @@ static void assert_all_sent(const struct meter *meter)
 	}
 }
 
+/* Whether it was what is to be tried: nothing lost behind the meter, and aggregates, which a busy machine may
+ * not make. */
 static bool send_and_compare(void)
 {
 	pid_t senders[SENDERS], receivers[SENDERS];
 	struct meter *meter = attach();
 	struct truth before, now;
 	struct meter_totals sum;
+	bool together;
 	int status;
 
 	memset(shared, 0, sizeof(*shared));
@@ -452,11 +455,10 @@ static bool send_and_compare(void)
 	if (now.lost == before.lost) {
 		assert_equals_far(&sum, &before, &now);
 		assert_all_sent(meter);
-		assert_true(sum.upload_packets > 2 * skbs("in"));
-		assert_true(sum.download_packets > 2 * skbs("out"));
 	}
+	together = sum.upload_packets > 2 * skbs("in") && sum.download_packets > 2 * skbs("out");
 	assert_int_equal(meter_remove(meter), 0);
-	return now.lost == before.lost;
+	return now.lost == before.lost && together;
 }
 
 static void eight_senders_on_two_cpus_lose_nothing(void **state)
