@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <search.h>
+#include <sodium.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,8 @@
 #define PER_GATEWAY       8
 #define BYTES_PER_SECOND  16384 /* slower ones are not waited for */
 #define ROUND_NS          (NSEC_PER_SEC / 4)
+#define BURST_SECONDS     5
+#define PACES             32768 /* a power of two */
 
 /* Whose they are: an address's, or a gateway's. Exists while there is one. */
 struct account {
@@ -42,6 +45,13 @@ struct connections {
 	bool stopping, has_thread;
 	unsigned per_address;
 	int64_t handshake_ns, request_ns;
+	int64_t interval_ns; /* between the connections of an address whose burst is spent */
+	/*
+	 * When an address's burst is whole again, in the place that a keyed hash has chosen: nobody can
+	 * choose with whom to share one.
+	 */
+	int64_t whole_ns[PACES];
+	uint8_t pace_key[crypto_shorthash_KEYBYTES];
 	void *accounts;
 	struct client *clients;
 	struct handshakes *handshakes;
@@ -90,6 +100,22 @@ static void leave(struct client *client)
 		return;
 	tdelete(account, &client->all->accounts, compare);
 	free(account);
+}
+
+/* One more new connection of this address: from when on it may cost something. */
+static int64_t pace(struct connections *all, const struct share_key *key, int64_t now_ns)
+{
+	union {
+		uint8_t bytes[crypto_shorthash_BYTES];
+		uint32_t number;
+	} hash;
+	int64_t *whole_ns, from_ns;
+
+	crypto_shorthash(hash.bytes, (const uint8_t *)key->name, strlen(key->name), all->pace_key);
+	whole_ns = &all->whole_ns[hash.number & (PACES - 1)];
+	*whole_ns = (*whole_ns > now_ns ? *whole_ns : now_ns) + all->interval_ns;
+	from_ns = *whole_ns - BURST_SECONDS * NSEC_PER_SEC;
+	return from_ns > now_ns ? from_ns : now_ns;
 }
 
 static void end_overdue(struct connections *all)
@@ -146,22 +172,26 @@ static struct client *begin(struct connections *all, struct MHD_Connection *conn
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
 	struct share_key key = {.kind = SHARE_ADDRESS};
 	struct client *client = calloc(1, sizeof(*client));
+	int64_t now_ns = clock_boot_ns(), from_ns;
 
 	if (!client)
 		return NULL;
 	caller_address(info ? info->client_addr : NULL, key.name);
 	client->all = all;
 	client->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-	client->handshake = handshake_begin(all->handshakes, connection);
-	/* The handshake has a time of its own; the first request comes behind it. */
-	atomic_init(&client->until_ns, clock_boot_ns() + all->handshake_ns + all->request_ns);
 	pthread_mutex_lock(&all->mutex);
+	from_ns = pace(all, &key, now_ns);
 	enter(client, &key);
+	/* The handshake has a time of its own; the first request comes behind it. */
+	atomic_init(&client->until_ns, from_ns + all->handshake_ns + all->request_ns);
 	client->next = all->clients;
 	if (client->next)
 		client->next->previous = client;
 	all->clients = client;
 	pthread_mutex_unlock(&all->mutex);
+	client->handshake = handshake_begin(all->handshakes, connection, from_ns);
+	if (from_ns > now_ns)
+		metrics_count_delayed();
 	return client;
 }
 
@@ -176,7 +206,7 @@ static void end(struct client *client)
 	if (client->next)
 		client->next->previous = client->previous;
 	pthread_mutex_unlock(&all->mutex);
-	free(client->handshake);
+	handshake_end(client->handshake);
 	free(client);
 }
 
@@ -255,7 +285,8 @@ void connection_of_gateway(struct MHD_Connection *connection, const char *gatewa
 	pthread_mutex_unlock(&client->all->mutex);
 }
 
-int connections_start(unsigned per_address, unsigned request_seconds, struct connections **ret_connections)
+int connections_start(unsigned per_address, unsigned per_second, unsigned request_seconds,
+		      struct connections **ret_connections)
 {
 	struct connections *all = calloc(1, sizeof(*all));
 	unsigned handshake_seconds =
@@ -266,6 +297,8 @@ int connections_start(unsigned per_address, unsigned request_seconds, struct con
 	if (!all)
 		return -ENOMEM;
 	all->per_address = per_address;
+	all->interval_ns = NSEC_PER_SEC / per_second;
+	randombytes_buf(all->pace_key, sizeof(all->pace_key));
 	all->handshake_ns = handshake_seconds * NSEC_PER_SEC;
 	all->request_ns = request_seconds * NSEC_PER_SEC;
 	pthread_mutex_init(&all->mutex, NULL);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Connections as something that is scarce: how many an address may hold, and by when each has to have said
- * what it wants. libmicrohttpd knows no end of a request whose client sends a byte now and then.
+ * Connections as something that is scarce: how many an address may hold and how many it may begin, and by
+ * when each has to have said what it wants. libmicrohttpd knows no end of a request whose client sends a byte
+ * now and then.
  */
 #ifndef WIRETOLL_API_CONNECTIONS_H
 #define WIRETOLL_API_CONNECTIONS_H
@@ -13,8 +14,11 @@
 
 struct connections;
 
-/* Starts the thread that ends those whose time is over. -ENOMEM, or -errno. */
-WT_MUST_CHECK int connections_start(unsigned per_address, unsigned request_seconds,
+/*
+ * Starts the thread that ends those whose time is over. `per_second` of an address's new ones go on at once,
+ * and as many as of five seconds when it had none for as long; the others wait for it. -ENOMEM, or -errno.
+ */
+WT_MUST_CHECK int connections_start(unsigned per_address, unsigned per_second, unsigned request_seconds,
 				    struct connections **ret_connections);
 
 /* Fails handshakes under way, and all that are begun later. To be called before the daemons are stopped. */

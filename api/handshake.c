@@ -10,28 +10,38 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ROUND_MS   1000
+#define ROUND_MS   100
 #define MAX_EVENTS 64
+/* Of libmicrohttpd's two threads for an address that is listened on, one is always free of them. */
+#define MAX_AT_WORK 1
+
+TAILQ_HEAD(list, handshake);
 
 /*
- * A connection's, for as long as it lives. It belongs to libmicrohttpd's thread, except while it waits:
- * whoever takes it off the list resumes it.
+ * A connection's, for as long as it lives. It belongs to libmicrohttpd's thread, except while it is in a
+ * list: whoever takes it off the list resumes it.
  */
 struct handshake {
 	struct handshakes *all;
 	struct MHD_Connection *connection;
 	int fd;
+	bool has_turn; /* is one of those at work */
 	bool is_over, is_watched, is_expired;
-	int64_t until_ns;
-	struct handshake *previous, *next;
+	int64_t from_ns, until_ns;
+	struct list *list; /* NULL: it is libmicrohttpd's */
+	TAILQ_ENTRY(handshake) place;
 };
 
 struct handshakes {
 	pthread_mutex_t mutex;
-	struct handshake *waiting;
+	struct list early;  /* it is not time for them */
+	struct list queue;  /* for a turn at work, in the order in which they came */
+	struct list silent; /* their clients are to send something */
+	unsigned n_at_work;
 	int64_t limit_ns;
 	bool stopping;
 	int epoll, stop; /* `stop` is readable when it is time to end */
@@ -39,20 +49,59 @@ struct handshakes {
 };
 
 /* From here on, all functions up to the watcher run under the mutex. */
-static void attach(struct handshakes *all, struct handshake *handshake)
+static void attach(struct handshake *handshake, struct list *list)
 {
-	handshake->previous = NULL;
-	handshake->next = all->waiting;
-	if (all->waiting)
-		all->waiting->previous = handshake;
-	all->waiting = handshake;
+	handshake->list = list;
+	TAILQ_INSERT_TAIL(list, handshake, place);
 }
 
-static void detach(struct handshakes *all, struct handshake *handshake)
+static void detach(struct handshake *handshake)
 {
-	*(handshake->previous ? &handshake->previous->next : &all->waiting) = handshake->next;
-	if (handshake->next)
-		handshake->next->previous = handshake->previous;
+	TAILQ_REMOVE(handshake->list, handshake, place);
+	handshake->list = NULL;
+}
+
+static void suspend(struct handshake *handshake, struct list *list)
+{
+	MHD_suspend_connection(handshake->connection);
+	attach(handshake, list);
+}
+
+static void resume(struct handshake *handshake)
+{
+	detach(handshake);
+	MHD_resume_connection(handshake->connection); /* from here on it is not ours */
+}
+
+static void take_turn(struct handshake *handshake)
+{
+	handshake->has_turn = true;
+	handshake->all->n_at_work++;
+}
+
+static void give_turns(struct handshakes *all)
+{
+	struct handshake *next;
+
+	while (all->n_at_work < MAX_AT_WORK && (next = TAILQ_FIRST(&all->queue))) {
+		take_turn(next);
+		resume(next);
+	}
+}
+
+static void end_turn(struct handshake *handshake)
+{
+	if (!handshake->has_turn)
+		return;
+	handshake->has_turn = false;
+	handshake->all->n_at_work--;
+	give_turns(handshake->all);
+}
+
+static void enqueue(struct handshake *handshake)
+{
+	detach(handshake);
+	attach(handshake, &handshake->all->queue);
 }
 
 /* For one event, so that none can come for a connection that has been resumed and closed. */
@@ -67,23 +116,29 @@ static int watch(struct handshake *handshake)
 	return 0;
 }
 
-static void resume(struct handshake *handshake)
+static void expire(struct handshake *handshake)
 {
-	detach(handshake->all, handshake);
-	MHD_resume_connection(handshake->connection); /* from here on it is not ours */
+	if (handshake->is_watched)
+		epoll_ctl(handshake->all->epoll, EPOLL_CTL_DEL, handshake->fd, NULL);
+	handshake->is_expired = true;
+	resume(handshake);
 }
 
-static void expire(struct handshakes *all, int64_t now_ns)
+static void make_round(struct handshakes *all, int64_t now_ns)
 {
-	for (struct handshake *handshake = all->waiting, *next; handshake; handshake = next) {
-		next = handshake->next;
+	struct handshake *handshake, *next;
+
+	for (handshake = TAILQ_FIRST(&all->early); handshake; handshake = next) {
+		next = TAILQ_NEXT(handshake, place);
+		if (handshake->from_ns <= now_ns)
+			enqueue(handshake);
+	}
+	for (handshake = TAILQ_FIRST(&all->silent); handshake; handshake = next) {
+		next = TAILQ_NEXT(handshake, place);
 		if (handshake->until_ns > now_ns)
 			continue;
-		epoll_ctl(all->epoll, EPOLL_CTL_DEL, handshake->fd, NULL);
-		handshake->is_expired = true;
-		if (!all->stopping)
-			metrics_count_connection(CONNECTION_WITHOUT_HANDSHAKE);
-		resume(handshake);
+		metrics_count_connection(CONNECTION_WITHOUT_HANDSHAKE);
+		expire(handshake);
 	}
 }
 
@@ -101,16 +156,38 @@ static void *watcher(void *argument)
 		pthread_mutex_lock(&all->mutex);
 		for (int i = 0; i < n; i++) {
 			if (events[i].data.ptr)
-				resume(events[i].data.ptr);
+				enqueue(events[i].data.ptr);
 		}
 		if (now_ns >= round_ns) {
-			expire(all, now_ns);
+			make_round(all, now_ns);
 			round_ns = now_ns + ROUND_MS * 1000000LL;
 		}
+		give_turns(all);
 		stopping = all->stopping;
 		pthread_mutex_unlock(&all->mutex);
 	}
 	return NULL;
+}
+
+/* 0: it is its turn. -EAGAIN: it is suspended until then. */
+static int wait_for_turn(struct handshake *handshake)
+{
+	struct handshakes *all = handshake->all;
+	int r = -EAGAIN;
+
+	pthread_mutex_lock(&all->mutex);
+	if (all->stopping) {
+		r = -ESHUTDOWN;
+	} else if (clock_boot_ns() < handshake->from_ns) {
+		suspend(handshake, &all->early);
+	} else if (all->n_at_work >= MAX_AT_WORK) {
+		suspend(handshake, &all->queue);
+	} else {
+		take_turn(handshake);
+		r = 0;
+	}
+	pthread_mutex_unlock(&all->mutex);
+	return r;
 }
 
 static int wait_for_client(struct handshake *handshake)
@@ -126,11 +203,11 @@ static int wait_for_client(struct handshake *handshake)
 	pthread_mutex_lock(&all->mutex);
 	r = all->stopping ? -ESHUTDOWN : watch(handshake);
 	if (r == 0) {
-		MHD_suspend_connection(handshake->connection);
-		attach(all, handshake);
+		suspend(handshake, &all->silent);
+		end_turn(handshake);
 	}
 	pthread_mutex_unlock(&all->mutex);
-	return r;
+	return r < 0 ? r : -EAGAIN;
 }
 
 /* GnuTLS reads through this, on libmicrohttpd's thread. */
@@ -138,17 +215,21 @@ static ssize_t pull(gnutls_transport_ptr_t pointer, void *data, size_t size)
 {
 	struct handshake *handshake = pointer;
 	ssize_t length;
-	int r;
+	int r = 0;
 
-	if (handshake->is_expired) {
-		errno = ETIMEDOUT;
+	if (handshake->is_over)
+		return recv(handshake->fd, data, size, 0);
+	if (handshake->is_expired)
+		r = -ETIMEDOUT;
+	else if (!handshake->has_turn)
+		r = wait_for_turn(handshake);
+	if (r < 0) {
+		errno = -r;
 		return -1;
 	}
 	length = recv(handshake->fd, data, size, 0);
-	if (length < 0 && errno == EAGAIN && !handshake->is_over) {
-		r = wait_for_client(handshake);
-		errno = r < 0 ? -r : EAGAIN;
-	}
+	if (length < 0 && errno == EAGAIN)
+		errno = -wait_for_client(handshake);
 	return length;
 }
 
@@ -161,12 +242,16 @@ static int on_finished(gnutls_session_t session, unsigned type, unsigned when, u
 	(void)type;
 	(void)when;
 	(void)message;
-	if (incoming)
-		handshake->is_over = true;
+	if (!incoming)
+		return 0;
+	handshake->is_over = true;
+	pthread_mutex_lock(&handshake->all->mutex);
+	end_turn(handshake);
+	pthread_mutex_unlock(&handshake->all->mutex);
 	return 0;
 }
 
-struct handshake *handshake_begin(struct handshakes *all, struct MHD_Connection *connection)
+struct handshake *handshake_begin(struct handshakes *all, struct MHD_Connection *connection, int64_t from_ns)
 {
 	struct handshake *handshake = calloc(1, sizeof(*handshake));
 	gnutls_session_t session =
@@ -177,11 +262,22 @@ struct handshake *handshake_begin(struct handshakes *all, struct MHD_Connection 
 	handshake->all = all;
 	handshake->connection = connection;
 	handshake->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-	handshake->until_ns = clock_boot_ns() + all->limit_ns;
+	handshake->from_ns = from_ns;
+	handshake->until_ns = from_ns + all->limit_ns;
 	gnutls_transport_set_ptr2(session, handshake, (gnutls_transport_ptr_t)(intptr_t)handshake->fd);
 	gnutls_transport_set_pull_function(session, pull);
 	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_FINISHED, GNUTLS_HOOK_POST, on_finished);
 	return handshake;
+}
+
+void handshake_end(struct handshake *handshake)
+{
+	if (!handshake)
+		return;
+	pthread_mutex_lock(&handshake->all->mutex);
+	end_turn(handshake); /* one that has failed */
+	pthread_mutex_unlock(&handshake->all->mutex);
+	free(handshake);
 }
 
 int handshakes_start(unsigned seconds, struct handshakes **ret_handshakes)
@@ -194,6 +290,9 @@ int handshakes_start(unsigned seconds, struct handshakes **ret_handshakes)
 		return -ENOMEM;
 	all->limit_ns = seconds * NSEC_PER_SEC;
 	pthread_mutex_init(&all->mutex, NULL);
+	TAILQ_INIT(&all->early);
+	TAILQ_INIT(&all->queue);
+	TAILQ_INIT(&all->silent);
 	all->epoll = epoll_create1(EPOLL_CLOEXEC);
 	all->stop = eventfd(0, EFD_CLOEXEC);
 	if (all->epoll < 0 || all->stop < 0 || epoll_ctl(all->epoll, EPOLL_CTL_ADD, all->stop, &event) < 0)
@@ -210,13 +309,18 @@ int handshakes_start(unsigned seconds, struct handshakes **ret_handshakes)
 
 void handshakes_stop(struct handshakes *all)
 {
+	struct list *lists[] = {&all->early, &all->queue, &all->silent};
+
 	pthread_mutex_lock(&all->mutex);
 	all->stopping = true;
 	pthread_mutex_unlock(&all->mutex);
 	eventfd_write(all->stop, 1);
 	pthread_join(all->watcher, NULL);
 	pthread_mutex_lock(&all->mutex);
-	expire(all, INT64_MAX);
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		while (!TAILQ_EMPTY(lists[i]))
+			expire(TAILQ_FIRST(lists[i]));
+	}
 	pthread_mutex_unlock(&all->mutex);
 }
 

@@ -472,8 +472,8 @@ int http_start(const struct http_settings *settings, struct server *server, stru
 	http->work = work;
 	/* JSON holds one-time tokens and preshared keys. */
 	json_wipe_what_is_freed();
-	r = connections_start(settings->connections_per_address, settings->request_seconds,
-			      &http->connections);
+	r = connections_start(settings->connections_per_address, settings->connections_per_second,
+			      settings->request_seconds, &http->connections);
 	if (r < 0)
 		log_error("could not start to watch over connections: %s", strerror(-r));
 	for (size_t i = 0; i < settings->n_listen && r == 0; i++)

@@ -13,6 +13,7 @@ struct http_settings {
 	size_t n_listen;
 	unsigned connections;             /* open at once, for each of these */
 	unsigned connections_per_address; /* of a client */
+	unsigned connections_per_second;  /* new ones of such an address */
 	unsigned request_seconds;         /* for a request to arrive, and for its answer to be taken */
 };
 

@@ -101,7 +101,7 @@ static const struct subcommand subcommands[] = {
 	{"serve",
 	 "--state DIR --database-file FILE --listen ADDRESS:PORT… [--workers N] [--agent-workers N] "
 	 "[--queue N] [--connections N] "
-	 "[--connections-per-address N] [--request-seconds N]",
+	 "[--connections-per-address N] [--connections-per-second N] [--request-seconds N]",
 	 true, true, true, false, run_serve},
 	{"migrate", "--database-file FILE", false, true, false, false, run_migrate},
 	{"init", "--state DIR [--database-file FILE [--new-admin-token]]", true, false, false, false,
@@ -119,6 +119,7 @@ static const struct option options[] = {
 	{"queue", required_argument, NULL, 'q'},
 	{"connections", required_argument, NULL, 'c'},
 	{"connections-per-address", required_argument, NULL, 'p'},
+	{"connections-per-second", required_argument, NULL, 'e'},
 	{"request-seconds", required_argument, NULL, 't'},
 	{"new-admin-token", no_argument, NULL, 'n'},
 	{"replace", no_argument, NULL, 'r'},
@@ -193,6 +194,9 @@ static int take_option(int option, struct arguments *arguments)
 	case 'p':
 		return parse_number("connections-per-address", optarg, 65536,
 				    &settings->connections_per_address);
+	case 'e':
+		return parse_number("connections-per-second", optarg, 65536,
+				    &settings->connections_per_second);
 	case 't':
 		return parse_number("request-seconds", optarg, 3600, &settings->request_seconds);
 	case 'n':
@@ -257,6 +261,7 @@ int main(int argc, char **argv)
 						   .agent_workers = 4,
 						   .queue = 256,
 						   .connections = 1000,
+						   .connections_per_second = 20,
 						   .request_seconds = 30}};
 	const struct subcommand *subcommand = argc > 1 ? find_subcommand(argv[1]) : NULL;
 

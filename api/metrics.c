@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static atomic_uint_fast64_t taken, conflicting, refused, groups, grouped;
+static atomic_uint_fast64_t taken, conflicting, refused, groups, grouped, delayed;
 static atomic_uint_fast64_t busy[N_SHARE_KINDS + 1], ended[N_CONNECTION_FAULTS];
 
 void metrics_count_report(unsigned status)
@@ -32,6 +32,11 @@ void metrics_count_refused(unsigned kind)
 void metrics_count_connection(enum connection_fault fault)
 {
 	atomic_fetch_add(&ended[fault], 1);
+}
+
+void metrics_count_delayed(void)
+{
+	atomic_fetch_add(&delayed, 1);
 }
 
 static void put(FILE *out, const char *name, const char *type, const char *help)
@@ -65,6 +70,9 @@ static void put_own(FILE *out)
 	for (size_t i = 0; i < ARRAY_SIZE(ended); i++)
 		fprintf(out, "wiretoll_connections_ended_total{why=\"%s\"} %" PRIuFAST64 "\n", why[i],
 			atomic_load(&ended[i]));
+	put(out, "wiretoll_connections_delayed_total", "counter",
+	    "Connections that had to wait, as one address has begun too many.");
+	fprintf(out, "wiretoll_connections_delayed_total %" PRIuFAST64 "\n", atomic_load(&delayed));
 }
 
 static int put_alarms(FILE *out, struct db *db)

@@ -24,4 +24,7 @@ enum connection_fault {
 /* A connection was refused or ended. */
 void metrics_count_connection(enum connection_fault fault);
 
+/* A connection is to wait, as its address has begun too many. */
+void metrics_count_delayed(void);
+
 #endif

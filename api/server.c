@@ -140,6 +140,7 @@ static int start(struct server *server, const struct server_settings *settings)
 		.connections_per_address = settings->connections_per_address > 0
 						   ? settings->connections_per_address
 						   : settings->connections / 4 + 1,
+		.connections_per_second = settings->connections_per_second,
 		.request_seconds = settings->request_seconds,
 	};
 	int r;

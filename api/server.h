@@ -21,6 +21,7 @@ struct server_settings {
 	unsigned queue;                   /* requests of either that may wait; more are answered with 503 */
 	unsigned connections;             /* open at once, for each address that is listened on */
 	unsigned connections_per_address; /* of a client, but for those of gateways; 0: a quarter of all */
+	unsigned connections_per_second;  /* new ones of a client's address; the others are delayed */
 	unsigned request_seconds;         /* for a request to arrive, and for its answer to be taken */
 };
 

@@ -500,6 +500,71 @@ def drip(connection, data, every):
     return False
 
 
+def connect_from(address, server):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=90, source_address=(address, 0))
+
+
+def test_m4_who_connects_again_and_again_waits_and_nobody_else(api):
+    """Five a second, after five seconds' worth at once; not one of them is lost."""
+    server = api.another("--connections-per-second", "5")
+
+    def connect(_):
+        with server.tls.wrap_socket(connect_from("127.0.0.2", server), server_hostname="localhost") as connection:
+            connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
+            return connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+    begun = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        connected = [pool.submit(connect, i) for i in range(60)]
+        served = [is_served_at_once(server) for _ in range(5)]
+        assert all(future.result(180) for future in connected)
+    assert time.monotonic() - begun > (60 - 25) / 5 - 0.5
+    assert all(served)
+    assert metric(api, server, "wiretoll_connections_delayed_total") > 0
+    assert server.stop() == 0
+
+
+def test_m4_connections_that_wait_end_with_the_server(api):
+    server, waiting = api.another("--connections-per-second", "1"), []
+    try:
+        for _ in range(60):
+            waiting.append(connect_from("127.0.0.2", server))
+        wait(lambda: metric(api, server, "wiretoll_connections_delayed_total") >= 30)
+        begun = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - begun < SOON
+    finally:
+        for tcp in waiting:
+            tcp.close()
+
+
+def client_hello(server):
+    """The beginning of a handshake."""
+    out = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        server.tls.wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost").do_handshake()
+    return out.read()
+
+
+@pytest.mark.parametrize("how", ["half", "garbage", "goes"])
+def test_m4_a_handshake_that_is_not_ended_holds_up_no_other(api, how):
+    """One is at work at a time: whoever falls silent, sends what is none, or goes, gives its turn to the next."""
+    server, others = api.another(), []
+    hello = client_hello(server)
+    try:
+        for _ in range(40):
+            others.append(connect_from("127.0.0.2", server))
+            others[-1].sendall(b"nothing that is a record" * 20 if how == "garbage" else hello)
+            if how == "goes":
+                others[-1].close()
+        for _ in range(5):
+            assert is_served_at_once(server)
+    finally:
+        for tcp in others:
+            tcp.close()
+    assert server.stop() == 0
+
+
 @pytest.mark.parametrize("begin", [b"", b"GET /v1/health HTTP/1.1\r\nHost: x\r\n",
                                    b"POST /v1/login HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"], ids=["line", "head", "body"])
 def test_m4_a_byte_now_and_then_keeps_no_request_open(api, begin):
