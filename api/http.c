@@ -55,7 +55,7 @@ static const char *const single_headers[] = {
 #define N_SINGLE_HEADERS ARRAY_SIZE(single_headers)
 
 struct http {
-	struct server *server;
+	const struct sealing_key *sealing_key;
 	struct work *work;
 	struct connections *connections;
 	atomic_uint open_exchanges;
@@ -69,7 +69,7 @@ static void free_exchange(struct exchange *exchange)
 		return;
 	response_reset(&exchange->response);
 	if (exchange->request.prepared)
-		exchange->request.free_prepared(exchange->request.prepared);
+		exchange->request.collector->free_prepared(exchange->request.prepared);
 	json_decref(exchange->json);
 	if (exchange->body)
 		sodium_memzero(exchange->body, exchange->body_size);
@@ -126,7 +126,7 @@ static void *on_request_line(void *context, const char *uri, struct MHD_Connecti
 		return NULL;
 	exchange->path = copy_path(uri);
 	exchange->connection = connection;
-	exchange->request.server = http->server;
+	exchange->request.sealing_key = http->sealing_key;
 	exchange->request.transport = exchange;
 	exchange->request.client_address = exchange->client_address;
 	if (!exchange->path || !take_query(exchange, uri)) {
@@ -166,13 +166,6 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 	connection_expect(connection, 0); /* the next request */
 	close_exchange(http, connection, *request_context);
 	*request_context = NULL;
-}
-
-const char *request_header(const struct request *request, const char *name)
-{
-	const struct exchange *exchange = request->transport;
-
-	return MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, name);
 }
 
 static void format_client(struct MHD_Connection *connection, char *buffer, size_t size)
@@ -460,7 +453,7 @@ static int listen_and_start(struct http *http, const char *address, const struct
 	return 0;
 }
 
-int http_start(const struct http_settings *settings, struct server *server, struct work *work,
+int http_start(const struct http_settings *settings, const struct sealing_key *sealing_key, struct work *work,
 	       struct http **ret_http)
 {
 	struct http *http = calloc(1, sizeof(*http) + settings->n_listen * sizeof(http->daemons[0]));
@@ -468,7 +461,7 @@ int http_start(const struct http_settings *settings, struct server *server, stru
 
 	if (!http)
 		return -ENOMEM;
-	http->server = server;
+	http->sealing_key = sealing_key;
 	http->work = work;
 	/* JSON holds one-time tokens and preshared keys. */
 	json_wipe_what_is_freed();

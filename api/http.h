@@ -18,11 +18,11 @@ struct http_settings {
 };
 
 /*
- * Listens and serves with the certificate of identity_load(), which comes first. Logs why an address cannot
- * be listened on.
+ * Listens and serves with the certificate of identity_load(), which comes first. Handlers get the key, which
+ * has to outlive the server. Logs why an address cannot be listened on.
  */
-WT_MUST_CHECK int http_start(const struct http_settings *settings, struct server *server, struct work *work,
-			     struct http **ret_http);
+WT_MUST_CHECK int http_start(const struct http_settings *settings, const struct sealing_key *sealing_key,
+			     struct work *work, struct http **ret_http);
 
 /* Accepts no connections any more; requests on open ones are answered with 503 once the pool has stopped. */
 void http_quiesce(struct http *http);

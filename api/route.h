@@ -40,11 +40,11 @@ struct principal {
 	int64_t generation;
 };
 
-struct server;
+struct sealing_key;
 
 struct request {
-	struct server *server;
-	struct db *db; /* the worker's connection, no transaction open */
+	const struct sealing_key *sealing_key; /* of preshared keys at rest */
+	struct db *db;                         /* the worker's connection, no transaction open */
 	const char *method;
 	const char *path;
 	const char *arguments[4]; /* what the path's {…} matched, URL-decoded */
@@ -54,8 +54,8 @@ struct request {
 	struct principal principal;
 	const char *client_address;
 	bool expired;   /* a parked request whose time is over: answer now */
-	void *prepared; /* for the commit of many at once; owned, freed by free_prepared */
-	void (*free_prepared)(void *prepared);
+	void *prepared; /* for the commit of many at once; owned, freed by the collector */
+	const struct collector *collector;
 	void *transport;
 };
 
@@ -98,19 +98,31 @@ struct response {
 typedef int (*handler_fn)(struct request *request, struct response *response);
 
 /*
- * Parks the request: the handler runs again when request_wake() names the key, or with `expired` set after
+ * Parks the request: the handler runs again when work_wake() names the key, or with `expired` set after
  * `seconds`. Return its result. The key is a gateway's id.
  */
 #define HANDLER_PARK 1
 int request_park(struct request *request, const char *key, unsigned seconds);
-void request_wake(struct server *server, const char *key);
+
+/* How requests that their handlers have handed over are committed together. */
+struct collector {
+	/* How many rows a prepared request has. */
+	size_t (*weight)(const struct request *request);
+	void (*free_prepared)(void *prepared);
+	/*
+	 * Commits them in one transaction and fills in their responses. -errno: nothing has been committed
+	 * and no response is filled in; -EAGAIN as for any handler.
+	 */
+	int (*commit)(struct db *db, struct request *const *requests, struct response *const *responses,
+		      size_t n);
+};
 
 /*
- * Hands the request to the collectors, which commit what many have prepared in one transaction. Return its
- * result. `prepared` is freed with the request.
+ * Hands the request over to be committed together with others of the collector. Return its result.
+ * `prepared` is freed with the request.
  */
 #define HANDLER_COLLECT 2
-int request_collect(struct request *request, void *prepared, void (*free_prepared)(void *prepared));
+int request_collect(struct request *request, const struct collector *collector, void *prepared);
 
 struct route {
 	const char *method;

@@ -7,6 +7,7 @@
 #include "certificate.h"
 #include "http.h"
 #include "identity.h"
+#include "seal.h"
 #include "store/migrate.h"
 #include "work.h"
 
@@ -28,16 +29,6 @@ struct server {
 	struct http *http;
 	struct background *background;
 };
-
-const struct sealing_key *server_sealing_key(const struct server *server)
-{
-	return &server->sealing_key;
-}
-
-void request_wake(struct server *server, const char *key)
-{
-	work_wake(server->work, key);
-}
 
 /* A schema that this program does not know would be misread or spoilt: it serves no other. */
 static int check_schema(const char *database_file)
@@ -152,7 +143,7 @@ static int start(struct server *server, const struct server_settings *settings)
 		log_error("could not start the workers: %s", strerror(-r));
 		return r;
 	}
-	return http_start(&http, server, server->work, &server->http);
+	return http_start(&http, &server->sealing_key, server->work, &server->http);
 }
 
 int server_run(const struct server_settings *settings)

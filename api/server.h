@@ -7,7 +7,6 @@
 #define WIRETOLL_API_SERVER_H
 
 #include "base/base.h"
-#include "seal.h"
 
 #define MAX_LISTEN 16
 
@@ -25,12 +24,7 @@ struct server_settings {
 	unsigned request_seconds;         /* for a request to arrive, and for its answer to be taken */
 };
 
-struct server;
-
 /* Serves until SIGTERM or SIGINT, logs what goes wrong, and returns 0 or -errno. */
 WT_MUST_CHECK int server_run(const struct server_settings *settings);
-
-/* The key of preshared keys at rest. */
-const struct sealing_key *server_sealing_key(const struct server *server);
 
 #endif

@@ -2,7 +2,6 @@
 #include "work.h"
 
 #include "base/clock.h"
-#include "billing/intake.h"
 #include "caller.h"
 #include "metrics.h"
 #include "share.h"
@@ -16,17 +15,17 @@
 #include <unistd.h>
 
 #define PARK_BUCKETS 1024 /* a power of two */
-#define COLLECTORS                                                                                           \
+#define COMMITTERS                                                                                           \
 	3 /* one for small reports only; of the others one waits for the disk while the other works */
 #define MAX_WEIGHT 20000 /* rows in one transaction, unless one request alone has more */
 
-/* How long a statement waits for a row that another change has locked: a worker's; a collector's, which tries
+/* How long a statement waits for a row that another change has locked: a worker's; a committer's, which tries
  * again. */
 #define SESSION(name, lock_timeout)                                                                          \
 	"SELECT pg_catalog.set_config('application_name', '" name "', false), "                              \
 	"pg_catalog.set_config('lock_timeout', '" lock_timeout "', false)"
 #define WORKER_SESSION     SESSION("wiretoll", "10s")
-#define COLLECTOR_SESSION  SESSION("wiretoll-reports", "100ms")
+#define COMMITTER_SESSION  SESSION("wiretoll-reports", "100ms")
 #define LOCKED_AGAIN_NS    (NSEC_PER_SEC / 10)
 #define LOCKED_PATIENCE_NS (10 * NSEC_PER_SEC)
 
@@ -52,11 +51,11 @@ struct crew {
 	pthread_t threads[MAX_WORKERS];
 };
 
-/* What shares a transaction, and in which order collectors are spared: one may be kept waiting by the last.
+/* What shares a transaction, and in which order committers are spared: one may be kept waiting by the last.
  */
 enum lane { LIGHT, HEAVY, LOCKED };
 
-struct collector {
+struct committer {
 	struct work *work;
 	enum lane last_lane;
 	pthread_t thread;
@@ -65,7 +64,7 @@ struct collector {
 struct work {
 	pthread_mutex_t mutex;
 	pthread_cond_t deadline; /* for the timer: stopping */
-	pthread_cond_t gathered; /* for the collectors: something is collected, or the workers have ended */
+	pthread_cond_t gathered; /* for the committers: something is collected, or the workers have ended */
 	const char *database_file;
 	struct callers *callers;
 	struct crew crews[N_CREWS];
@@ -79,10 +78,10 @@ struct work {
 	struct list collected;
 	int64_t answered_ns[PARK_BUCKETS]; /* the last report of a bucket's gateways */
 	bool stopping, workers_ended;
-	unsigned n_collectors;
+	unsigned n_committers;
 	bool has_timer;
 	pthread_t timer;
-	struct collector collectors[COLLECTORS];
+	struct committer committers[COMMITTERS];
 };
 
 static void append(struct list *list, struct exchange *exchange)
@@ -157,17 +156,6 @@ static void park(struct work *work, struct exchange *exchange)
 	}
 }
 
-int request_park(struct request *request, const char *key, unsigned seconds)
-{
-	struct exchange *exchange = request->transport;
-
-	/* Woken for nothing, it keeps its first deadline. */
-	if (exchange->park_until_ns == 0)
-		exchange->park_until_ns = clock_boot_ns() + seconds * NSEC_PER_SEC;
-	snprintf(exchange->park_key, sizeof(exchange->park_key), "%s", key);
-	return HANDLER_PARK;
-}
-
 void work_wake(struct work *work, const char *key)
 {
 	pthread_mutex_lock(&work->mutex);
@@ -227,15 +215,6 @@ bool work_admits(struct exchange *exchange)
 	pthread_cond_signal(&work->crews[exchange->crew].ready);
 	pthread_mutex_unlock(&work->mutex);
 	return admitted;
-}
-
-int request_collect(struct request *request, void *prepared, void (*free_prepared)(void *prepared))
-{
-	if (request->prepared) /* of a try before */
-		request->free_prepared(request->prepared);
-	request->prepared = prepared;
-	request->free_prepared = free_prepared;
-	return HANDLER_COLLECT;
 }
 
 static int64_t *last_answer(struct work *work, const struct exchange *exchange)
@@ -368,21 +347,26 @@ static enum lane lane_of(const struct exchange *exchange)
 								  : LIGHT;
 }
 
+static size_t weight_of(const struct exchange *exchange)
+{
+	return exchange->request.collector->weight(&exchange->request);
+}
+
 /* Under the mutex: when a transaction is to begin with what is collected; INT64_MAX: not before more is. */
-static int64_t due_at(const struct collector *collector)
+static int64_t due_at(const struct committer *committer)
 {
 	size_t n = 0, weight = 0;
 	int64_t due_ns = INT64_MAX;
 
-	for (const struct exchange *exchange = collector->work->collected.head; exchange;
+	for (const struct exchange *exchange = committer->work->collected.head; exchange;
 	     exchange = exchange->next) {
-		if (lane_of(exchange) > collector->last_lane)
+		if (lane_of(exchange) > committer->last_lane)
 			continue;
 		if (exchange->due_ns < due_ns)
 			due_ns = exchange->due_ns;
 		if (lane_of(exchange) == LOCKED)
 			continue;
-		weight += intake_weight(&exchange->request);
+		weight += weight_of(exchange);
 		if (++n == ENOUGH || weight >= ENOUGH_WEIGHT)
 			return 0;
 	}
@@ -390,12 +374,12 @@ static int64_t due_at(const struct collector *collector)
 }
 
 /* Under the mutex. */
-static void wait_for_collected(const struct collector *collector)
+static void wait_for_collected(const struct committer *committer)
 {
-	struct work *work = collector->work;
+	struct work *work = committer->work;
 	int64_t due_ns, left_ns;
 
-	while (!work->workers_ended && (due_ns = due_at(collector), left_ns = due_ns - clock_boot_ns()) > 0) {
+	while (!work->workers_ended && (due_ns = due_at(committer), left_ns = due_ns - clock_boot_ns()) > 0) {
 		struct timespec until;
 
 		if (due_ns == INT64_MAX) {
@@ -411,38 +395,39 @@ static void wait_for_collected(const struct collector *collector)
 }
 
 /* Under the mutex. */
-static bool joins(const struct collector *collector, struct exchange *const *group, size_t n,
+static bool joins(const struct committer *committer, struct exchange *const *group, size_t n,
 		  const struct exchange *exchange)
 {
 	enum lane lane = lane_of(exchange);
 
 	if (n > 0)
 		return lane == lane_of(group[0]) && lane != LOCKED &&
+		       exchange->request.collector == group[0]->request.collector &&
 		       !is_among(group, n, exchange->request.principal.gateway);
 	/* At the end those that are spared may have gone already, and nothing is to be left. */
-	if (collector->work->workers_ended)
+	if (committer->work->workers_ended)
 		return true;
-	return lane <= collector->last_lane && (lane != LOCKED || exchange->due_ns <= clock_boot_ns());
+	return lane <= committer->last_lane && (lane != LOCKED || exchange->due_ns <= clock_boot_ns());
 }
 
 /* The next requests to commit together, of a gateway one at most; 0 when the workers have ended and nothing
  * is left. */
-static size_t gather(const struct collector *collector, struct exchange *group[static MAX_COLLECTED])
+static size_t gather(const struct committer *committer, struct exchange *group[static MAX_COLLECTED])
 {
-	struct work *work = collector->work;
+	struct work *work = committer->work;
 	size_t n = 0, weight = 0;
 
 	pthread_mutex_lock(&work->mutex);
 	while (n == 0) {
-		wait_for_collected(collector);
+		wait_for_collected(committer);
 		for (struct exchange *exchange = work->collected.head, *next; exchange && n < MAX_COLLECTED;
 		     exchange = next) {
 			next = exchange->next;
-			if (!joins(collector, group, n, exchange))
+			if (!joins(committer, group, n, exchange))
 				continue;
-			if (n > 0 && weight + intake_weight(&exchange->request) > MAX_WEIGHT)
+			if (n > 0 && weight + weight_of(exchange) > MAX_WEIGHT)
 				break;
-			weight += intake_weight(&exchange->request);
+			weight += weight_of(exchange);
 			detach(&work->collected, exchange);
 			group[n++] = exchange;
 		}
@@ -466,17 +451,17 @@ static void note_answers(struct work *work, struct exchange *const *group, size_
 
 static void *collect_and_commit(void *argument)
 {
-	struct collector *collector = argument;
+	struct committer *committer = argument;
 	struct exchange *group[MAX_COLLECTED];
-	struct work *work = collector->work;
+	struct work *work = committer->work;
 	struct db *db = NULL;
 	size_t n;
 
 	/* All of them at once, that the first reports find them ready; without a database it is tried again
 	 * then. */
-	connection_of(&db, work->database_file, COLLECTOR_SESSION);
-	while ((n = gather(collector, group)) > 0) {
-		dispatch_collected(group, n, connection_of(&db, work->database_file, COLLECTOR_SESSION));
+	connection_of(&db, work->database_file, COMMITTER_SESSION);
+	while ((n = gather(committer, group)) > 0) {
+		dispatch_collected(group, n, connection_of(&db, work->database_file, COMMITTER_SESSION));
 		note_answers(work, group, n);
 		for (size_t i = 0; i < n; i++) {
 			if (group[i]->is_locked)
@@ -569,15 +554,15 @@ static int start_crew(struct work *work, enum crew_name name, unsigned workers, 
 	return r;
 }
 
-static int start_collector(struct work *work, enum lane last_lane)
+static int start_committer(struct work *work, enum lane last_lane)
 {
-	struct collector *collector = &work->collectors[work->n_collectors];
+	struct committer *committer = &work->committers[work->n_committers];
 	int r;
 
-	collector->work = work;
-	collector->last_lane = last_lane;
-	r = -pthread_create(&collector->thread, NULL, collect_and_commit, collector);
-	work->n_collectors += r == 0;
+	committer->work = work;
+	committer->last_lane = last_lane;
+	r = -pthread_create(&committer->thread, NULL, collect_and_commit, committer);
+	work->n_committers += r == 0;
 	return r;
 }
 
@@ -610,8 +595,8 @@ int work_start(const struct work_settings *settings, struct work **ret_work)
 		r = start_crew(work, CUSTOMERS, settings->workers, settings->queue);
 	if (r == 0)
 		r = start_crew(work, AGENTS, settings->agent_workers, settings->queue);
-	for (int lane = LIGHT; lane < COLLECTORS && r == 0; lane++)
-		r = start_collector(work, (enum lane)lane);
+	for (int lane = LIGHT; lane < COMMITTERS && r == 0; lane++)
+		r = start_committer(work, (enum lane)lane);
 	if (r == 0)
 		r = -pthread_create(&work->timer, NULL, timer, work);
 	work->has_timer = r == 0;
@@ -647,8 +632,8 @@ void work_stop(struct work *work)
 	work->workers_ended = true;
 	pthread_cond_broadcast(&work->gathered);
 	pthread_mutex_unlock(&work->mutex);
-	for (unsigned i = 0; i < work->n_collectors; i++)
-		pthread_join(work->collectors[i].thread, NULL);
+	for (unsigned i = 0; i < work->n_committers; i++)
+		pthread_join(work->committers[i].thread, NULL);
 	if (work->has_timer)
 		pthread_join(work->timer, NULL);
 }

@@ -2,10 +2,9 @@
 /* What agents call besides reporting: enrolment and their desired state. */
 #include "base/key.h"
 #include "billing/fields.h"
-#include "billing/report.h"
+#include "billing/intake.h"
 #include "route.h"
 #include "seal.h"
-#include "server.h"
 #include "token.h"
 
 #include <errno.h>
@@ -115,9 +114,8 @@ static int open_peer(struct request *request, json_t *peer)
 		json_object_del(peer, "sealed");
 		return json_object_set_new(peer, "preshared_key", json_null()) < 0 ? -ENOMEM : 0;
 	}
-	r = unseal_preshared_key(server_sealing_key(request->server), request->principal.owner,
-				 request->principal.gateway, json_string_value(json_object_get(peer, "id")),
-				 sealed, &key);
+	r = unseal_preshared_key(request->sealing_key, request->principal.owner, request->principal.gateway,
+				 json_string_value(json_object_get(peer, "id")), sealed, &key);
 	if (r < 0)
 		return r;
 	key_format(&key, text);

@@ -87,42 +87,7 @@ static int read_body(struct request *request, struct response *response, struct 
 	return samples_read(json_object_get(request->body, "records"), ret_list);
 }
 
-int post_report(struct request *request, struct response *response)
-{
-	static atomic_int_fast64_t next = 1;
-	const char *over = request_header(request, OVER_HEADER);
-	struct report_frame frame = {.over = over && strcmp(over, "true") == 0};
-	_cleanup_samples_ struct sample_list list = {0};
-	struct prepared *prepared;
-	int r;
-
-	if (request->raw_body_length == 0 || !check_crc(request, &frame.crc))
-		return response_problem(response, 400, CRC_HEADER,
-					CRC_HEADER " is not the CRC32C of the body, in decimal digits");
-	if (read_kept_from(request, &frame.kept_from) < 0)
-		return response_problem(response, 400, KEPT_FROM_HEADER,
-					KEPT_FROM_HEADER
-					" is \"%.32s\"; accepted is a sequence number from 1",
-					request_header(request, KEPT_FROM_HEADER));
-	if (over && strcmp(over, "true") != 0 && strcmp(over, "false") != 0)
-		return response_problem(response, 400, OVER_HEADER,
-					OVER_HEADER " is \"%.32s\"; accepted are true and false", over);
-	r = read_body(request, response, &list);
-	if (r < 0)
-		return r;
-	prepared = calloc(1, sizeof(*prepared));
-	if (!prepared)
-		return -ENOMEM;
-	prepared->n = frame.n = atomic_fetch_add(&next, 1);
-	r = report_rows_write(request->body, &list, &request->principal, &frame, &prepared->rows);
-	if (r < 0) {
-		free(prepared);
-		return r;
-	}
-	return request_collect(request, prepared, free_prepared);
-}
-
-size_t intake_weight(const struct request *request)
+static size_t weight(const struct request *request)
 {
 	const struct prepared *prepared = request->prepared;
 
@@ -364,7 +329,7 @@ static int refuse(struct db *db, const struct request *request, struct response 
 	return response->text ? 0 : -ENOMEM;
 }
 
-int intake_commit(struct db *db, struct request *const *requests, struct response *const *responses, size_t n)
+static int commit(struct db *db, struct request *const *requests, struct response *const *responses, size_t n)
 {
 	_cleanup_result_ PGresult *verdicts = NULL;
 	int r = apply(db, requests, n, &verdicts);
@@ -386,4 +351,45 @@ int intake_commit(struct db *db, struct request *const *requests, struct respons
 			response_problem(response, 503, NULL, "the server is out of memory");
 	}
 	return 0;
+}
+
+static const struct collector reports = {
+	.weight = weight,
+	.free_prepared = free_prepared,
+	.commit = commit,
+};
+
+int post_report(struct request *request, struct response *response)
+{
+	static atomic_int_fast64_t next = 1;
+	const char *over = request_header(request, OVER_HEADER);
+	struct report_frame frame = {.over = over && strcmp(over, "true") == 0};
+	_cleanup_samples_ struct sample_list list = {0};
+	struct prepared *prepared;
+	int r;
+
+	if (request->raw_body_length == 0 || !check_crc(request, &frame.crc))
+		return response_problem(response, 400, CRC_HEADER,
+					CRC_HEADER " is not the CRC32C of the body, in decimal digits");
+	if (read_kept_from(request, &frame.kept_from) < 0)
+		return response_problem(response, 400, KEPT_FROM_HEADER,
+					KEPT_FROM_HEADER
+					" is \"%.32s\"; accepted is a sequence number from 1",
+					request_header(request, KEPT_FROM_HEADER));
+	if (over && strcmp(over, "true") != 0 && strcmp(over, "false") != 0)
+		return response_problem(response, 400, OVER_HEADER,
+					OVER_HEADER " is \"%.32s\"; accepted are true and false", over);
+	r = read_body(request, response, &list);
+	if (r < 0)
+		return r;
+	prepared = calloc(1, sizeof(*prepared));
+	if (!prepared)
+		return -ENOMEM;
+	prepared->n = frame.n = atomic_fetch_add(&next, 1);
+	r = report_rows_write(request->body, &list, &request->principal, &frame, &prepared->rows);
+	if (r < 0) {
+		free(prepared);
+		return r;
+	}
+	return request_collect(request, &reports, prepared);
 }

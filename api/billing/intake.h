@@ -6,14 +6,7 @@
 
 #include "route.h"
 
-/*
- * Commits the prepared reports in one transaction and fills in their responses. -errno: nothing has been
- * committed and no response is filled in; -EAGAIN as for any handler.
- */
-WT_MUST_CHECK int intake_commit(struct db *db, struct request *const *requests,
-				struct response *const *responses, size_t n);
-
-/* How many rows of usage a prepared report has. */
-size_t intake_weight(const struct request *request);
+/* `POST /v1/agent/report`: one batch of usage (docs/agent-protocol.md, 3). */
+int post_report(struct request *request, struct response *response);
 
 #endif

@@ -5,7 +5,7 @@
 #include "resources/common.h"
 #include "resources/owned.h"
 #include "resources/peer_view.h"
-#include "server.h"
+#include "seal.h"
 
 #include <errno.h>
 #include <sodium.h>
@@ -105,8 +105,8 @@ static int fill_response(struct request *request, struct response *response, con
 	if (!text.buffer)
 		return -ENOMEM;
 	if (sealed)
-		r = unseal_preshared_key(server_sealing_key(request->server), gateway->owner, gateway->id,
-					 peer, sealed, &preshared);
+		r = unseal_preshared_key(request->sealing_key, gateway->owner, gateway->id, peer, sealed,
+					 &preshared);
 	if (r < 0) {
 		free(text.buffer);
 		return r;

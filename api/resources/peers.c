@@ -10,7 +10,6 @@
 #include "resources/prefixes.h"
 #include "resources/resources.h"
 #include "seal.h"
-#include "server.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -102,8 +101,8 @@ static const char *seal(const struct request *request, const struct owned *gatew
 {
 	if (input->preshared_change != PRESHARED_NEW)
 		return NULL;
-	seal_preshared_key(server_sealing_key(request->server), gateway->owner, gateway->id, peer,
-			   &input->preshared_key, buffer);
+	seal_preshared_key(request->sealing_key, gateway->owner, gateway->id, peer, &input->preshared_key,
+			   buffer);
 	return buffer;
 }
 
