@@ -179,8 +179,12 @@ struct agent {
 	unsigned start_failures;
 };
 
-/* Ends the loop. */
+/* agent.c: ends the loop; nothing is answered any more. */
 void agent_exit(struct agent *agent, int status);
+bool upgrade_can_grow(const struct agent *agent);
+/* Ends the process; the next one begins a new epoch, with a larger meter if asked, and the interface stays
+ * up. */
+void upgrade_begin_anew(struct agent *agent, bool larger);
 
 /* start.c: device and meter. */
 WT_MUST_CHECK int start_device(struct agent *agent); /* -ENODEV: not there yet */
@@ -248,9 +252,6 @@ void samples_give_up(struct agent *agent);
  */
 WT_MUST_CHECK int upgrade_meter(struct agent *agent, const struct batch_summary *last);
 WT_MUST_CHECK int upgrade_take_sealed(struct agent *agent, const struct batch_summary *last);
-bool upgrade_can_grow(const struct agent *agent);
-/* Ends the process; the next one begins a new epoch, and the interface stays up. */
-void upgrade_begin_anew(struct agent *agent, bool larger);
 
 /*
  * seal.c: ends an epoch at start. The device that the pins belong to is gone, and they tell its last counts;

@@ -24,6 +24,7 @@ struct http {
 	struct curl_blob ca;
 	char *authorization; /* a whole header line, or NULL */
 	loop_tag timer;
+	bool muted;
 	struct http_request *requests;
 };
 
@@ -100,7 +101,8 @@ static void finish_requests(struct http *http)
 		answer.length = request->length;
 		/* Out of libcurl first: its handler may begin another. */
 		curl_multi_remove_handle(http->multi, request->easy);
-		request->fn(&answer, request->data);
+		if (!http->muted)
+			request->fn(&answer, request->data);
 		free_request(request);
 	}
 }
@@ -222,6 +224,12 @@ int http_open(struct loop *loop, const char *ca_pem, struct http **ret_http)
 	curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, MAX_IDLE_CONNECTIONS);
 	*ret_http = http;
 	return 0;
+}
+
+void http_mute(struct http *http)
+{
+	if (http)
+		http->muted = true;
 }
 
 static void wipe_authorization(struct http *http)

@@ -17,6 +17,9 @@ struct http_request;
 WT_MUST_CHECK int http_open(struct loop *loop, const char *ca_pem, struct http **ret_http);
 void http_close(struct http *http); /* requests end without an answer; NULL is accepted */
 
+/* No request is answered any more, those under way end silently; NULL is accepted. */
+void http_mute(struct http *http);
+
 /* The header "Authorization: Bearer TOKEN" of all requests from now on; NULL: none. Copied, wiped at the end.
  */
 WT_MUST_CHECK int http_set_token(struct http *http, const char *token);

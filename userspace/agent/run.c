@@ -22,16 +22,6 @@
 /* Polls after which the log says what is waited for: 2 s. */
 #define DEVICE_POLLS_TOLD 100
 
-void agent_exit(struct agent *agent, int status)
-{
-	agent->exit_status = status;
-	/* Nothing is answered any more: the meter may be gone already. */
-	follow_stop(agent);
-	http_cancel(TAKE_PTR(agent->uplink.request));
-	http_cancel(TAKE_PTR(agent->uplink.held_request));
-	loop_stop(agent->loop);
-}
-
 static int fail(const char *what, int error)
 {
 	log_error("could not %s: %s", what, strerror(-error));

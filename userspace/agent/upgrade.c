@@ -40,23 +40,6 @@ int upgrade_take_sealed(struct agent *agent, const struct batch_summary *last)
 	return meter_forget_sealed(agent->meter, sealed);
 }
 
-bool upgrade_can_grow(const struct agent *agent)
-{
-	return meter_identity(agent->meter)->capacity <= WT_MAX_CAPACITY / 2;
-}
-
-void upgrade_begin_anew(struct agent *agent, bool larger)
-{
-	int r;
-
-	memcpy(agent->config.outgoing, meter_identity(agent->meter)->map_uuid, UUID_SIZE);
-	agent->config.outgoing_is_full = larger;
-	r = config_save(agent->base, &agent->config);
-	if (r < 0)
-		log_error("could not write agent.json: %s", strerror(-r));
-	agent_exit(agent, 1);
-}
-
 int upgrade_meter(struct agent *agent, const struct batch_summary *last)
 {
 	const struct meter_identity *identity = meter_identity(agent->meter);
