@@ -189,22 +189,26 @@ void upgrade_begin_anew(struct agent *agent, bool larger);
 /* start.c: device and meter. */
 WT_MUST_CHECK int start_device(struct agent *agent); /* -ENODEV: not there yet */
 WT_MUST_CHECK int start_meter(struct agent *agent);
-WT_MUST_CHECK int
-start_restore_owners(struct agent *agent);     /* slots, as meter, files and journal know them */
-void start_restore_state(struct agent *agent); /* of the interface and its grant */
+
+/* restore.c: what is known of an epoch that goes on. */
+WT_MUST_CHECK int restore_owners(struct agent *agent); /* slots, as meter, files and journal know them */
+WT_MUST_CHECK int restore_table(struct agent *agent);  /* as the meter has it */
+void restore_state(struct agent *agent);               /* of the interface and its grant */
 
 /* enroll.c: trades the one-time token, then calls `done`. */
 void enroll_begin(struct agent *agent, void (*done)(struct agent *agent));
 
-/* sample.c: timers, hour edges, steps of the clock and the ring buffer. */
+/* sample.c: reads all that the meter has counted. */
 void sample_take(struct agent *agent);
-void sample_watch_limit(struct agent *agent); /* whether it is reached, or no longer */
-WT_MUST_CHECK int sample_begin(struct agent *agent);
+
+/* schedule.c: timers, hour edges, steps of the clock and the ring buffer. */
+WT_MUST_CHECK int schedule_begin(struct agent *agent);
 
 /* report.c: batches, from samples into the journal. Made now, or once the last one is in the journal. */
 void report_make(struct agent *agent);
 void report_make_at(struct agent *agent, int64_t utc_to_ns);
 void report_state(struct agent *agent, enum gateway_state state);
+void report_watch_limit(struct agent *agent); /* whether it is reached, or no longer */
 bool report_is_writing(const struct agent *agent);
 /* All parts at once, to the journal and into the queue; blocking. */
 WT_MUST_CHECK int report_append(struct agent *agent, const struct batch_list *list);
@@ -318,7 +322,6 @@ void leave_failed(struct agent *agent); /* from the uplink: a try has failed */
 
 /* peers.c: the peers' part of it. Returns the error that remains after repeating. */
 WT_MUST_CHECK int peers_apply(struct agent *agent, const struct desired *desired);
-WT_MUST_CHECK int peers_load_table(struct agent *agent);
 void peers_release_acknowledged(struct agent *agent, uint64_t seq);
 
 /*

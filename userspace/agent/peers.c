@@ -21,37 +21,6 @@
 /* -ENOSPC of the meter's, which a larger one cures: a full disk has that, too. */
 #define METER_FULL (-EXFULL)
 
-/* As they come, out of order. */
-static int load_entry(const struct cidr *prefix, const struct wt_attribution *attribution, void *data)
-{
-	struct table *loaded = data;
-
-	if (loaded->count == loaded->size) {
-		size_t size = loaded->size ? loaded->size * 2 : 64;
-		struct table_entry *larger = realloc(loaded->entries, size * sizeof(*larger));
-
-		if (!larger)
-			return -ENOMEM;
-		loaded->entries = larger;
-		loaded->size = size;
-	}
-	loaded->entries[loaded->count++] =
-		(struct table_entry){*prefix, attribution->slot, attribution->incarnation};
-	return 0;
-}
-
-int peers_load_table(struct agent *agent)
-{
-	struct table loaded = {0};
-	int r = meter_for_each_prefix(agent->meter, load_entry, &loaded);
-
-	table_free(&agent->table);
-	if (r == 0)
-		r = table_put_all(&agent->table, loaded.entries, loaded.count);
-	table_free(&loaded);
-	return r;
-}
-
 static int store_owner(struct agent *agent, uint32_t slot)
 {
 	struct wt_owner owner = slots_owner(&agent->slots, slot);

@@ -2,6 +2,7 @@
 #include "agent/agent.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -284,4 +285,21 @@ void report_make(struct agent *agent)
 	if (!report_is_writing(agent))
 		sample_take(agent);
 	report_make_at(agent, clock_utc_ns());
+}
+
+void report_watch_limit(struct agent *agent)
+{
+	struct meter_limit_state limit;
+	bool turned;
+
+	meter_read_limit(agent->meter, &limit);
+	turned = limit.exhausted && !agent->report.exhausted;
+	agent->report.exhausted = limit.exhausted;
+	if (!agent->up)
+		return;
+	report_state(agent, limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE);
+	if (turned) {
+		log_info("the limit of cycle %" PRIu64 " is reached", (uint64_t)limit.grant.cycle);
+		report_make(agent);
+	}
 }

@@ -81,7 +81,7 @@ static void on_link_readable(void *data, int result)
 /* The meter counts: tell the API of its epoch, and follow what it wants. */
 static void begin_service(struct agent *agent)
 {
-	int r = sample_begin(agent);
+	int r = schedule_begin(agent);
 
 	if (r < 0) {
 		fail("watch the meter", r);

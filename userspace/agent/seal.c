@@ -34,7 +34,7 @@ void seal_or_continue(struct agent *agent, const struct batch_summary *last)
 
 int seal_write_down(struct agent *agent)
 {
-	int r = start_restore_owners(agent);
+	int r = restore_owners(agent);
 
 	if (r == 0)
 		r = report_append_final(agent);

@@ -2,10 +2,7 @@
 #include "agent/agent.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 
 int start_device(struct agent *agent)
@@ -26,25 +23,6 @@ int start_device(struct agent *agent)
 		return r;
 	agent->ifindex = r;
 	return wg_open(interface, &agent->wg);
-}
-
-int start_restore_owners(struct agent *agent)
-{
-	uint32_t capacity = meter_identity(agent->meter)->capacity;
-	int r = slots_create(capacity, &agent->slots);
-
-	for (uint32_t slot = 1; r == 0 && slot < capacity; slot++) {
-		struct wt_owner owner;
-
-		r = meter_get_owner(agent->meter, slot, &owner);
-		if (r == 0)
-			slots_restore(&agent->slots, slot, &owner);
-	}
-	if (r == 0)
-		r = bases_load(agent);
-	if (r == 0)
-		r = replay_slots(agent, meter_identity(agent->meter)->map_uuid);
-	return r;
 }
 
 static int attach(struct agent *agent, const struct meter_options *options)
@@ -88,22 +66,6 @@ static int adopt_or_attach(struct agent *agent, const struct batch_summary *last
 	return r < 0 ? r : attach(agent, &options);
 }
 
-void start_restore_state(struct agent *agent)
-{
-	struct meter_limit_state limit;
-	bool up = false;
-
-	meter_read_limit(agent->meter, &limit);
-	agent->granted = limit.grant.cycle != 0;
-	agent->report.exhausted = limit.exhausted;
-	if (net_link_is_up(agent->net, agent->config.interface, &up) < 0 || !up)
-		return;
-	agent->up = true;
-	states_set(&agent->report.states,
-		   limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE,
-		   agent->report.covered_to_ns);
-}
-
 int start_meter(struct agent *agent)
 {
 	struct batch_summary last = {0};
@@ -117,10 +79,10 @@ int start_meter(struct agent *agent)
 	seal_or_continue(agent, &last);
 	if (sums_load(agent) < 0)
 		log_info("what WireGuard has counted since the epoch began is not known");
-	r = start_restore_owners(agent);
+	r = restore_owners(agent);
 	if (r == 0)
-		r = peers_load_table(agent);
+		r = restore_table(agent);
 	if (r == 0)
-		start_restore_state(agent);
+		restore_state(agent);
 	return r;
 }

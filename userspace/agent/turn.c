@@ -31,7 +31,7 @@ static void on_turn(void *data, int result)
 		return;
 	}
 	log_info("cycle %" PRIu64 " has begun", turn->grant.cycle);
-	sample_watch_limit(agent);
+	report_watch_limit(agent);
 	report_make(agent);
 }
 

@@ -19,7 +19,7 @@ static int write_down(struct agent *agent, struct meter *sealed, const struct ba
 	agent->successor = agent->meter;
 	agent->meter = sealed;
 	seal_or_continue(agent, last);
-	start_restore_state(agent);
+	restore_state(agent);
 	r = seal_write_down(agent);
 	agent->meter = TAKE_PTR(agent->successor);
 	return r;
