@@ -22,6 +22,8 @@
 #include "net/net.h"
 #include "wg/wg.h"
 
+struct agent;
+
 /* A batch that is in the journal and to be sent, or sent again. */
 struct pending {
 	uint64_t sequence; /* in the journal */
@@ -39,7 +41,26 @@ struct attempts {
 	loop_tag retry;    /* 0: none is waited for */
 };
 
+/* An epoch, and the last of its batches that the API holds. */
+struct held_epoch {
+	uint8_t id[UUID_SIZE];
+	uint64_t seq;
+};
+
+/* Who is told of what the uplink hears. */
+struct uplink_events {
+	/* The API holds the meter's epoch up to this batch; `first`: it had nothing of it before. */
+	void (*acknowledged)(struct agent *agent, uint64_t seq, bool first);
+	void (*drained)(struct agent *agent); /* nothing is pending */
+	void (*failed)(struct agent *agent);  /* a try has failed */
+	void (*gone)(struct agent *agent);    /* the API knows this gateway, or this attempt, no more */
+	/* The API holds less than was sent: queues the rest again. -ENOENT: nothing of it is kept. */
+	int (*gap)(struct agent *agent, const struct held_epoch *held);
+	void (*answered)(struct agent *agent, const json_t *answer); /* before anything else */
+};
+
 struct uplink {
+	const struct uplink_events *events;
 	struct pending *pending; /* oldest first */
 	size_t n_pending, size;
 	struct http_request *request;
@@ -55,7 +76,15 @@ struct uplink {
 	struct http_request *held_request;
 };
 
+/* Who is told of what the API wants. */
+struct follow_events {
+	/* Takes the state over; `grants_are_ours`: they are of the meter's epoch. */
+	void (*state)(struct agent *agent, struct desired *desired, bool grants_are_ours);
+	void (*gone)(struct agent *agent); /* the API knows this gateway, or this attempt, no more */
+};
+
 struct follow {
+	const struct follow_events *events;
 	struct http_request *request;
 	bool request_knows_epoch; /* the API knew the epoch when it was asked: its ceilings are of this epoch
 				   */
@@ -294,10 +323,6 @@ WT_MUST_CHECK int replay_slots(struct agent *agent, const uint8_t epoch[static U
  * refill.c: an API that holds less than it did. Queues again what the journal keeps behind it, acknowledged
  * or not, oldest first.
  */
-struct held_epoch {
-	uint8_t id[UUID_SIZE];
-	uint64_t seq;
-};
 /* The epoch given, behind `seq`. -ENOENT: nothing of it is kept. */
 WT_MUST_CHECK int refill_epoch(struct agent *agent, const struct held_epoch *held);
 /* Takes the answer's `restored`; when it has risen, asks what is held and queues the rest of all epochs. */
@@ -311,7 +336,17 @@ void follow_again(struct agent *agent); /* asks anew for everything */
 void follow_stop(struct agent *agent);
 
 /* apply.c: takes the state over, and frees what it was before. */
-void apply_desired(struct agent *agent, struct desired *desired, bool grants_are_ours);
+enum applied {
+	APPLIED,
+	APPLY_IN_PART, /* what could not be is in the reports */
+	APPLY_GONE,    /* nothing was: the gateway is deleted */
+	APPLY_SEALED, /* nor here: nothing follows the final batch of an epoch, and this one's gateway goes on
+		       */
+};
+WT_MUST_CHECK enum applied apply_desired(struct agent *agent, struct desired *desired, bool grants_are_ours);
+
+/* service.c: tells the API of the meter's epoch, and follows what it wants. */
+void service_begin(struct agent *agent);
 
 /* leave.c: the ends. */
 void leave_gone(struct agent *agent); /* deleted: the last batch is sent, then exit status 0 */

@@ -9,8 +9,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-#define REPAIR_SECONDS_MAX 64
-
 /* Setting the port that is set already makes a userspace device open its socket anew, and lose packets. */
 static int interface_differs(struct agent *agent, uint16_t listen_port, bool *ret_differ,
 			     bool *ret_mark_differs)
@@ -173,42 +171,14 @@ static int apply_steps(struct agent *agent, const struct desired *desired, bool 
 	return failed ? -EIO : 0;
 }
 
-static void on_repair(void *data, int result)
+enum applied apply_desired(struct agent *agent, struct desired *desired, bool grants_are_ours)
 {
-	struct agent *agent = data;
-
-	(void)result;
-	agent->repairing = 0;
-	follow_again(agent);
-}
-
-static void repair_later(struct agent *agent)
-{
-	int64_t seconds = 1;
-
-	for (unsigned i = 0; i < agent->repairs && seconds < REPAIR_SECONDS_MAX; i++)
-		seconds *= 2;
-	agent->repairs++;
-	loop_cancel(agent->loop, agent->repairing);
-	if (loop_at_boot(agent->loop, clock_boot_ns() + seconds * NSEC_PER_SEC, on_repair, agent,
-			 &agent->repairing) < 0)
-		agent_exit(agent, 1);
-}
-
-void apply_desired(struct agent *agent, struct desired *desired, bool grants_are_ours)
-{
+	enum applied over = desired->gone ? APPLY_GONE : APPLY_SEALED;
 	int r;
 
-	if (desired->gone) {
+	if (over == APPLY_GONE || agent->report.final) {
 		desired_free(desired);
-		leave_gone(agent);
-		return;
-	}
-	if (agent->report.final) {
-		/* Nothing follows the final batch of an epoch, and this one's gateway goes on. */
-		desired_free(desired);
-		upgrade_begin_anew(agent, false);
-		return;
+		return over;
 	}
 	cannot_clear(agent);
 	agent->shadowed = false;
@@ -219,12 +189,9 @@ void apply_desired(struct agent *agent, struct desired *desired, bool grants_are
 	agent->desired = desired;
 	/* After a failure all of it is compared with what is there, as if it were the first time. */
 	agent->applied = r == 0 ? desired : NULL;
-	if (r < 0) {
+	if (r < 0)
 		agent->firewall_stands = false;
-		repair_later(agent);
-	} else {
-		agent->repairs = 0;
-	}
 	report_state(agent, current_state(agent));
 	report_make(agent);
+	return r < 0 ? APPLY_IN_PART : APPLIED;
 }

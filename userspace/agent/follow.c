@@ -43,7 +43,7 @@ static void take_state(struct agent *agent, const struct http_answer *answer)
 	}
 	agent->follow.attempts.failures = 0;
 	agent->follow.have = desired->revision;
-	apply_desired(agent, desired, grants_are_ours);
+	agent->follow.events->state(agent, desired, grants_are_ours);
 	if (agent->leaving == STAYING)
 		follow_begin(agent);
 }
@@ -63,7 +63,7 @@ static void on_answer(const struct http_answer *answer, void *data)
 		follow_begin(agent);
 		break;
 	case 410:
-		leave_over(agent);
+		agent->follow.events->gone(agent);
 		break;
 	case 0:
 		retry_later(agent, answer->error);

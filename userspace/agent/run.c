@@ -78,21 +78,6 @@ static void on_link_readable(void *data, int result)
 		log_warning("could not read link changes: %s", strerror(-r));
 }
 
-/* The meter counts: tell the API of its epoch, and follow what it wants. */
-static void begin_service(struct agent *agent)
-{
-	int r = schedule_begin(agent);
-
-	if (r < 0) {
-		fail("watch the meter", r);
-		agent_exit(agent, 1);
-		return;
-	}
-	uplink_send(agent);
-	report_make(agent);
-	follow_begin(agent);
-}
-
 static void try_device(void *data, int result)
 {
 	struct agent *agent = data;
@@ -119,7 +104,7 @@ static void try_device(void *data, int result)
 		agent_exit(agent, 1);
 		return;
 	}
-	begin_service(agent);
+	service_begin(agent);
 }
 
 static void begin_device(struct agent *agent)

@@ -71,7 +71,7 @@ static void on_retry(void *data, int result)
 static void retry_later(struct agent *agent, const char *reason)
 {
 	attempts_failed(agent, &agent->uplink.attempts, "report to the API", reason, on_retry, agent);
-	leave_failed(agent);
+	agent->uplink.events->failed(agent);
 }
 
 /* What is no longer pending is acknowledged in the journal, up to the oldest that is. */
@@ -115,15 +115,10 @@ static void accepted(struct agent *agent, size_t n)
 	drop_first(agent, n);
 	if (is_current_epoch(agent, &last)) {
 		agent->epoch_known = true;
-		peers_release_acknowledged(agent, last.seq);
-		/* Grants that came before were not for this epoch. */
-		if (!was_known)
-			follow_again(agent);
+		agent->uplink.events->acknowledged(agent, last.seq, !was_known);
 	}
-	if (agent->uplink.n_pending == 0) {
-		refill_through(agent);
-		leave_sent(agent);
-	}
+	if (agent->uplink.n_pending == 0)
+		agent->uplink.events->drained(agent);
 	uplink_send(agent);
 }
 
@@ -186,7 +181,7 @@ static int rewind_to(struct agent *agent, const struct pending *first, uint64_t 
 	if (first->kept_from == first->seq || held_seq >= first->seq)
 		return -EINVAL;
 	memcpy(held.id, first->epoch, UUID_SIZE);
-	return refill_epoch(agent, &held);
+	return agent->uplink.events->gap(agent, &held);
 }
 
 /* A machine that went back in time, to a snapshot of its disk and memory. */
@@ -275,7 +270,7 @@ static void on_answer(const struct http_answer *answer, void *data)
 
 	agent->uplink.request = NULL;
 	if (answer->status == 200 || answer->status == 409)
-		refill_notice(agent, json);
+		agent->uplink.events->answered(agent, json);
 	switch (answer->status) {
 	case 200:
 		take_watch(agent, json);
@@ -293,7 +288,7 @@ static void on_answer(const struct http_answer *answer, void *data)
 		conflict(agent, json);
 		break;
 	case 410:
-		leave_over(agent);
+		agent->uplink.events->gone(agent);
 		break;
 	case 0:
 		retry_later(agent, answer->error);
