@@ -69,11 +69,13 @@ static inline void cleanup_meter(struct meter **meter)
 #define _cleanup_meter_ WT_CLEANUP(cleanup_meter)
 
 /*
- * load.c. A meter without anything, not even the lock; NULL without memory. Loading, and pinning in `new`, of
- * what the record asks for, with nothing attached yet. Opening what is pinned in a stage.
+ * object.c. A meter without anything, not even the lock; NULL without memory. Loading, and pinning in `new`,
+ * of what the record asks for, with nothing attached yet; pinning there of what is open of a range of
+ * objects. Opening what is pinned in a stage.
  */
 struct meter *meter_blank(const char *folder);
 WT_MUST_CHECK int meter_load(struct meter *meter, const struct wt_meta *meta, bool xdp);
+WT_MUST_CHECK int meter_pin_range(struct meter *meter, int first, int end);
 WT_MUST_CHECK int meter_open_stage(struct meter *meter, const char *stage);
 /* Fills in what follows from the capacity; -ERANGE. */
 WT_MUST_CHECK int meter_size(struct wt_meta *meta, uint32_t capacity);
