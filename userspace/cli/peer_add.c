@@ -15,45 +15,6 @@
 
 #define PLACEHOLDER "[YOUR_PRIVATE_KEY]"
 
-static int load_preshared_key(struct session *session, const char *path, json_t *body)
-{
-	_cleanup_secret_ char *text = NULL;
-	struct key WT_CLEANUP(key_wipe) key;
-	size_t length;
-	int r;
-
-	r = file_read(path, 4096, &text, &length);
-	if (r < 0)
-		return session_fail(session, r, "could not read %s: %s", path, strerror(-r));
-	while (length > 0 && strchr(" \t\r\n", text[length - 1]))
-		text[--length] = '\0';
-	if (key_parse(text, &key) < 0)
-		return session_fail(
-			session, -EINVAL,
-			"%s holds no preshared key; accepted is what `wg genpsk` prints: 44 characters "
-			"of base64",
-			path);
-	if (json_object_set_new(body, "preshared_key", json_string(text)) < 0)
-		return session_no_memory(session);
-	return 0;
-}
-
-int peer_preshared_key(struct session *session, const struct arguments *arguments, json_t *body)
-{
-	const char *path = argument_value(arguments, "preshared-key-file");
-
-	if (argument_given(arguments, "no-preshared-key") &&
-	    (path || argument_given(arguments, "generate-preshared-key")))
-		return session_fail(session, WRONG_USAGE,
-				    "--no-preshared-key goes with no other preshared key");
-	if (!argument_given(arguments, "generate-preshared-key"))
-		return path ? load_preshared_key(session, path, body) : 0;
-	if (path)
-		return session_fail(session, WRONG_USAGE,
-				    "--preshared-key-file and --generate-preshared-key exclude each other");
-	return json_object_set(body, "preshared_key", json_true()) < 0 ? session_no_memory(session) : 0;
-}
-
 static int make_body(struct session *session, const struct arguments *arguments, const struct peer_name *name,
 		     json_t **ret_body)
 {

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 #include "cli/up_control.h"
 #include "base/file.h"
+#include "cli/signals.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 const char *up_join(const char *folder, const char *name, up_path path)
@@ -74,4 +77,29 @@ void up_own_url(const struct up *up, char url[static 128])
 		snprintf(url, 128, "https://127.0.0.1:%s", listen + strlen(any4));
 	else
 		snprintf(url, 128, "https://%.100s", listen);
+}
+
+void sample_say(const char *format, ...)
+{
+	va_list args;
+
+	fputs("sample: ", stdout);
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	putchar('\n');
+	fflush(stdout);
+}
+
+/* The parent's signals are blocked here, too: they are asked for between two steps. */
+int sample_wait(int milliseconds)
+{
+	struct timespec timeout = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
+	const sigset_t stops = signals_that_end();
+	int number;
+
+	do {
+		number = sigtimedwait(&stops, NULL, &timeout);
+	} while (number < 0 && errno == EINTR);
+	return number > 0 ? -EINTR : 0;
 }

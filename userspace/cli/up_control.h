@@ -35,6 +35,12 @@ const char *up_join(const char *folder, const char *name, up_path path);
 /* Says on standard error what went wrong, after "wiretoll up: ". Returns `error`. */
 int up_fail(int error, const char *format, ...) WT_PRINTF(2, 3);
 
+/* A line about what is being done for the sample. */
+void sample_say(const char *format, ...) WT_PRINTF(1, 2);
+
+/* Waits; -EINTR when a signal asks to stop. */
+WT_MUST_CHECK int sample_wait(int milliseconds);
+
 /* A folder with this owner and mode, whatever it was before. */
 WT_MUST_CHECK int up_make_folder(const char *path, uid_t uid, mode_t mode);
 

@@ -20,31 +20,6 @@
 #define STATUS_FAILED  1 /* nothing to try again */
 #define STATUS_STOPPED 2 /* it ran; something of it has ended */
 
-void sample_say(const char *format, ...)
-{
-	va_list args;
-
-	fputs("sample: ", stdout);
-	va_start(args, format);
-	vprintf(format, args);
-	va_end(args);
-	putchar('\n');
-	fflush(stdout);
-}
-
-/* The parent's signals are blocked here, too: they are asked for between two steps. */
-int sample_wait(int milliseconds)
-{
-	struct timespec timeout = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
-	const sigset_t stops = signals_that_end();
-	int number;
-
-	do {
-		number = sigtimedwait(&stops, NULL, &timeout);
-	} while (number < 0 && errno == EINTR);
-	return number > 0 ? -EINTR : 0;
-}
-
 struct helpers {
 	pid_t wireguard, traffic; /* 0: not running */
 };

@@ -31,12 +31,6 @@
 /* Nobody logs in with it: the traffic's. */
 #define SAMPLE_TRAFFIC_UID 999000003U
 
-/* A line about what is being done. */
-void sample_say(const char *format, ...) WT_PRINTF(1, 2);
-
-/* Waits; -EINTR when a signal asks to stop. */
-WT_MUST_CHECK int sample_wait(int milliseconds);
-
 /* "/run/netns/NAME" */
 const char *sample_netns(const char *name, up_path path);
 
