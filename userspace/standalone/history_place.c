@@ -19,12 +19,6 @@
 #define LOCK_WITHIN_NS (5 * NSEC_PER_SEC)
 #define LOCK_AGAIN_US  20000
 
-static int fail(struct json_problem *problem, int r, const char *what)
-{
-	json_problem_set(problem, "", "%s: %s", what, strerror(-r));
-	return r;
-}
-
 struct lock_path {
 	char text[PATH_MAX + 8];
 };
@@ -87,7 +81,7 @@ static int lock_history(struct station *station, int64_t patience_ns, struct jso
 
 	if (r == -EBUSY)
 		json_problem_set(problem, "state", "another process writes %s", station->history_path);
-	return r == 0 || r == -EBUSY ? r : fail(problem, r, station->history_path);
+	return r == 0 || r == -EBUSY ? r : station_fail(problem, r, station->history_path);
 }
 
 int station_lock_history(struct station *station, struct json_problem *problem)
@@ -117,7 +111,7 @@ static int choose_path(struct station *station, const char *state, const char *p
 	else if (r == 0)
 		r = realpath(state, resolved) ? join(resolved, station->interface, station->history_path)
 					      : -errno;
-	return r < 0 ? fail(problem, r, folder) : 0;
+	return r < 0 ? station_fail(problem, r, folder) : 0;
 }
 
 static bool same_folder(const char *one, const char *other)
@@ -156,7 +150,7 @@ int station_load_history(struct station *station, const char *state, struct json
 	int found = place_read_pointer(&station->place, pointed), r;
 
 	if (found < 0 && found != -ENOENT)
-		return fail(problem, found, station->place.pointer);
+		return station_fail(problem, found, station->place.pointer);
 	r = choose_path(station, state, pointed, problem);
 	if (r < 0)
 		return r;
@@ -172,7 +166,7 @@ int station_load_history(struct station *station, const char *state, struct json
 		r = history_load(pointed, &station->history, problem);
 	if (r == -ENOENT)
 		r = history_create(station->interface, &station->history);
-	return r == -ENOMEM ? fail(problem, r, "the history") : r;
+	return r == -ENOMEM ? station_fail(problem, r, "the history") : r;
 }
 
 static void remove_history(const char *path)
@@ -189,7 +183,7 @@ int station_point(struct station *station, struct json_problem *problem)
 	int r = place_write_pointer(&station->place, station->history_path);
 
 	if (r < 0)
-		return fail(problem, r, station->place.pointer);
+		return station_fail(problem, r, station->place.pointer);
 	if (found == 0 && strcmp(pointed, station->history_path) != 0 &&
 	    (place_is_default_history(pointed) || same_folder(pointed, station->history_path)))
 		remove_history(pointed);
@@ -214,12 +208,12 @@ int station_rename_history(struct station *station, struct json_problem *problem
 	int lock = -1, r = path_by_name(station, path);
 
 	if (r < 0)
-		return fail(problem, r, "the history's name");
+		return station_fail(problem, r, "the history's name");
 	if (strcmp(path, station->history_path) == 0 || access(path, F_OK) == 0)
 		return 0;
 	r = lock_within(path, 0, &lock);
 	if (r < 0)
-		return r == -EBUSY ? 0 : fail(problem, r, path);
+		return r == -EBUSY ? 0 : station_fail(problem, r, path);
 	snprintf(before, sizeof(before), "%s", station->history_path);
 	snprintf(station->history_path, PATH_MAX, "%s", path);
 	r = station_save(station, problem);

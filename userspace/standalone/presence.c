@@ -43,20 +43,10 @@ const char *station_take_news(struct station *station)
 static int end(struct station *station, const char *why, struct json_problem *problem)
 {
 	/* What could not be written is in the pins, for the next process; this one has no meter any more. */
-	if (station_retire(station, problem) < 0)
+	if (station_remove(station, true, problem) < 0)
 		return -ENOTRECOVERABLE;
 	json_problem_set(problem, "interface", "%s%s; its meter has ended", station->history.interface, why);
 	return -ENODEV;
-}
-
-void station_take_name(struct station *station, const char *name)
-{
-	_cleanup_json_ json_t *text = json_string(name);
-
-	if (name != station->interface)
-		memcpy(station->interface, name, sizeof(station->interface));
-	if (text)
-		memcpy(station->history.interface, name, sizeof(station->history.interface));
 }
 
 /* The kernel's WireGuard is asked by name, in the network namespace of the interface. */

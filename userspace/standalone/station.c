@@ -16,17 +16,6 @@
 #define LOOKS         40
 #define LOOK_AGAIN_US 50000
 
-/* To write counts of very many peers is to cost no more than a hundredth of the time, but to wait no longer.
- */
-#define SAVE_SHARE     100
-#define SAVE_WITHIN_NS (60 * NSEC_PER_SEC)
-
-static int fail(struct json_problem *problem, int r, const char *what)
-{
-	json_problem_set(problem, "", "%s: %s", what, strerror(-r));
-	return r;
-}
-
 void station_close(struct station *station)
 {
 	if (!station)
@@ -57,7 +46,7 @@ static int station_new(const char *interface, struct station **ret_station, stru
 	int r;
 
 	if (!station)
-		return fail(problem, -ENOMEM, "wiretoll meter");
+		return station_fail(problem, -ENOMEM, "wiretoll meter");
 	station->history_lock = station->hold = station->netns.mounts = -1;
 	r = locate(interface, &location, problem);
 	if (r < 0) {
@@ -68,74 +57,6 @@ static int station_new(const char *interface, struct station **ret_station, stru
 	station->elsewhere = location.unreachable;
 	memcpy(station->interface, location.interface, sizeof(station->interface));
 	*ret_station = station;
-	return 0;
-}
-
-int station_save(struct station *station, struct json_problem *problem)
-{
-	int64_t begun = clock_cpu_ns(), pause;
-	int r = history_save(&station->history, station->history_path);
-
-	if (r < 0) {
-		json_problem_set(problem, "state", "could not write %s: %s", station->history_path,
-				 strerror(-r));
-		return r;
-	}
-	station->dirty = station->counted = false;
-	pause = (clock_cpu_ns() - begun) * SAVE_SHARE;
-	station->save_after_ns = clock_boot_ns() + (pause < SAVE_WITHIN_NS ? pause : SAVE_WITHIN_NS);
-	return 0;
-}
-
-void station_read(struct station *station, struct record *record)
-{
-	struct meter_totals cell;
-
-	/* Who has no slot has no count of his own; the first record's slot is 0 by right. */
-	if (!record->slot && record != station->history.records[0])
-		return;
-	meter_read(station->meter, record->slot, &cell);
-	if (record_add(record, &cell))
-		station->counted = true;
-}
-
-static void read_all(struct station *station)
-{
-	for (size_t i = 0; i < station->history.n_records; i++)
-		station_read(station, station->history.records[i]);
-}
-
-bool station_is_epoch(const struct station *station)
-{
-	const struct meter_identity *identity = meter_identity(station->meter);
-
-	return memcmp(station->history.epoch, identity->map_uuid, sizeof(identity->map_uuid)) == 0;
-}
-
-/* ---- the meter ----------------------------------------------------------------------------------------- */
-
-int station_seal(struct station *station, struct meter *meter, const struct place *place,
-		 struct json_problem *problem)
-{
-	struct meter *own = station->meter;
-	int r = 0;
-
-	station->meter = meter;
-	r = station_take_sealed(station, problem);
-	if (r == 0 && station_is_epoch(station)) {
-		read_all(station);
-		history_end_epoch(&station->history);
-		r = station_save(station, problem);
-	}
-	station->meter = own;
-	if (r < 0) {
-		meter_close(meter);
-		return r;
-	}
-	r = meter_remove(meter);
-	if (r < 0)
-		return fail(problem, r, "could not remove the ended meter's pins");
-	unlink(place->pointer);
 	return 0;
 }
 
@@ -183,7 +104,7 @@ static int seal_earlier(struct station *station, struct json_problem *problem)
 	if (r == -ENOENT)
 		return 0;
 	if (r != -ESTALE)
-		return fail(problem, r, "could not read the meter that the history had before");
+		return station_fail(problem, r, "could not read the meter that the history had before");
 	r = check_ended(station, meter, &place, problem);
 	if (r < 0) {
 		meter_close(meter);
@@ -207,60 +128,6 @@ static int describe_adopt(int r, const char *interface, struct json_problem *pro
 	else
 		json_problem_set(problem, "", "could not adopt the meter on %s: %s", interface, strerror(-r));
 	return r;
-}
-
-static int describe_attach(int r, const char *interface, struct json_problem *problem)
-{
-	if (r == -EBUSY)
-		json_problem_set(
-			problem, "",
-			"another program has the meter's place on %s (tc: ingress pref 1 and egress pref "
-			"65535; or XDP's)",
-			interface);
-	else if (r == -EOPNOTSUPP)
-		json_problem_set(
-			problem, "attach",
-			"%s may receive aggregates, of which XDP would count one header only: `ethtool "
-			"-K %s gro off` (and, for a userspace WireGuard that writes aggregates, switch "
-			"that off there), or use --attach auto",
-			interface, interface);
-	else if (r == -EINVAL)
-		json_problem_set(problem, "", "this kernel cannot attach as asked: use --attach auto");
-	else
-		json_problem_set(problem, "", "could not attach to %s: %s", interface, strerror(-r));
-	return r;
-}
-
-static int count_peers(struct station *station, uint32_t *ret_count)
-{
-	struct wg_device *device = NULL;
-	int r = wg_dump(station->wg, &device);
-
-	if (r < 0)
-		return r;
-	*ret_count = (uint32_t)device->n_peers;
-	wg_device_free(device);
-	return 0;
-}
-
-static int attach(struct station *station, enum meter_attach how, struct json_problem *problem)
-{
-	struct meter_options meter_options = {.pin_folder = station->place.pins,
-					      .interface = station->interface,
-					      .attach = how,
-					      .capacity = WT_DEFAULT_CAPACITY};
-	uint32_t peers;
-	int r = count_peers(station, &peers);
-
-	if (r < 0)
-		return fail(problem, r, "could not ask WireGuard for its peers");
-	/* Room for as many again. */
-	while (meter_options.capacity / 2 < peers && meter_options.capacity < WT_MAX_CAPACITY)
-		meter_options.capacity *= 2;
-	r = meter_attach(&meter_options, &station->meter);
-	if (r < 0)
-		return describe_attach(r, station->interface, problem);
-	return 0;
 }
 
 /* Pins, history and meter; what is there is adopted. */
@@ -290,7 +157,7 @@ static int take_place(struct station *station, const struct station_options *opt
 		r = place_find(station->interface, &station->place, problem);
 	if (r < 0 || station->meter)
 		return r;
-	r = attach(station, options->attach, problem);
+	r = station_attach(station, options->attach, problem);
 	station->attached = r == 0;
 	if (r < 0)
 		station_clear_place(station, true);
@@ -346,64 +213,6 @@ static int take_options(struct station *station, const struct station_options *o
 	return r;
 }
 
-/* From here on the history is this meter's. */
-static int take_epoch(struct station *station, struct json_problem *problem)
-{
-	struct history *history = &station->history;
-	int r;
-
-	if (!station_is_epoch(station)) {
-		history_end_epoch(history);
-		memcpy(history->epoch, meter_identity(station->meter)->map_uuid, sizeof(history->epoch));
-	}
-	snprintf(history->place, sizeof(history->place), "%s", station->place.id);
-	memcpy(history->wireguard, station->wireguard, sizeof(history->wireguard));
-	station_take_name(station, station->interface);
-	history->records[0]->present = true;
-	r = station_save(station, problem);
-	if (r == 0)
-		r = station_point(station, problem);
-	return r < 0 ? r : station_rename_history(station, problem);
-}
-
-static int restore(struct station *station, struct json_problem *problem)
-{
-	int r;
-
-	station->n_orphans = 0;
-	station->last_slot = 0;
-	r = slots_restore(station);
-	if (r == 0)
-		r = prefixes_restore(station);
-	if (r < 0)
-		return fail(problem, r, "could not read the meter's tables");
-	return 0;
-}
-
-static enum meter_attach same_attachment(const struct meter *meter)
-{
-	if (strcmp(meter_attachment(meter), "xdp") == 0)
-		return METER_ATTACH_XDP;
-	return strcmp(meter_attachment(meter), "tcx") == 0 ? METER_ATTACH_TCX : METER_ATTACH_TC;
-}
-
-int station_attach_anew(struct station *station, struct json_problem *problem)
-{
-	enum meter_attach how = same_attachment(station->meter);
-	int r = station_seal(station, TAKE_PTR(station->meter), &station->place, problem);
-
-	if (r == 0)
-		r = place_find(station->interface, &station->place, problem);
-	if (r == 0)
-		r = attach(station, how, problem);
-	if (r < 0)
-		return r;
-	station->history.reattached++;
-	station->regrant = true;
-	r = take_epoch(station, problem);
-	return r < 0 ? r : restore(station, problem);
-}
-
 /* The name by which WireGuard knew the interface of the pinned meter: a userspace one's socket keeps it. */
 static void recall_wireguard(const struct station *station, char ret_name[static IF_NAMESIZE])
 {
@@ -443,7 +252,7 @@ static int open_wireguard(struct station *station, struct json_problem *problem)
 				 "%s is no WireGuard interface: the kernel knows none of this name, and "
 				 "/var/run/wireguard/%s.sock is not there",
 				 interface, interface);
-	return r == 0 || r == -ENODEV ? r : fail(problem, r, "could not ask WireGuard");
+	return r == 0 || r == -ENODEV ? r : station_fail(problem, r, "could not ask WireGuard");
 }
 
 /* What all meters share, and what others have left behind. */
@@ -455,12 +264,12 @@ static int prepare(struct station *station, struct json_problem *problem)
 	station_collect(&station->place);
 	r = place_lock(&lock);
 	if (r < 0)
-		return fail(problem, r, PLACE_RUN);
+		return station_fail(problem, r, PLACE_RUN);
 	r = place_mount(problem);
 	if (r < 0)
 		return r;
 	r = place_hold(&station->hold);
-	return r < 0 ? fail(problem, r, PLACE_BPF) : 0;
+	return r < 0 ? station_fail(problem, r, PLACE_BPF) : 0;
 }
 
 static int begin_looking(struct station *station, struct json_problem *problem)
@@ -470,7 +279,7 @@ static int begin_looking(struct station *station, struct json_problem *problem)
 	netns_watch_begin(&station->netns);
 	if (r == 0)
 		r = net_watch_filters(station->links);
-	return r < 0 ? fail(problem, r, "could not watch the interfaces") : 0;
+	return r < 0 ? station_fail(problem, r, "could not watch the interfaces") : 0;
 }
 
 int station_open(const struct station_options *options, struct station **ret_station,
@@ -498,11 +307,11 @@ int station_open(const struct station_options *options, struct station **ret_sta
 	if (r == 0)
 		r = take_place(station, options, problem);
 	if (r == 0 && take_options(station, options) < 0)
-		r = fail(problem, -ENOMEM, "the peers' names and limits");
+		r = station_fail(problem, -ENOMEM, "the peers' names and limits");
 	if (r == 0)
-		r = take_epoch(station, problem);
+		r = station_take_epoch(station, problem);
 	if (r == 0)
-		r = restore(station, problem);
+		r = station_restore(station, problem);
 	if (r == 0)
 		r = station_upgrade(station, problem);
 	if (r < 0)
@@ -531,7 +340,7 @@ static int look(struct station *station, struct json_problem *problem)
 		return describe_adopt(r, interface, problem);
 	r = place_read_pointer(&station->place, station->history_path);
 	if (r < 0)
-		return fail(problem, r, station->place.pointer);
+		return station_fail(problem, r, station->place.pointer);
 	r = history_load(station->history_path, &station->history, problem);
 	if (r == 0 && !station_is_epoch(station)) {
 		json_problem_set(problem, "state", "%s is not of the meter on %s", station->history_path,
@@ -573,23 +382,8 @@ int station_finish(struct station *station, struct json_problem *problem)
 {
 	if (station->view || !station->meter)
 		return 0;
-	read_all(station);
+	station_read_all(station);
 	return station->dirty || station->counted ? station_save(station, problem) : 0;
-}
-
-static int remove_all(struct station *station, bool keep_history, struct json_problem *problem)
-{
-	int r = station_seal(station, TAKE_PTR(station->meter), &station->place, problem);
-
-	if (r < 0)
-		return r;
-	station_clear_place(station, keep_history);
-	return 0;
-}
-
-int station_retire(struct station *station, struct json_problem *problem)
-{
-	return remove_all(station, true, problem);
 }
 
 static int stop_nothing(const struct station *station, const char *interface, bool keep_history,
@@ -615,7 +409,7 @@ static int stop(struct station *station, bool keep_history, struct json_problem 
 	if (r < 0 && r != -ESTALE)
 		return describe_adopt(r, station->interface, problem);
 	r = station_load_history(station, NULL, problem);
-	return r < 0 ? r : remove_all(station, keep_history, problem);
+	return r < 0 ? r : station_remove(station, keep_history, problem);
 }
 
 int station_stop(const char *interface, bool keep_history, struct json_problem *problem)

@@ -63,13 +63,18 @@ struct station {
 /* What stands for a public key in the meter's owners. */
 void station_peer_id(const struct key *public_key, uint8_t ret_id[static 16]);
 
-/* Brings a record to its slot's reading now. */
+/*
+ * station_file.c. Brings a record, or all, to their slots' readings now; saves the history; whether its slots
+ * are this meter's. JSON and Prometheus cannot tell every name that the kernel allows: the last one that they
+ * can stays.
+ */
 void station_read(struct station *station, struct record *record);
-
+void station_read_all(struct station *station);
 WT_MUST_CHECK int station_save(struct station *station, struct json_problem *problem);
-
-/* Whether the history's slots are this meter's. */
 bool station_is_epoch(const struct station *station);
+void station_take_name(struct station *station, const char *name);
+/* Makes "WHAT: the error's text" the problem, and returns the error. */
+int station_fail(struct json_problem *problem, int r, const char *what);
 
 /*
  * history_place.c. Finds, locks and reads the history: in the folder `state`, or else where the meter has it,
@@ -92,11 +97,24 @@ WT_MUST_CHECK int station_forget_history(const char *interface);
  */
 void station_clear_place(struct station *station, bool keep_history);
 
-/* Takes what an ended meter has counted, and takes it away. `meter` is consumed. */
+/*
+ * station_end.c. Takes what an ended meter has counted, and takes it away; `meter` is consumed. Ends this
+ * one's meter: last counts into the history, which may stay, nothing else does. The station has no meter
+ * then.
+ */
 WT_MUST_CHECK int station_seal(struct station *station, struct meter *meter, const struct place *place,
 			       struct json_problem *problem);
+WT_MUST_CHECK int station_remove(struct station *station, bool keep_history, struct json_problem *problem);
 
-/* The meter was detached: its counts are kept, and another begins, in the same way. Without one on errors. */
+/*
+ * station_attach.c. Attaches a meter with room for the peers that there are; makes the history this meter's;
+ * reads back what its tables hold. The meter was detached: its counts are kept, and another begins, in the
+ * same way, without one on errors.
+ */
+WT_MUST_CHECK int station_attach(struct station *station, enum meter_attach how,
+				 struct json_problem *problem);
+WT_MUST_CHECK int station_take_epoch(struct station *station, struct json_problem *problem);
+WT_MUST_CHECK int station_restore(struct station *station, struct json_problem *problem);
 WT_MUST_CHECK int station_attach_anew(struct station *station, struct json_problem *problem);
 
 /*
@@ -104,8 +122,6 @@ WT_MUST_CHECK int station_attach_anew(struct station *station, struct json_probl
  * meter anew where somebody has detached it. -ENODEV when the interface is gone, or its network namespace is
  * kept by this process alone: the meter has ended then. -ENOTRECOVERABLE when only another process can go on.
  */
-/* JSON and Prometheus cannot tell every name that the kernel allows: the last one that they can stays. */
-void station_take_name(struct station *station, const char *name);
 WT_MUST_CHECK int station_look_around(struct station *station, struct json_problem *problem);
 
 /*
@@ -113,9 +129,6 @@ WT_MUST_CHECK int station_look_around(struct station *station, struct json_probl
  * What cannot be is left for the next time.
  */
 void station_collect(const struct place *own);
-
-/* Ends the meter: last counts into the history, nothing else stays. The station has no meter then. */
-WT_MUST_CHECK int station_retire(struct station *station, struct json_problem *problem);
 
 /*
  * upgrade.c. Takes the last counts of an epoch that a hand-over has sealed; hands the meter over, for
