@@ -71,8 +71,9 @@ static int check_length(const struct exchange *exchange, const struct route *rou
 	return -EBADMSG;
 }
 
-static int run_once(struct exchange *exchange, const struct route *route)
+static int run_once(struct exchange *exchange, bool (*admits)(struct exchange *exchange))
 {
+	const struct route *route = exchange->route;
 	struct request *request = &exchange->request;
 	int r;
 
@@ -84,7 +85,7 @@ static int run_once(struct exchange *exchange, const struct route *route)
 		r = authenticate(request, route->roles, &exchange->response);
 	if (r == 0 && request->principal.role == ROLE_GATEWAY)
 		connection_of_gateway(exchange->connection, request->principal.gateway);
-	if (r == 0 && !(route->roles & ROLE_NONE) && !work_admits(exchange))
+	if (r == 0 && !(route->roles & ROLE_NONE) && !admits(exchange))
 		return HANDLER_WAIT;
 	if (r == 0)
 		r = request_check_query(request, route->query, &exchange->response);
@@ -96,12 +97,12 @@ static int run_once(struct exchange *exchange, const struct route *route)
 	return r;
 }
 
-static int run(struct exchange *exchange, const struct route *route)
+static int run(struct exchange *exchange, bool (*admits)(struct exchange *exchange))
 {
 	int r = -EAGAIN;
 
 	for (int i = 0; r == -EAGAIN && i < MAX_TRIES; i++)
-		r = run_once(exchange, route);
+		r = run_once(exchange, admits);
 	if (r < 0)
 		answer_error(exchange, r);
 	return r > 0 ? r : 0;
@@ -133,18 +134,15 @@ static int find(struct exchange *exchange, const struct route **ret_route)
 	return r;
 }
 
-int dispatch(struct exchange *exchange, struct db *db)
+int dispatch(struct exchange *exchange, struct db *db, bool (*admits)(struct exchange *exchange))
 {
-	const struct route *route;
-
 	response_reset(&exchange->response);
-	if (find(exchange, &route) < 0)
+	if (find(exchange, &exchange->route) < 0)
 		return 0;
 	if (!db)
 		return unavailable(&exchange->response, "the database is away");
 	exchange->request.db = db;
-	exchange->route = route;
-	return run(exchange, route);
+	return run(exchange, admits);
 }
 
 void dispatch_busy(struct exchange *exchange, const char *detail)

@@ -92,9 +92,12 @@ struct exchange {
 /* The request is authenticated, and another's than was thought, who has enough in work: it is to wait. */
 #define HANDLER_WAIT 3
 
-/* Answers the exchange with a worker's connection (NULL: the database is away). HANDLER_PARK,
- * HANDLER_COLLECT, HANDLER_WAIT or 0. */
-int dispatch(struct exchange *exchange, struct db *db);
+/*
+ * Answers the exchange with a worker's connection (NULL: the database is away). HANDLER_PARK,
+ * HANDLER_COLLECT, HANDLER_WAIT or 0. Once its principal is known, `admits` says whether it goes on as one of
+ * their share: else HANDLER_WAIT.
+ */
+int dispatch(struct exchange *exchange, struct db *db, bool (*admits)(struct exchange *exchange));
 
 /*
  * Answers all of these, which handlers have handed over, with one transaction if that works and else with one
@@ -104,9 +107,6 @@ void dispatch_collected(struct exchange *const *exchanges, size_t n, struct db *
 
 /* Answers 503: somebody has too much waiting already. */
 void dispatch_busy(struct exchange *exchange, const char *detail);
-
-/* Whether the request, whose principal is known by now, goes on as one of their share: else HANDLER_WAIT. */
-bool work_admits(struct exchange *exchange);
 
 /* Takes the query apart into the exchange's parameters. */
 void query_read(struct exchange *exchange);

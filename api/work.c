@@ -202,7 +202,7 @@ static struct db *connection_of(struct db **db, const char *file, const char *se
 	return r < 0 ? NULL : *db;
 }
 
-bool work_admits(struct exchange *exchange)
+static bool admits(struct exchange *exchange)
 {
 	struct work *work = exchange->work;
 	struct share_key key;
@@ -309,7 +309,7 @@ static void *worker(void *argument)
 		connected = connection_of(&db, work->database_file, WORKER_SESSION);
 		if (connected)
 			db_made_ready(connected);
-		switch (dispatch(exchange, connected)) {
+		switch (dispatch(exchange, connected, admits)) {
 		case HANDLER_PARK:
 			pthread_mutex_lock(&work->mutex);
 			done(work, exchange);
