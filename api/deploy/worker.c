@@ -40,36 +40,9 @@ static const unsigned max_running[TASK_KINDS] = {[TASK_DEPLOY] = 8, [TASK_DESTRO
 /* ---- tasks ----------------------------------------------------------------------------------------------
  */
 
-bool worker_has_task(const struct worker *worker, const char *gateway)
-{
-	for (const struct task *task = worker->tasks; task; task = task->next)
-		if (strcmp(task->job.gateway, gateway) == 0)
-			return true;
-	return false;
-}
-
 static bool is_running(const struct task *task)
 {
 	return task->pidfd >= 0;
-}
-
-int worker_add_task(struct worker *worker, enum task_kind kind, struct queue_job *job, struct task **ret_task)
-{
-	struct task *task = calloc(1, sizeof(*task));
-	struct task **last = &worker->tasks;
-
-	if (!task)
-		return -ENOMEM;
-	task->kind = kind;
-	task->job = *job;
-	job->spec = NULL;
-	task->pidfd = task->progress_fd = -1;
-	/* Behind the others: of one gateway's tasks the earlier goes first. */
-	while (*last)
-		last = &(*last)->next;
-	*last = task;
-	*ret_task = task;
-	return 0;
 }
 
 static void cancel(struct task *task)

@@ -34,6 +34,7 @@ struct worker {
 		last_restore_ns; /* boot time */
 };
 
+/* tasks.c: whether one is for this gateway. */
 bool worker_has_task(const struct worker *worker, const char *gateway);
 
 /* Adds a task behind the others, taking over the job's specification. It starts in the loop's next turn. */
