@@ -280,10 +280,11 @@ C_FILES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 HEADERS := $(filter %.h,$(filter-out bpf/%,$(C_FILES)))
 
 # Versions of clang-format differ in a few places: the style is what Debian 12's makes of it.
-lint: check-headers ## formatting, headers, shell and house rules
+lint: check-headers all ## formatting, headers, shell and house rules
 	@if clang-format --version | grep -q 'version 14\.'; then clang-format --dry-run --Werror $(C_FILES); \
 	else echo "lint: formatting is not checked: that needs clang-format 14, the one of Debian 12"; fi
 	@bash tests/lint.sh
+	@bash tests/circles.sh $(OUT)/obj
 
 format: ## rewrite the C files in the project's style, with clang-format 14
 	@clang-format -i $(C_FILES)
