@@ -16,14 +16,14 @@ void agent_exit(struct agent *agent, int status)
 
 bool upgrade_can_grow(const struct agent *agent)
 {
-	return meter_identity(agent->meter)->capacity <= WT_MAX_CAPACITY / 2;
+	return meter_identity(agent->epoch.meter)->capacity <= WT_MAX_CAPACITY / 2;
 }
 
 void upgrade_begin_anew(struct agent *agent, bool larger)
 {
 	int r;
 
-	memcpy(agent->config.outgoing, meter_identity(agent->meter)->map_uuid, UUID_SIZE);
+	memcpy(agent->config.outgoing, meter_identity(agent->epoch.meter)->map_uuid, UUID_SIZE);
 	agent->config.outgoing_is_full = larger;
 	r = config_save(agent->base, &agent->config);
 	if (r < 0)

@@ -154,6 +154,23 @@ struct reconcile {
 	struct reconcile_journal durable; /* what the last one in the journal came to */
 };
 
+/*
+ * What one meter counts, from its first packet to its final batch. The agent's own goes on for as long as it
+ * runs; one that is over is another, for as long as it takes to seal it.
+ */
+struct epoch {
+	struct meter *meter;     /* NULL before there is one */
+	struct meter *successor; /* that has taken over from it: it is being sealed; borrowed */
+	struct slots slots;
+	struct table table;
+	struct report report;
+	struct reconcile reconcile;
+	struct sums sums;
+	struct turn turn;
+	bool granted; /* a grant of it is in force */
+	bool known;   /* the API has acknowledged a batch of it */
+};
+
 enum leaving {
 	STAYING,
 	LEAVING_STOPPED, /* told to stop: metering goes on */
@@ -169,25 +186,19 @@ struct agent {
 	struct http *http;
 	struct journal *journal;
 	struct samples samples;
-	struct reconcile reconcile;
-	struct sums sums;
 	int clock_fd;          /* becomes readable when the wall clock is set */
 	int64_t utc_offset_ns; /* of the wall clock from the boot clock, at the last sample */
 	struct net *net, *link_watch;
 	int ifindex;
 	struct wg *wg;
-	struct meter *meter;
-	struct meter *successor; /* while the meter that it took over from is being sealed */
+	struct epoch epoch;
 	int signal_fd;
 
-	struct slots slots;
-	struct table table;
 	struct endpoints endpoints; /* last known ones */
 	struct endpoints resolved;  /* of endpoints given by name */
 	struct desired *desired;    /* the latest; NULL before the first */
 	struct desired *applied;    /* the same when all of it is in force, else NULL */
 	bool firewall_stands;
-	bool granted; /* a grant of this epoch is in force */
 	bool up;
 	uint64_t applied_revision;
 	json_t *cannot_apply; /* array, or NULL: nothing */
@@ -198,11 +209,8 @@ struct agent {
 	unsigned repairs; /* in a row */
 	int resolver_pipe[2];
 
-	struct turn turn;
 	struct uplink uplink;
 	struct follow follow;
-	struct report report;
-	bool epoch_known; /* the API has acknowledged a batch of this epoch */
 	enum leaving leaving;
 	int exit_status;
 	unsigned start_failures;

@@ -46,7 +46,7 @@ static int apply_wireguard_interface(struct agent *agent, const struct desired *
 static bool is_of_other_epoch(const struct agent *agent, const struct desired_grant *granted)
 {
 	return granted->grant.ceiling != WT_NO_CEILING && granted->has_epoch &&
-	       !uuid_equal(granted->epoch, meter_identity(agent->meter)->map_uuid);
+	       !uuid_equal(granted->epoch, meter_identity(agent->epoch.meter)->map_uuid);
 }
 
 /* The next cycle's, unless that has begun. */
@@ -61,10 +61,10 @@ static int apply_grant(struct agent *agent, const struct desired_grant *granted)
 
 	if (is_for_later(granted))
 		return turn_prepare(agent, &granted->grant, granted->not_before_ns);
-	r = meter_grant(agent->meter, &granted->grant);
+	r = meter_grant(agent->epoch.meter, &granted->grant);
 	if (r < 0 && r != -EALREADY)
 		return r;
-	agent->granted = true;
+	agent->epoch.granted = true;
 	return 0;
 }
 
@@ -92,7 +92,7 @@ static enum gateway_state current_state(const struct agent *agent)
 
 	if (!agent->up)
 		return GATEWAY_DOWN;
-	meter_read_limit(agent->meter, &limit);
+	meter_read_limit(agent->epoch.meter, &limit);
 	return limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE;
 }
 
@@ -114,7 +114,7 @@ static int bring_up(struct agent *agent)
 {
 	int r;
 
-	if (agent->up || !agent->granted || !agent->firewall_stands)
+	if (agent->up || !agent->epoch.granted || !agent->firewall_stands)
 		return 0;
 	r = net_link_set_up(agent->net, agent->config.interface, true);
 	if (r < 0) {
@@ -159,7 +159,7 @@ static int apply_steps(struct agent *agent, const struct desired *desired, bool 
 	int failed = apply_wireguard_interface(agent, desired);
 
 	failed |= apply_peers_and_network(agent, desired);
-	meter_set_refuse(agent->meter, desired->refuse);
+	meter_set_refuse(agent->epoch.meter, desired->refuse);
 	if (grants_are_ours)
 		failed |= apply_grants(agent, desired);
 	if (!failed)
@@ -176,7 +176,7 @@ enum applied apply_desired(struct agent *agent, struct desired *desired, bool gr
 	enum applied over = desired->gone ? APPLY_GONE : APPLY_SEALED;
 	int r;
 
-	if (over == APPLY_GONE || agent->report.final) {
+	if (over == APPLY_GONE || agent->epoch.report.final) {
 		desired_free(desired);
 		return over;
 	}

@@ -23,8 +23,8 @@ static json_t *bases_json(const struct agent *agent)
 {
 	json_t *bases = json_array();
 
-	for (uint32_t number = 1; bases && number < agent->slots.end; number++) {
-		const struct slot *slot = &agent->slots.slots[number];
+	for (uint32_t number = 1; bases && number < agent->epoch.slots.end; number++) {
+		const struct slot *slot = &agent->epoch.slots.slots[number];
 
 		if (totals_equal(&slot->base, &nothing) && slot->audit.undelivered == 0)
 			continue;
@@ -42,8 +42,9 @@ int bases_save(struct agent *agent)
 
 	if (r < 0)
 		return r;
-	for (uint32_t number = 1; number < agent->slots.end; number++)
-		agent->slots.slots[number].undelivered = agent->slots.slots[number].audit.undelivered;
+	for (uint32_t number = 1; number < agent->epoch.slots.end; number++)
+		agent->epoch.slots.slots[number].undelivered =
+			agent->epoch.slots.slots[number].audit.undelivered;
 	return 0;
 }
 
@@ -53,7 +54,7 @@ static int take_base(struct agent *agent, const json_t *item)
 	int r = batch_parse_record(item, &record);
 
 	if (r == 0)
-		slots_restore_base(&agent->slots, record.slot, record.incarnation, &record.totals,
+		slots_restore_base(&agent->epoch.slots, record.slot, record.incarnation, &record.totals,
 				   record.undelivered);
 	return r;
 }

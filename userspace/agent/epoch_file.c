@@ -31,7 +31,7 @@ int epoch_file_read(const struct agent *agent, const char *name, json_t **ret_ob
 	of = json_string_value(json_object_get(object, "epoch"));
 	if (!of)
 		return -EINVAL;
-	if (strcmp(of, uuid_format(meter_identity(agent->meter)->map_uuid, epoch)) != 0)
+	if (strcmp(of, uuid_format(meter_identity(agent->epoch.meter)->map_uuid, epoch)) != 0)
 		return -ENOENT;
 	*ret_object = TAKE_PTR(object);
 	return 0;
@@ -42,7 +42,7 @@ int epoch_file_write(const struct agent *agent, const char *name, json_t *conten
 	json_t *rest _cleanup_json_ = content;
 	char epoch[UUID_TEXT_SIZE], path[PATH_MAX], *text _cleanup_free_ = NULL;
 	json_t *object _cleanup_json_ =
-		json_pack("{s:s}", "epoch", uuid_format(meter_identity(agent->meter)->map_uuid, epoch));
+		json_pack("{s:s}", "epoch", uuid_format(meter_identity(agent->epoch.meter)->map_uuid, epoch));
 
 	if (json_object_update(object, rest) < 0)
 		return -ENOMEM;

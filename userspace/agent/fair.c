@@ -11,22 +11,22 @@ static struct audit_sample read_meter(const struct agent *agent, uint32_t slot)
 	struct audit_sample sample = {.boot_ns = clock_boot_ns()};
 	struct meter_totals cell;
 
-	meter_read(agent->meter, slot, &cell);
-	sample.totals = totals_subtract(&cell, &agent->slots.slots[slot].base);
+	meter_read(agent->epoch.meter, slot, &cell);
+	sample.totals = totals_subtract(&cell, &agent->epoch.slots.slots[slot].base);
 	return sample;
 }
 
 static void forget_slot(struct agent *agent, uint32_t slot)
 {
 	if (slot != WT_SLOT_UNATTRIBUTED)
-		audit_forget(&agent->slots.slots[slot].audit);
+		audit_forget(&agent->epoch.slots.slots[slot].audit);
 }
 
 /* A prefix that changes hands is counted for its old peer for a moment, and sent to its new one. */
 static void expect_moves(struct agent *agent, const struct plan *plan)
 {
 	for (size_t i = 0; i < plan->n_move; i++) {
-		const struct table_entry *before = table_find(&agent->table, &plan->move[i].prefix);
+		const struct table_entry *before = table_find(&agent->epoch.table, &plan->move[i].prefix);
 
 		if (before)
 			forget_slot(agent, before->slot);
@@ -39,13 +39,13 @@ void fair_expect(struct agent *agent, const struct desired *desired, const struc
 	for (size_t i = 0; i < plan->n_set; i++) {
 		const struct wg_peer_change *change = &plan->set[i];
 		const struct desired_peer *peer = desired_find_key(desired, &change->public_key);
-		uint32_t slot = peer && !change->update_only ? slots_find(&agent->slots, peer->id) : 0;
+		uint32_t slot = peer && !change->update_only ? slots_find(&agent->epoch.slots, peer->id) : 0;
 		struct audit_sample base;
 
 		if (slot == 0)
 			continue;
 		base = read_meter(agent, slot);
-		audit_begin(&agent->slots.slots[slot].audit, &base);
+		audit_begin(&agent->epoch.slots.slots[slot].audit, &base);
 	}
 	expect_moves(agent, plan);
 }
@@ -59,7 +59,7 @@ static void take_wireguard(struct audit_sample *sample, const struct wg_peer *li
 
 void fair_take(struct agent *agent, uint32_t slot, const struct wg_peer *live, int64_t boot_ns)
 {
-	struct slot *at = &agent->slots.slots[slot];
+	struct slot *at = &agent->epoch.slots.slots[slot];
 	struct audit_sample sample = {.totals = at->sampled, .boot_ns = boot_ns};
 	enum audit_verdict before = at->audit.verdict;
 	bool was_begun = at->audit.begun;
@@ -84,8 +84,8 @@ void fair_finish(struct agent *agent, int64_t boot_ns)
 	bool found = false;
 	int r;
 
-	for (uint32_t slot = 1; slot < agent->slots.end; slot++) {
-		struct slot *at = &agent->slots.slots[slot];
+	for (uint32_t slot = 1; slot < agent->epoch.slots.end; slot++) {
+		struct slot *at = &agent->epoch.slots.slots[slot];
 
 		/* Not in the device: what WireGuard sent to it in the end is not known. */
 		if (at->audit.begun && at->audit.last.boot_ns < boot_ns)

@@ -78,7 +78,7 @@ static bool still_has(const struct desired_peer **by_id, size_t n, const uint8_t
 int flows_collect(const struct agent *agent, const struct desired *desired, struct flows *ret_flows)
 {
 	const struct desired_peer **by_id _cleanup_free_ = calloc(desired->n_peers + 1, sizeof(*by_id));
-	struct flows flows = {.revoked = calloc(agent->table.count + 1, sizeof(*flows.revoked)),
+	struct flows flows = {.revoked = calloc(agent->epoch.table.count + 1, sizeof(*flows.revoked)),
 			      .vpc_changed = !agent->applied || !cidr_list_equal(&agent->applied->vpc_subnets,
 										 &desired->vpc_subnets)};
 
@@ -90,9 +90,9 @@ int flows_collect(const struct agent *agent, const struct desired *desired, stru
 		by_id[i] = &desired->peers[i];
 	qsort(by_id, desired->n_peers, sizeof(*by_id), compare_peers);
 	/* The meter's table, not what was applied: it is pinned, and says so after a crash as well. */
-	for (size_t i = 0; i < agent->table.count; i++) {
-		const struct table_entry *entry = &agent->table.entries[i];
-		const uint8_t *owner = agent->slots.slots[entry->slot].peer_id;
+	for (size_t i = 0; i < agent->epoch.table.count; i++) {
+		const struct table_entry *entry = &agent->epoch.table.entries[i];
+		const uint8_t *owner = agent->epoch.slots.slots[entry->slot].peer_id;
 
 		if (!still_has(by_id, desired->n_peers, owner, &entry->prefix))
 			flows.revoked[flows.n_revoked++] = entry->prefix;

@@ -86,7 +86,7 @@ void follow_begin(struct agent *agent)
 	snprintf(path, sizeof(path), "/v1/agent/state?have=%" PRIu64, follow->have);
 	call.path = path;
 	call.timeout_seconds = TIMEOUT_SECONDS;
-	follow->request_knows_epoch = agent->epoch_known;
+	follow->request_knows_epoch = agent->epoch.known;
 	r = http_begin(agent->http, &call, on_answer, agent, &follow->request);
 	if (r < 0)
 		retry_later(agent, strerror(-r));

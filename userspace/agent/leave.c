@@ -36,7 +36,7 @@ void leave_gone(struct agent *agent)
 void leave_over(struct agent *agent)
 {
 	log_info("the API knows this gateway, or this attempt, no more");
-	if (agent->meter)
+	if (agent->epoch.meter)
 		link_down(agent);
 	agent_exit(agent, 0);
 }
@@ -51,7 +51,7 @@ void leave_stopped(struct agent *agent)
 {
 	loop_tag tag;
 
-	if (agent->leaving == LEAVING_STOPPED || !agent->meter) {
+	if (agent->leaving == LEAVING_STOPPED || !agent->epoch.meter) {
 		agent_exit(agent, 1);
 		return;
 	}
@@ -67,9 +67,9 @@ void leave_stopped(struct agent *agent)
 
 void leave_sent(struct agent *agent)
 {
-	bool all = !report_is_writing(agent) && !agent->report.due;
+	bool all = !report_is_writing(agent) && !agent->epoch.report.due;
 
-	if (agent->leaving == LEAVING_GONE && agent->report.final && all)
+	if (agent->leaving == LEAVING_GONE && agent->epoch.report.final && all)
 		agent_exit(agent, 0);
 	else if (agent->leaving == LEAVING_STOPPED && all)
 		agent_exit(agent, 1);

@@ -23,26 +23,26 @@
 
 static int store_owner(struct agent *agent, uint32_t slot)
 {
-	struct wt_owner owner = slots_owner(&agent->slots, slot);
+	struct wt_owner owner = slots_owner(&agent->epoch.slots, slot);
 
-	return meter_set_owner(agent->meter, slot, &owner);
+	return meter_set_owner(agent->epoch.meter, slot, &owner);
 }
 
 static int assign_slot(struct agent *agent, const uint8_t *peer_id, uint32_t *ret_slot)
 {
 	static const struct meter_totals nothing;
 	uint32_t slot;
-	int r = slots_assign(&agent->slots, peer_id, &slot);
+	int r = slots_assign(&agent->epoch.slots, peer_id, &slot);
 
 	if (r < 0)
 		return r == -ENOSPC ? METER_FULL : r;
 	/* What the cell held before must be on disk before it counts for another. */
-	if (!totals_equal(&agent->slots.slots[slot].base, &nothing))
+	if (!totals_equal(&agent->epoch.slots.slots[slot].base, &nothing))
 		r = bases_save(agent);
 	if (r == 0)
 		r = store_owner(agent, slot);
 	if (r < 0)
-		slots_release(&agent->slots, slot);
+		slots_release(&agent->epoch.slots, slot);
 	else
 		*ret_slot = slot;
 	return r;
@@ -53,7 +53,7 @@ static int assign_slots(struct agent *agent, const struct desired *desired, stru
 {
 	for (size_t i = 0; i < desired->n_peers; i++) {
 		const struct desired_peer *peer = &desired->peers[i];
-		uint32_t slot = slots_find(&agent->slots, peer->id);
+		uint32_t slot = slots_find(&agent->epoch.slots, peer->id);
 		char id[UUID_TEXT_SIZE], what[UUID_TEXT_SIZE + 8];
 		int r = 0;
 
@@ -67,7 +67,7 @@ static int assign_slots(struct agent *agent, const struct desired *desired, stru
 				   r == METER_FULL ? "the meter has no free slot" : strerror(-r));
 			continue;
 		}
-		slots[i] = (struct plan_slot){slot, agent->slots.slots[slot].incarnation};
+		slots[i] = (struct plan_slot){slot, agent->epoch.slots.slots[slot].incarnation};
 	}
 	return 0;
 }
@@ -117,11 +117,11 @@ static int put_entries(struct agent *agent, const struct table_entry *entries, s
 	int r = 0, kept;
 
 	while (done < n && r == 0) {
-		r = meter_set_prefix(agent->meter, &entries[done].prefix, entries[done].slot,
+		r = meter_set_prefix(agent->epoch.meter, &entries[done].prefix, entries[done].slot,
 				     entries[done].incarnation);
 		done += r == 0;
 	}
-	kept = table_put_all(&agent->table, entries, done);
+	kept = table_put_all(&agent->epoch.table, entries, done);
 	if (r == -ENOSPC)
 		r = METER_FULL;
 	return r < 0 ? r : kept;
@@ -217,7 +217,7 @@ static int try_once(struct agent *agent, const struct desired *desired, const st
 						   .slots = slots,
 						   .endpoints = endpoints,
 						   .device = device,
-						   .table = &agent->table},
+						   .table = &agent->epoch.table},
 			      &plan);
 	else
 		r = -ENOMEM;
@@ -233,7 +233,7 @@ static int try_once(struct agent *agent, const struct desired *desired, const st
 
 static void settle_table(struct agent *agent, const struct plan_slot *slots)
 {
-	struct table *table = &agent->table;
+	struct table *table = &agent->epoch.table;
 	size_t kept = 0;
 
 	for (size_t i = 0; i < table->count; i++) {
@@ -241,7 +241,7 @@ static void settle_table(struct agent *agent, const struct plan_slot *slots)
 		int r = -EEXIST;
 
 		if (plan_is_stale(agent->desired, slots, &entry)) {
-			r = meter_delete_prefix(agent->meter, &entry.prefix);
+			r = meter_delete_prefix(agent->epoch.meter, &entry.prefix);
 			if (r < 0 && r != -ENOENT)
 				log_warning("could not take a prefix out of the meter: %s", strerror(-r));
 		}
@@ -268,16 +268,16 @@ static bool settle_slots(struct agent *agent)
 	for (size_t i = 0; i < desired->n_peers; i++)
 		memcpy(ids[i], desired->peers[i].id, UUID_SIZE);
 	qsort(ids, desired->n_peers, UUID_SIZE, compare_ids);
-	for (uint32_t slot = 1; slot < agent->slots.end; slot++) {
-		const struct slot *at = &agent->slots.slots[slot];
+	for (uint32_t slot = 1; slot < agent->epoch.slots.end; slot++) {
+		const struct slot *at = &agent->epoch.slots.slots[slot];
 
 		if (at->flags != WT_OWNER_IN_USE ||
 		    bsearch(at->peer_id, ids, desired->n_peers, UUID_SIZE, compare_ids) ||
-		    table_has_slot(&agent->table, slot))
+		    table_has_slot(&agent->epoch.table, slot))
 			continue;
 		endpoints_forget(&agent->endpoints, at->peer_id);
 		endpoints_forget(&agent->resolved, at->peer_id);
-		slots_retire(&agent->slots, slot);
+		slots_retire(&agent->epoch.slots, slot);
 		if (store_owner(agent, slot) < 0)
 			log_warning("could not mark slot %u as retiring", slot);
 		retired = true;
@@ -304,15 +304,15 @@ static void on_grace_over(void *data, int result)
 
 	(void)result;
 	agent->settling = 0;
-	if (!agent->meter || !agent->desired)
+	if (!agent->epoch.meter || !agent->desired)
 		return;
 	slots = calloc(agent->desired->n_peers + 1, sizeof(*slots));
 	if (!slots)
 		return;
 	for (size_t i = 0; i < agent->desired->n_peers; i++) {
-		uint32_t slot = slots_find(&agent->slots, agent->desired->peers[i].id);
+		uint32_t slot = slots_find(&agent->epoch.slots, agent->desired->peers[i].id);
 
-		slots[i] = (struct plan_slot){slot, agent->slots.slots[slot].incarnation};
+		slots[i] = (struct plan_slot){slot, agent->epoch.slots.slots[slot].incarnation};
 	}
 	end_flows_again(agent);
 	sample_take(agent);
@@ -358,12 +358,12 @@ int peers_apply(struct agent *agent, const struct desired *desired)
 
 void peers_release_acknowledged(struct agent *agent, uint64_t seq)
 {
-	for (uint32_t slot = 1; slot < agent->slots.end; slot++) {
-		const struct slot *at = &agent->slots.slots[slot];
+	for (uint32_t slot = 1; slot < agent->epoch.slots.end; slot++) {
+		const struct slot *at = &agent->epoch.slots.slots[slot];
 
 		if (at->flags != WT_OWNER_RETIRING || at->retire_seq == 0 || at->retire_seq > seq)
 			continue;
-		slots_release(&agent->slots, slot);
+		slots_release(&agent->epoch.slots, slot);
 		if (store_owner(agent, slot) < 0)
 			log_warning("could not free slot %u", slot);
 	}

@@ -40,7 +40,7 @@ static int read_link(const char *interface, struct reconcile_link *ret_link)
 
 void reconcile_before_epoch(struct agent *agent)
 {
-	struct reconcile *state = &agent->reconcile;
+	struct reconcile *state = &agent->epoch.reconcile;
 
 	wg_device_free(TAKE_PTR(state->begin_device));
 	if (read_link(agent->config.interface, &state->begin) < 0 ||
@@ -50,7 +50,7 @@ void reconcile_before_epoch(struct agent *agent)
 
 static int save_interface(const struct agent *agent)
 {
-	const struct reconcile_link *low = &agent->reconcile.begin;
+	const struct reconcile_link *low = &agent->epoch.reconcile.begin;
 	struct reconcile_link high;
 	int r = read_link(agent->config.interface, &high);
 
@@ -66,10 +66,10 @@ static int save_interface(const struct agent *agent)
 void reconcile_begin_epoch(struct agent *agent)
 {
 	/* Without WireGuard's word there may be none of the interface either: neither is told. */
-	if (!agent->reconcile.begin_device)
+	if (!agent->epoch.reconcile.begin_device)
 		return;
-	sums_begin_epoch(agent, agent->reconcile.begin_device);
-	wg_device_free(TAKE_PTR(agent->reconcile.begin_device));
+	sums_begin_epoch(agent, agent->epoch.reconcile.begin_device);
+	wg_device_free(TAKE_PTR(agent->epoch.reconcile.begin_device));
 	if (save_interface(agent) < 0)
 		log_warning("could not note the interface's counters: they are not told in this epoch");
 }
@@ -122,7 +122,7 @@ static void fill_interface(struct agent *agent, struct batch_reconcile *reconcil
 {
 	const bool encrypted = strcmp(wg_kind(agent->wg), "kernel") == 0;
 	const uint64_t overhead = encrypted ? MESSAGE_OVERHEAD : 0;
-	const struct reconcile_link *before = &agent->reconcile.before;
+	const struct reconcile_link *before = &agent->epoch.reconcile.before;
 	const struct meter_totals *meter = &reconcile->meter;
 	struct meter_interface_totals totals;
 	struct reconcile_link low, high, after;
@@ -131,10 +131,10 @@ static void fill_interface(struct agent *agent, struct batch_reconcile *reconcil
 	/* Then its counters are of something else than packets, and say nothing of the meter's. */
 	if (net_link_merges(agent->net, agent->config.interface, &merges) < 0 || merges)
 		return;
-	meter_read_interface(agent->meter, &totals);
+	meter_read_interface(agent->epoch.meter, &totals);
 	/* It counts refused uploads as well, and which of the refused they are the meter does not say. */
-	if (!agent->reconcile.read_before || totals.refused_bytes > 0 || load_base(agent, &low, &high) < 0 ||
-	    read_link(agent->config.interface, &after) < 0)
+	if (!agent->epoch.reconcile.read_before || totals.refused_bytes > 0 ||
+	    load_base(agent, &low, &high) < 0 || read_link(agent->config.interface, &after) < 0)
 		return;
 	reconcile->interface.rx_bytes =
 		nearest(since(before->rx_bytes, high.rx_bytes), since(after.rx_bytes, low.rx_bytes),
@@ -152,7 +152,7 @@ static void fill_wireguard(struct agent *agent, struct batch_reconcile *reconcil
 	struct wg_device *device = NULL;
 
 	/* While an earlier epoch is sealed, the sums are its successor's already. */
-	if (agent->successor || !agent->sums.known || wg_dump(agent->wg, &device) < 0)
+	if (agent->epoch.successor || !agent->epoch.sums.known || wg_dump(agent->wg, &device) < 0)
 		return;
 	reconcile->has_wireguard = sums_take(agent, device, &reconcile->wireguard);
 	wg_device_free(device);
@@ -161,19 +161,20 @@ static void fill_wireguard(struct agent *agent, struct batch_reconcile *reconcil
 
 static bool is_due(const struct agent *agent, int64_t utc_ns)
 {
-	return clock_hour_start(utc_ns) != agent->reconcile.hour_ns;
+	return clock_hour_start(utc_ns) != agent->epoch.reconcile.hour_ns;
 }
 
 void reconcile_before_sample(struct agent *agent)
 {
-	agent->reconcile.read_before = is_due(agent, clock_utc_ns()) &&
-				       read_link(agent->config.interface, &agent->reconcile.before) == 0;
+	agent->epoch.reconcile.read_before =
+		is_due(agent, clock_utc_ns()) &&
+		read_link(agent->config.interface, &agent->epoch.reconcile.before) == 0;
 }
 
 void reconcile_fill(struct agent *agent, struct batch_head *head)
 {
-	struct reconcile *state = &agent->reconcile;
-	struct meter_totals sum = sum_slots(&agent->slots);
+	struct reconcile *state = &agent->epoch.reconcile;
+	struct meter_totals sum = sum_slots(&agent->epoch.slots);
 	struct batch_reconcile *reconcile = &head->reconcile;
 
 	state->written = (struct reconcile_journal){.upload_bytes = sum.upload_bytes,
@@ -190,6 +191,6 @@ void reconcile_fill(struct agent *agent, struct batch_head *head)
 
 void reconcile_durable(struct agent *agent, uint64_t seq)
 {
-	agent->reconcile.durable = agent->reconcile.written;
-	agent->reconcile.durable.seq = seq;
+	agent->epoch.reconcile.durable = agent->epoch.reconcile.written;
+	agent->epoch.reconcile.durable.seq = seq;
 }

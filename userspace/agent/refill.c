@@ -76,7 +76,7 @@ static void mark_kept(const struct refill *refill, struct uplink *uplink)
 			continue;
 		if ((held || !refill->listed_only) && pending->seq > (held ? held->seq : 0) + 1) {
 			pending->kept_from = pending->seq;
-			refill->agent->report.whole_due = true;
+			refill->agent->epoch.report.whole_due = true;
 		}
 	}
 }

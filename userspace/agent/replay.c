@@ -118,7 +118,7 @@ static int take_totals(const struct journal_record *record, void *data)
 		r = batch_parse_record(item, &counts);
 		if (r < 0)
 			return r;
-		restore_record(&walk->agent->slots, &counts);
+		restore_record(&walk->agent->epoch.slots, &counts);
 	}
 	return 0;
 }

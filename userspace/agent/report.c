@@ -25,15 +25,15 @@ static int64_t not_before_covered(const struct report *report, int64_t utc_ns)
 
 void report_state(struct agent *agent, enum gateway_state state)
 {
-	struct report *report = &agent->report;
+	struct report *report = &agent->epoch.report;
 
 	states_set(&report->states, state, not_before_covered(report, clock_utc_ns()));
 }
 
 static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct batch_head *head)
 {
-	const struct meter_identity *identity = meter_identity(agent->meter);
-	struct report *report = &agent->report;
+	const struct meter_identity *identity = meter_identity(agent->epoch.meter);
+	struct report *report = &agent->epoch.report;
 	struct meter_interface_totals totals;
 	struct meter_limit_state heir;
 
@@ -52,13 +52,13 @@ static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct
 				    .now_ns = clock_utc_ns()};
 	memcpy(head->epoch, identity->map_uuid, UUID_SIZE);
 	memcpy(head->boot_id, identity->boot_id, UUID_SIZE);
-	meter_read_interface(agent->meter, &totals);
+	meter_read_interface(agent->epoch.meter, &totals);
 	head->counted = totals.counted;
-	meter_read_limit(agent->meter, &head->limit);
+	meter_read_limit(agent->epoch.meter, &head->limit);
 	/* For the time of a hand-over a smaller grant stood in: whether the true one is used up, its heir
 	 * knows. */
-	if (agent->successor) {
-		meter_read_limit(agent->successor, &heir);
+	if (agent->epoch.successor) {
+		meter_read_limit(agent->epoch.successor, &heir);
 		head->limit.exhausted = heir.exhausted && heir.grant.cycle == head->limit.grant.cycle;
 	}
 	/* What it has no room for is said by the next one, at once. */
@@ -68,23 +68,23 @@ static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct
 
 bool report_is_writing(const struct agent *agent)
 {
-	return agent->report.writing.n > 0;
+	return agent->epoch.report.writing.n > 0;
 }
 
 /* Builds the next batch. From here on it exists, and is written until it is in the journal. */
 static int build(struct agent *agent, int64_t utc_to_ns, bool final, json_t *status)
 {
-	struct report *report = &agent->report;
+	struct report *report = &agent->epoch.report;
 	struct batch_head head;
 	int r;
 
 	fill_head(agent, utc_to_ns, final, &head);
 	reconcile_fill(agent, &head);
-	r = batch_build(&head, &agent->slots, status, agent->cannot_apply, &report->writing);
+	r = batch_build(&head, &agent->epoch.slots, status, agent->cannot_apply, &report->writing);
 	if (r < 0)
 		return r;
 	report->next_seq += report->writing.n;
-	batch_settled(&agent->slots, report->next_seq - 1);
+	batch_settled(&agent->epoch.slots, report->next_seq - 1);
 	samples_cover(agent);
 	report->final = final;
 	report->whole_due = false;
@@ -115,10 +115,10 @@ static int queue_parts(struct agent *agent, const struct batch_list *list, uint6
 
 static int to_uplink(struct agent *agent, uint64_t sequence)
 {
-	struct batch_list list = agent->report.writing;
+	struct batch_list list = agent->epoch.report.writing;
 	int r = queue_parts(agent, &list, sequence);
 
-	agent->report.writing = (struct batch_list){0};
+	agent->epoch.report.writing = (struct batch_list){0};
 	batch_list_free(&list);
 	return r;
 }
@@ -144,12 +144,12 @@ int report_append_final(struct agent *agent)
 	uint64_t sequence;
 	int r;
 
-	if (agent->report.final)
+	if (agent->epoch.report.final)
 		return 0;
 	sample_take(agent);
 	r = build(agent, clock_utc_ns(), true, NULL);
 	if (r == 0)
-		r = append(agent, &agent->report.writing, &sequence);
+		r = append(agent, &agent->epoch.report.writing, &sequence);
 	return r < 0 ? r : to_uplink(agent, sequence);
 }
 
@@ -160,16 +160,17 @@ static void on_retry(void *data, int result)
 	struct agent *agent = data;
 
 	(void)result;
-	agent->report.retry = 0;
+	agent->epoch.report.retry = 0;
 	write_batch(agent);
 }
 
 static void write_failed(struct agent *agent, int error)
 {
-	if (!agent->report.complained)
+	if (!agent->epoch.report.complained)
 		log_error("could not write the journal, trying again each second: %s", strerror(-error));
-	agent->report.complained = true;
-	if (loop_at_boot(agent->loop, clock_boot_ns() + RETRY_NS, on_retry, agent, &agent->report.retry) < 0)
+	agent->epoch.report.complained = true;
+	if (loop_at_boot(agent->loop, clock_boot_ns() + RETRY_NS, on_retry, agent,
+			 &agent->epoch.report.retry) < 0)
 		agent_exit(agent, 1);
 }
 
@@ -182,17 +183,17 @@ static void on_written(void *data, int result)
 		write_failed(agent, r);
 		return;
 	}
-	agent->report.complained = false;
+	agent->epoch.report.complained = false;
 	samples_give_up(agent);
-	reconcile_durable(agent, agent->report.next_seq - 1);
-	r = to_uplink(agent, agent->report.sequence);
+	reconcile_durable(agent, agent->epoch.report.next_seq - 1);
+	r = to_uplink(agent, agent->epoch.report.sequence);
 	if (r < 0) {
 		log_error("could not queue a batch: %s", strerror(-r));
 		agent_exit(agent, 1);
 		return;
 	}
 	uplink_send(agent);
-	if (agent->report.due)
+	if (agent->epoch.report.due)
 		report_make(agent);
 }
 
@@ -200,7 +201,7 @@ static void write_batch(struct agent *agent)
 {
 	struct journal_entry *entries _cleanup_free_ = NULL;
 	struct journal_write write;
-	size_t n = fill_entries(&agent->report.writing, &entries);
+	size_t n = fill_entries(&agent->epoch.report.writing, &entries);
 	loop_tag tag;
 	int r = n ? journal_prepare(agent->journal, entries, n, &write) : -ENOMEM;
 
@@ -208,7 +209,7 @@ static void write_batch(struct agent *agent)
 		write_failed(agent, r);
 		return;
 	}
-	agent->report.sequence = write.sequence;
+	agent->epoch.report.sequence = write.sequence;
 	r = loop_write_durably(agent->loop, write.fd, write.data, write.length, write.offset, on_written,
 			       agent, &tag);
 	if (r < 0)
@@ -218,7 +219,7 @@ static void write_batch(struct agent *agent)
 /* A program in front of the meter's may hide packets from it. Returns whether the meter is there. */
 static bool watch_chain(struct agent *agent)
 {
-	int r = meter_is_shadowed(agent->meter);
+	int r = meter_is_shadowed(agent->epoch.meter);
 	bool shadowed = r == 1;
 
 	if (r == -ENOLINK && agent->leaving == STAYING) {
@@ -243,7 +244,7 @@ static bool watch_chain(struct agent *agent)
  */
 static bool is_spared(struct agent *agent, int64_t utc_to_ns)
 {
-	struct report *report = &agent->report;
+	struct report *report = &agent->epoch.report;
 	bool tight = journal_is_tight(agent->journal) || agent->uplink.n_pending > PENDING_MAX;
 
 	if (tight && !report->sparing)
@@ -261,14 +262,14 @@ void report_make_at(struct agent *agent, int64_t utc_to_ns)
 	int r;
 
 	/* Nothing follows the final batch of an epoch. */
-	if (agent->report.final)
+	if (agent->epoch.report.final)
 		return;
 	if (report_is_writing(agent)) {
-		agent->report.due = true;
+		agent->epoch.report.due = true;
 		return;
 	}
-	agent->report.due = false;
-	agent->report.next_boot_ns = clock_boot_ns() + agent->config.report_every * NSEC_PER_SEC;
+	agent->epoch.report.due = false;
+	agent->epoch.report.next_boot_ns = clock_boot_ns() + agent->config.report_every * NSEC_PER_SEC;
 	if (!watch_chain(agent) || is_spared(agent, utc_to_ns))
 		return;
 	status = status_collect(agent);
@@ -292,9 +293,9 @@ void report_watch_limit(struct agent *agent)
 	struct meter_limit_state limit;
 	bool turned;
 
-	meter_read_limit(agent->meter, &limit);
-	turned = limit.exhausted && !agent->report.exhausted;
-	agent->report.exhausted = limit.exhausted;
+	meter_read_limit(agent->epoch.meter, &limit);
+	turned = limit.exhausted && !agent->epoch.report.exhausted;
+	agent->epoch.report.exhausted = limit.exhausted;
 	if (!agent->up)
 		return;
 	report_state(agent, limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE);

@@ -7,20 +7,20 @@
 
 int restore_owners(struct agent *agent)
 {
-	uint32_t capacity = meter_identity(agent->meter)->capacity;
-	int r = slots_create(capacity, &agent->slots);
+	uint32_t capacity = meter_identity(agent->epoch.meter)->capacity;
+	int r = slots_create(capacity, &agent->epoch.slots);
 
 	for (uint32_t slot = 1; r == 0 && slot < capacity; slot++) {
 		struct wt_owner owner;
 
-		r = meter_get_owner(agent->meter, slot, &owner);
+		r = meter_get_owner(agent->epoch.meter, slot, &owner);
 		if (r == 0)
-			slots_restore(&agent->slots, slot, &owner);
+			slots_restore(&agent->epoch.slots, slot, &owner);
 	}
 	if (r == 0)
 		r = bases_load(agent);
 	if (r == 0)
-		r = replay_slots(agent, meter_identity(agent->meter)->map_uuid);
+		r = replay_slots(agent, meter_identity(agent->epoch.meter)->map_uuid);
 	return r;
 }
 
@@ -29,15 +29,15 @@ void restore_state(struct agent *agent)
 	struct meter_limit_state limit;
 	bool up = false;
 
-	meter_read_limit(agent->meter, &limit);
-	agent->granted = limit.grant.cycle != 0;
-	agent->report.exhausted = limit.exhausted;
+	meter_read_limit(agent->epoch.meter, &limit);
+	agent->epoch.granted = limit.grant.cycle != 0;
+	agent->epoch.report.exhausted = limit.exhausted;
 	if (net_link_is_up(agent->net, agent->config.interface, &up) < 0 || !up)
 		return;
 	agent->up = true;
-	states_set(&agent->report.states,
+	states_set(&agent->epoch.report.states,
 		   limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE,
-		   agent->report.covered_to_ns);
+		   agent->epoch.report.covered_to_ns);
 }
 
 /* As they come, out of order. */
@@ -62,11 +62,11 @@ static int load_entry(const struct cidr *prefix, const struct wt_attribution *at
 int restore_table(struct agent *agent)
 {
 	struct table loaded = {0};
-	int r = meter_for_each_prefix(agent->meter, load_entry, &loaded);
+	int r = meter_for_each_prefix(agent->epoch.meter, load_entry, &loaded);
 
-	table_free(&agent->table);
+	table_free(&agent->epoch.table);
 	if (r == 0)
-		r = table_put_all(&agent->table, loaded.entries, loaded.count);
+		r = table_put_all(&agent->epoch.table, loaded.entries, loaded.count);
 	table_free(&loaded);
 	return r;
 }

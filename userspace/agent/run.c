@@ -213,20 +213,20 @@ static void close_all(struct agent *agent)
 		log_warning("could not write the last acknowledgement; it is asked for again");
 	journal_close(agent->journal);
 	samples_close(agent);
-	meter_close(agent->meter);
+	meter_close(agent->epoch.meter);
 	wg_close(agent->wg);
 	net_close(agent->link_watch);
 	net_close(agent->net);
-	slots_free(&agent->slots);
-	table_free(&agent->table);
+	slots_free(&agent->epoch.slots);
+	table_free(&agent->epoch.table);
 	endpoints_free(&agent->endpoints);
 	endpoints_free(&agent->resolved);
 	desired_free(agent->desired);
 	json_decref(agent->cannot_apply);
 	free(agent->uplink.pending);
 	free(agent->uplink.payload);
-	batch_list_free(&agent->report.writing);
-	wg_device_free(agent->reconcile.begin_device);
+	batch_list_free(&agent->epoch.report.writing);
+	wg_device_free(agent->epoch.reconcile.begin_device);
 	config_free(&agent->config);
 	key_wipe(&agent->private_key);
 	if (agent->signal_fd >= 0)

@@ -7,12 +7,12 @@
 void sample_take(struct agent *agent)
 {
 	reconcile_before_sample(agent);
-	for (uint32_t slot = 0; slot < agent->slots.end; slot++) {
+	for (uint32_t slot = 0; slot < agent->epoch.slots.end; slot++) {
 		struct meter_totals cell;
 
-		meter_read(agent->meter, slot, &cell);
+		meter_read(agent->epoch.meter, slot, &cell);
 		cell.refused_packets = 0; /* no record carries them */
-		slots_sample(&agent->slots, slot, &cell);
+		slots_sample(&agent->epoch.slots, slot, &cell);
 	}
 	agent->utc_offset_ns = clock_utc_ns() - clock_boot_ns();
 }

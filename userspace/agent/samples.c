@@ -49,7 +49,7 @@ static int reserve(struct samples *samples, uint32_t n_slots)
 
 static struct sample_head head_of(const struct agent *agent, const struct meter_limit_state *limit)
 {
-	const struct meter_identity *identity = meter_identity(agent->meter);
+	const struct meter_identity *identity = meter_identity(agent->epoch.meter);
 	struct sample_head head = {.utc_ns = clock_utc_ns(),
 				   .boot_ns = clock_boot_ns(),
 				   .cycle = limit->grant.cycle,
@@ -60,7 +60,7 @@ static struct sample_head head_of(const struct agent *agent, const struct meter_
 
 	memcpy(head.epoch, identity->map_uuid, UUID_SIZE);
 	memcpy(head.boot_id, identity->boot_id, UUID_SIZE);
-	meter_read_interface(agent->meter, &totals);
+	meter_read_interface(agent->epoch.meter, &totals);
 	head.counted = totals.counted;
 	if (agent->up)
 		head.flags |= limit->exhausted || limit->refuse ? SAMPLE_SUSPENDED : SAMPLE_ACTIVE;
@@ -79,15 +79,15 @@ static size_t fill(struct agent *agent)
 	struct sample_head head;
 
 	samples->whole = samples->all_due || journal_is_tight(samples->journal);
-	meter_read_limit(agent->meter, &limit);
+	meter_read_limit(agent->epoch.meter, &limit);
 	head = head_of(agent, &limit);
-	for (uint32_t slot = 0; slot < agent->slots.end; slot++) {
-		struct sample_entry entry = sample_entry_of(&agent->slots, slot);
+	for (uint32_t slot = 0; slot < agent->epoch.slots.end; slot++) {
+		struct sample_entry entry = sample_entry_of(&agent->epoch.slots, slot);
 		uint64_t sum = sample_entry_sum(&entry);
 
-		if (sum == agent->slots.slots[slot].journaled && !(samples->whole && sum > 0))
+		if (sum == agent->epoch.slots.slots[slot].journaled && !(samples->whole && sum > 0))
 			continue;
-		agent->slots.slots[slot].journaled = sum;
+		agent->epoch.slots.slots[slot].journaled = sum;
 		memcpy(next, &entry, sizeof(entry));
 		next += sizeof(entry);
 		head.n++;
@@ -146,7 +146,7 @@ void samples_write(struct agent *agent)
 
 	if (samples->writing)
 		return;
-	r = reserve(samples, agent->slots.end);
+	r = reserve(samples, agent->epoch.slots.end);
 	if (r < 0) {
 		failed(agent, r);
 		return;

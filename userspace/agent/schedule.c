@@ -17,7 +17,7 @@
 
 static bool is_over(const struct agent *agent)
 {
-	return !agent->meter || agent->leaving != STAYING;
+	return !agent->epoch.meter || agent->leaving != STAYING;
 }
 
 static void begin_second(struct agent *agent);
@@ -32,11 +32,12 @@ static void on_second(void *data, int result)
 		return;
 	sample_take(agent);
 	report_watch_limit(agent);
-	if (clock_boot_ns() >= agent->report.next_boot_ns || agent->report.watch_until_ns > clock_utc_ns())
+	if (clock_boot_ns() >= agent->epoch.report.next_boot_ns ||
+	    agent->epoch.report.watch_until_ns > clock_utc_ns())
 		report_make(agent);
 	/* A batch that was just built says the same as this sample; while it waits for the disk it does not.
 	 */
-	if (agent->report.boot_to_ns < second_began || agent->report.complained)
+	if (agent->epoch.report.boot_to_ns < second_began || agent->epoch.report.complained)
 		samples_write(agent);
 	begin_second(agent);
 }
@@ -138,7 +139,7 @@ static void on_meter_event(void *data, int result)
 	(void)result;
 	if (is_over(agent))
 		return;
-	if (meter_drain_events(agent->meter) < 0)
+	if (meter_drain_events(agent->epoch.meter) < 0)
 		log_warning("could not read the meter's events; the sampler sees what they tell");
 	sample_take(agent);
 	report_watch_limit(agent);
@@ -156,5 +157,5 @@ int schedule_begin(struct agent *agent)
 	sample_take(agent);
 	begin_second(agent);
 	begin_hour(agent);
-	return loop_watch(agent->loop, meter_event_fd(agent->meter), on_meter_event, agent, &tag);
+	return loop_watch(agent->loop, meter_event_fd(agent->epoch.meter), on_meter_event, agent, &tag);
 }

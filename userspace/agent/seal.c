@@ -11,8 +11,8 @@
 
 void seal_or_continue(struct agent *agent, const struct batch_summary *last)
 {
-	const struct meter_identity *identity = meter_identity(agent->meter);
-	struct report *report = &agent->report;
+	const struct meter_identity *identity = meter_identity(agent->epoch.meter);
+	struct report *report = &agent->epoch.report;
 
 	report->next_seq = 1;
 	report->covered_to_ns = clock_utc_ns();
@@ -25,11 +25,11 @@ void seal_or_continue(struct agent *agent, const struct batch_summary *last)
 	report->boot_to_ns = last->boot_ns;
 	/* Killed on the way out: nothing follows its final batch. */
 	report->final = last->flags & BATCH_FINAL;
-	agent->epoch_known = true;
+	agent->epoch.known = true;
 	for (size_t i = 0; i < agent->uplink.n_pending; i++)
 		if (agent->uplink.pending[i].seq == 1 &&
 		    uuid_equal(agent->uplink.pending[i].epoch, identity->map_uuid))
-			agent->epoch_known = false;
+			agent->epoch.known = false;
 }
 
 int seal_write_down(struct agent *agent)
@@ -38,11 +38,11 @@ int seal_write_down(struct agent *agent)
 
 	if (r == 0)
 		r = report_append_final(agent);
-	slots_free(&agent->slots);
-	batch_list_free(&agent->report.writing);
-	agent->report = (struct report){0};
-	agent->reconcile.hour_ns = 0;
-	agent->epoch_known = false;
+	slots_free(&agent->epoch.slots);
+	batch_list_free(&agent->epoch.report.writing);
+	agent->epoch.report = (struct report){0};
+	agent->epoch.reconcile.hour_ns = 0;
+	agent->epoch.known = false;
 	return r;
 }
 
@@ -52,7 +52,7 @@ int seal_stale(struct agent *agent, const struct batch_summary *last)
 
 	seal_or_continue(agent, last);
 	r = seal_write_down(agent);
-	return r < 0 ? r : meter_remove(TAKE_PTR(agent->meter));
+	return r < 0 ? r : meter_remove(TAKE_PTR(agent->epoch.meter));
 }
 
 /* What the journal of samples knows of an epoch that nothing else remembers. */
@@ -114,7 +114,7 @@ static int recall(const struct journal_record *record, void *data)
 	for (uint32_t i = 0; i < head.n; i++) {
 		struct sample_entry entry = sample_record_entry(record->payload, i);
 
-		remember(&memory->agent->slots, &entry);
+		remember(&memory->agent->epoch.slots, &entry);
 	}
 	return 0;
 }
@@ -141,13 +141,13 @@ static int recall_slots(struct memory *memory)
 	int r = journal_for_each(agent->samples.journal, measure, memory);
 
 	if (r == 0)
-		r = slots_create(memory->highest + 1, &agent->slots);
+		r = slots_create(memory->highest + 1, &agent->epoch.slots);
 	if (r == 0)
 		r = journal_for_each(agent->samples.journal, recall, memory);
 	if (r == 0)
 		r = replay_slots(agent, memory->last->epoch);
 	if (r == 0)
-		forget_what_batches_said(&agent->slots);
+		forget_what_batches_said(&agent->epoch.slots);
 	return r;
 }
 
@@ -206,14 +206,14 @@ int seal_forgotten(struct agent *agent, const struct batch_summary *last)
 
 	if (r == 0) {
 		head = final_head(&memory);
-		r = batch_build(&head, &agent->slots, NULL, NULL, &list);
+		r = batch_build(&head, &agent->epoch.slots, NULL, NULL, &list);
 	}
 	if (r == 0) {
 		log_info("the epoch before is sealed at its last sample, %u of its slots known",
-			 agent->slots.end);
+			 agent->epoch.slots.end);
 		r = report_append(agent, &list);
 	}
 	batch_list_free(&list);
-	slots_free(&agent->slots);
+	slots_free(&agent->epoch.slots);
 	return r;
 }

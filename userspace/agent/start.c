@@ -35,11 +35,11 @@ static int attach(struct agent *agent, const struct meter_options *options)
 		r = net_link_disable_addrgen(agent->net, options->interface);
 	if (r == 0) {
 		reconcile_before_epoch(agent);
-		r = meter_attach(options, &agent->meter);
+		r = meter_attach(options, &agent->epoch.meter);
 	}
 	if (r == 0)
 		log_info("attached the meter to %s by %s", options->interface,
-			 meter_attachment(agent->meter));
+			 meter_attachment(agent->epoch.meter));
 	if (r == 0)
 		reconcile_begin_epoch(agent);
 	return r;
@@ -49,7 +49,7 @@ static int adopt_or_attach(struct agent *agent, const struct batch_summary *last
 {
 	struct meter_options options = {.pin_folder = agent->pin_folder,
 					.interface = agent->config.interface};
-	int r = meter_adopt(&options, &agent->meter);
+	int r = meter_adopt(&options, &agent->epoch.meter);
 
 	if (r == -ESTALE) {
 		log_warning("the device that was metered is gone: its epoch is sealed");

@@ -43,9 +43,9 @@ static void resolve_silent(struct agent *agent, const struct desired_peer *peer,
 static void collect_peer(struct agent *agent, const struct wg_peer *live, int64_t boot_ns, json_t *status)
 {
 	const struct desired_peer *peer = desired_find_key(agent->desired, &live->public_key);
-	uint32_t slot = peer ? slots_find(&agent->slots, peer->id) : 0;
+	uint32_t slot = peer ? slots_find(&agent->epoch.slots, peer->id) : 0;
 	char endpoint[ENDPOINT_NUMERIC_SIZE];
-	struct slot *at = &agent->slots.slots[slot];
+	struct slot *at = &agent->epoch.slots.slots[slot];
 	uint64_t hash;
 
 	if (slot == 0)

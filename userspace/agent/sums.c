@@ -48,7 +48,7 @@ static json_t *base_json(const struct sums_base *base)
 
 static int save(const struct agent *agent)
 {
-	const struct sums *sums = &agent->sums;
+	const struct sums *sums = &agent->epoch.sums;
 
 	return epoch_file_write(agent, FILE_NAME,
 				json_pack("{s:o, s:o, s:o, s:o}", "told_rx_bytes",
@@ -62,9 +62,9 @@ static void give_up(struct agent *agent, const char *reason)
 {
 	int r;
 
-	if (!agent->sums.known)
+	if (!agent->epoch.sums.known)
 		return;
-	agent->sums.known = false;
+	agent->epoch.sums.known = false;
 	log_warning("WireGuard's own counts are not told in this epoch any more: %s", reason);
 	r = epoch_file_remove(agent, FILE_NAME);
 	if (r < 0)
@@ -73,7 +73,7 @@ static void give_up(struct agent *agent, const char *reason)
 
 static void save_or_give_up(struct agent *agent)
 {
-	if (agent->sums.known && save(agent) < 0)
+	if (agent->epoch.sums.known && save(agent) < 0)
 		give_up(agent, FILE_NAME " cannot be written");
 }
 
@@ -83,7 +83,7 @@ void sums_begin_epoch(struct agent *agent, const struct wg_device *before)
 	struct sums_base base = {.keys = keys_of(before),
 				 .beside = {.rx_bytes = -counted.rx_bytes, .tx_bytes = -counted.tx_bytes}};
 
-	agent->sums = (struct sums){.known = true, .now = base, .next = base};
+	agent->epoch.sums = (struct sums){.known = true, .now = base, .next = base};
 	save_or_give_up(agent);
 }
 
@@ -105,7 +105,7 @@ int sums_load(struct agent *agent)
 	struct sums sums = {.known = true};
 	int r = epoch_file_read(agent, FILE_NAME, &object);
 
-	agent->sums.known = false;
+	agent->epoch.sums.known = false;
 	if (r < 0)
 		return r;
 	r = json_read_u64(object, "told_rx_bytes", &sums.told.rx_bytes, NULL);
@@ -116,7 +116,7 @@ int sums_load(struct agent *agent)
 	if (r == 0)
 		r = read_base(object, "next", &sums.next);
 	if (r == 0)
-		agent->sums = sums;
+		agent->epoch.sums = sums;
 	return r;
 }
 
@@ -130,7 +130,7 @@ static const struct sums_base *find_base(const struct sums *sums, const struct w
 
 bool sums_take(struct agent *agent, const struct wg_device *device, struct reconcile_link *ret_sum)
 {
-	struct sums *sums = &agent->sums;
+	struct sums *sums = &agent->epoch.sums;
 	const struct sums_base *base = sums->known ? find_base(sums, device) : NULL;
 	struct reconcile_link sum;
 
@@ -165,7 +165,7 @@ static bool settle_base(struct agent *agent, const struct wg_device *device)
 
 	if (!sums_take(agent, device, &sum))
 		return false;
-	agent->sums.now = *find_base(&agent->sums, device);
+	agent->epoch.sums.now = *find_base(&agent->epoch.sums, device);
 	return true;
 }
 
@@ -175,7 +175,7 @@ void sums_expect_removal(struct agent *agent, const struct wg_device *device, co
 
 	if (!settle_base(agent, device))
 		return;
-	next = agent->sums.now;
+	next = agent->epoch.sums.now;
 	for (size_t i = 0; i < plan->n_remove; i++) {
 		const struct wg_peer *live = wg_device_find(device, &plan->remove[i].public_key);
 
@@ -185,7 +185,7 @@ void sums_expect_removal(struct agent *agent, const struct wg_device *device, co
 		next.beside.rx_bytes += live->rx_bytes;
 		next.beside.tx_bytes += live->tx_bytes;
 	}
-	agent->sums.next = next;
+	agent->epoch.sums.next = next;
 	save_or_give_up(agent);
 }
 
@@ -197,13 +197,13 @@ void sums_expect_addition(struct agent *agent, const struct wg_device *device, c
 	if (plan->n_remove == 0 && !settle_base(agent, device))
 		return;
 	if (plan->n_remove > 0)
-		agent->sums.now = agent->sums.next;
-	next = agent->sums.now;
+		agent->epoch.sums.now = agent->epoch.sums.next;
+	next = agent->epoch.sums.now;
 	for (size_t i = 0; i < plan->n_set; i++)
 		if (!plan->set[i].update_only)
 			next.keys += word_of(&plan->set[i].public_key) + 1;
-	if (next.keys == agent->sums.now.keys)
+	if (next.keys == agent->epoch.sums.now.keys)
 		return;
-	agent->sums.next = next;
+	agent->epoch.sums.next = next;
 	save_or_give_up(agent);
 }

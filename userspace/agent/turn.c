@@ -16,16 +16,16 @@
 static void on_turn(void *data, int result)
 {
 	struct agent *agent = data;
-	struct turn *turn = &agent->turn;
+	struct turn *turn = &agent->epoch.turn;
 	int r;
 
 	(void)result;
 	turn->timer = 0;
-	if (!agent->meter || agent->leaving != STAYING)
+	if (!agent->epoch.meter || agent->leaving != STAYING)
 		return;
 	/* What was counted before belongs to the old cycle. */
 	sample_take(agent);
-	r = meter_grant(agent->meter, &turn->grant);
+	r = meter_grant(agent->epoch.meter, &turn->grant);
 	if (r < 0 && r != -EALREADY) {
 		log_error("could not begin cycle %" PRIu64 ": %s", turn->grant.cycle, strerror(-r));
 		return;
@@ -38,7 +38,7 @@ static void on_turn(void *data, int result)
 /* By the clock where the instant is known by it, as that may be set meanwhile. */
 static int set_timer(struct agent *agent, int64_t boot_ns)
 {
-	struct turn *turn = &agent->turn;
+	struct turn *turn = &agent->epoch.turn;
 
 	loop_cancel(agent->loop, turn->timer);
 	turn->timer = 0;
@@ -55,9 +55,9 @@ static int64_t boot_time_of(int64_t utc_ns)
 
 static int lay(struct agent *agent)
 {
-	struct turn *turn = &agent->turn;
+	struct turn *turn = &agent->epoch.turn;
 	int64_t boot_ns = boot_time_of(turn->at_ns);
-	int r = meter_grant_next(agent->meter, &turn->grant, (uint64_t)boot_ns);
+	int r = meter_grant_next(agent->epoch.meter, &turn->grant, (uint64_t)boot_ns);
 
 	return r < 0 ? r : set_timer(agent, boot_ns);
 }
@@ -66,8 +66,8 @@ int turn_prepare(struct agent *agent, const struct meter_grant *grant, int64_t a
 {
 	int r;
 
-	agent->turn.grant = *grant;
-	agent->turn.at_ns = at_ns;
+	agent->epoch.turn.grant = *grant;
+	agent->epoch.turn.at_ns = at_ns;
 	r = lay(agent);
 	/* A packet, or the API, was first. */
 	return r == -EALREADY ? 0 : r;
@@ -77,16 +77,16 @@ int turn_resume(struct agent *agent)
 {
 	struct meter_limit_state limit;
 
-	meter_read_limit(agent->meter, &limit);
+	meter_read_limit(agent->epoch.meter, &limit);
 	if (limit.next.cycle == 0)
 		return 0;
-	agent->turn = (struct turn){.grant = limit.next};
+	agent->epoch.turn = (struct turn){.grant = limit.next};
 	return set_timer(agent, (int64_t)limit.next_not_before);
 }
 
 void turn_clock_set(struct agent *agent)
 {
-	int r = agent->meter && agent->turn.timer && agent->turn.at_ns ? lay(agent) : 0;
+	int r = agent->epoch.meter && agent->epoch.turn.timer && agent->epoch.turn.at_ns ? lay(agent) : 0;
 
 	if (r < 0 && r != -EALREADY)
 		log_warning("could not follow the clock with the next cycle's grant: %s", strerror(-r));

@@ -16,19 +16,19 @@ static int write_down(struct agent *agent, struct meter *sealed, const struct ba
 {
 	int r;
 
-	agent->successor = agent->meter;
-	agent->meter = sealed;
+	agent->epoch.successor = agent->epoch.meter;
+	agent->epoch.meter = sealed;
 	seal_or_continue(agent, last);
 	restore_state(agent);
 	r = seal_write_down(agent);
-	agent->meter = TAKE_PTR(agent->successor);
+	agent->epoch.meter = TAKE_PTR(agent->epoch.successor);
 	return r;
 }
 
 int upgrade_take_sealed(struct agent *agent, const struct batch_summary *last)
 {
 	struct meter *sealed = NULL;
-	int r = meter_open_sealed(agent->meter, &sealed);
+	int r = meter_open_sealed(agent->epoch.meter, &sealed);
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
@@ -37,24 +37,24 @@ int upgrade_take_sealed(struct agent *agent, const struct batch_summary *last)
 		meter_close(sealed);
 		return r;
 	}
-	return meter_forget_sealed(agent->meter, sealed);
+	return meter_forget_sealed(agent->epoch.meter, sealed);
 }
 
 int upgrade_meter(struct agent *agent, const struct batch_summary *last)
 {
-	const struct meter_identity *identity = meter_identity(agent->meter);
+	const struct meter_identity *identity = meter_identity(agent->epoch.meter);
 	bool asked = uuid_equal(agent->config.outgoing, identity->map_uuid);
 	bool grows = asked && agent->config.outgoing_is_full && upgrade_can_grow(agent);
 	int r = upgrade_take_sealed(agent, last);
 
-	if (r < 0 || (!asked && !meter_is_outdated(agent->meter)))
+	if (r < 0 || (!asked && !meter_is_outdated(agent->epoch.meter)))
 		return r;
 	reconcile_before_epoch(agent);
-	r = meter_hand_over(&agent->meter, grows ? 2 * identity->capacity : 0);
+	r = meter_hand_over(&agent->epoch.meter, grows ? 2 * identity->capacity : 0);
 	if (r < 0)
 		return r;
 	reconcile_begin_epoch(agent);
 	log_info("a new meter has taken over, with room for %u peers: a new epoch begins",
-		 meter_identity(agent->meter)->capacity - 1);
+		 meter_identity(agent->epoch.meter)->capacity - 1);
 	return upgrade_take_sealed(agent, last);
 }

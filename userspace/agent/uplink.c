@@ -100,21 +100,21 @@ static void drop_first(struct agent *agent, size_t n)
 
 static bool is_current_epoch(const struct agent *agent, const struct pending *pending)
 {
-	return agent->meter && uuid_equal(pending->epoch, meter_identity(agent->meter)->map_uuid);
+	return agent->epoch.meter && uuid_equal(pending->epoch, meter_identity(agent->epoch.meter)->map_uuid);
 }
 
 /* The first n are held by the API. */
 static void accepted(struct agent *agent, size_t n)
 {
 	struct pending last = agent->uplink.pending[n - 1];
-	bool was_known = agent->epoch_known;
+	bool was_known = agent->epoch.known;
 
 	if (agent->uplink.attempts.failures > 0)
 		log_info("the API answers again");
 	agent->uplink.attempts.failures = 0;
 	drop_first(agent, n);
 	if (is_current_epoch(agent, &last)) {
-		agent->epoch_known = true;
+		agent->epoch.known = true;
 		agent->uplink.events->acknowledged(agent, last.seq, !was_known);
 	}
 	if (agent->uplink.n_pending == 0)
@@ -129,7 +129,7 @@ static void take_watch(struct agent *agent, const json_t *answer)
 
 	if (until && clock_parse(until, &until_ns) < 0)
 		until_ns = 0;
-	agent->report.watch_until_ns = until_ns;
+	agent->epoch.report.watch_until_ns = until_ns;
 }
 
 /* The index behind the batch that the API says it holds, with the checksum of ours; 0: it is none of these.
@@ -188,7 +188,8 @@ static int rewind_to(struct agent *agent, const struct pending *first, uint64_t 
 static bool is_beyond_us(const struct agent *agent, const json_t *answer)
 {
 	return is_current_epoch(agent, &agent->uplink.pending[0]) &&
-	       (uint64_t)json_integer_value(json_object_get(answer, "held_seq")) >= agent->report.next_seq;
+	       (uint64_t)json_integer_value(json_object_get(answer, "held_seq")) >=
+		       agent->epoch.report.next_seq;
 }
 
 /* A proxy may confuse answers, or make one up: this one says that the first batch is held. */
@@ -321,13 +322,13 @@ static void skip_lost(struct agent *agent)
 	bool is_followed =
 		uplink->n_pending > 1 && uuid_equal(uplink->pending[0].epoch, uplink->pending[1].epoch);
 
-	if (!is_followed && is_current_epoch(agent, &uplink->pending[0]) && !agent->report.final)
+	if (!is_followed && is_current_epoch(agent, &uplink->pending[0]) && !agent->epoch.report.final)
 		return;
 	log_warning("batch %" PRIu64 " cannot be read back from the journal: it is left out",
 		    uplink->pending[0].seq);
 	if (is_followed)
 		uplink->pending[1].kept_from = uplink->pending[1].seq;
-	agent->report.whole_due = true;
+	agent->epoch.report.whole_due = true;
 	drop_first(agent, 1);
 }
 
