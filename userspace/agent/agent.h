@@ -228,15 +228,16 @@ WT_MUST_CHECK int start_device(struct agent *agent); /* -ENODEV: not there yet *
 WT_MUST_CHECK int start_meter(struct agent *agent);
 
 /* restore.c: what is known of an epoch that goes on. */
-WT_MUST_CHECK int restore_owners(struct agent *agent); /* slots, as meter, files and journal know them */
-WT_MUST_CHECK int restore_table(struct agent *agent);  /* as the meter has it */
-void restore_state(struct agent *agent);               /* of the interface and its grant */
+WT_MUST_CHECK int restore_owners(const struct agent *agent,
+				 struct epoch *epoch); /* slots, as meter, files and journal know them */
+WT_MUST_CHECK int restore_table(struct epoch *epoch);  /* as the meter has it */
+void restore_state(struct agent *agent, struct epoch *epoch); /* of the interface and its grant */
 
 /* enroll.c: trades the one-time token, then calls `done`. */
 void enroll_begin(struct agent *agent, void (*done)(struct agent *agent));
 
 /* sample.c: reads all that the meter has counted. */
-void sample_take(struct agent *agent);
+void sample_take(struct agent *agent, struct epoch *epoch);
 
 /* schedule.c: timers, hour edges, steps of the clock and the ring buffer. */
 WT_MUST_CHECK int schedule_begin(struct agent *agent);
@@ -249,7 +250,8 @@ void report_watch_limit(struct agent *agent); /* whether it is reached, or no lo
 bool report_is_writing(const struct agent *agent);
 /* All parts at once, to the journal and into the queue; blocking. */
 WT_MUST_CHECK int report_append(struct agent *agent, const struct batch_list *list);
-WT_MUST_CHECK int report_append_final(struct agent *agent); /* blocking, for an epoch that is over at start */
+/* Blocking, for an epoch that is over at start. */
+WT_MUST_CHECK int report_append_final(struct agent *agent, struct epoch *epoch);
 
 /*
  * reconcile.c: counts made elsewhere, in the first batch of each hour; around the sample and into its batch.
@@ -257,8 +259,8 @@ WT_MUST_CHECK int report_append_final(struct agent *agent); /* blocking, for an 
  */
 void reconcile_before_epoch(struct agent *agent);
 void reconcile_begin_epoch(struct agent *agent);
-void reconcile_before_sample(struct agent *agent);
-void reconcile_fill(struct agent *agent, struct batch_head *head);
+void reconcile_before_sample(const struct agent *agent, struct epoch *epoch);
+void reconcile_fill(struct agent *agent, struct epoch *epoch, struct batch_head *head);
 void reconcile_durable(struct agent *agent, uint64_t seq);
 
 /*
@@ -301,10 +303,9 @@ WT_MUST_CHECK int upgrade_take_sealed(struct agent *agent, const struct batch_su
 WT_MUST_CHECK int seal_stale(struct agent *agent, const struct batch_summary *last);
 WT_MUST_CHECK int seal_forgotten(struct agent *agent, const struct batch_summary *last);
 /* Goes on behind the journal's last batch, if that is of the meter's epoch. */
-void seal_or_continue(struct agent *agent, const struct batch_summary *last);
-/* Behind it: the last counts of the meter's epoch, into the journal; the next epoch begins with nothing of
- * them. */
-WT_MUST_CHECK int seal_write_down(struct agent *agent);
+void seal_or_continue(const struct agent *agent, struct epoch *epoch, const struct batch_summary *last);
+/* Behind it: the last counts of an epoch that is over, into the journal. */
+WT_MUST_CHECK int seal_write_down(struct agent *agent, struct epoch *epoch);
 
 /*
  * fair.c: each peer's audit. fair_expect() precedes the steps of a plan: from there on, peers that are made
@@ -325,7 +326,8 @@ bool uplink_is_idle(const struct agent *agent);
 
 /* replay.c: what a restart takes from the journal. -ENOENT: it is empty. */
 WT_MUST_CHECK int replay_pending(struct agent *agent, struct batch_summary *ret_last);
-WT_MUST_CHECK int replay_slots(struct agent *agent, const uint8_t epoch[static UUID_SIZE]);
+WT_MUST_CHECK int replay_slots(struct journal *journal, struct slots *slots,
+			       const uint8_t epoch[static UUID_SIZE]);
 
 /*
  * refill.c: an API that holds less than it did. Queues again what the journal keeps behind it, acknowledged
@@ -405,19 +407,21 @@ void attempts_failed(struct agent *agent, struct attempts *attempts, const char 
 struct http_call attempts_call(const struct agent *agent, const struct attempts *attempts);
 
 /*
- * epoch_file.c: BASE/NAME, a JSON object of the meter's epoch. -ENOENT: it is of another, or not there.
+ * epoch_file.c: BASE/NAME, a JSON object of the epoch. -ENOENT: it is of another, or not there.
  * Writing replaces it by the fields of `content`, which it takes over, and the epoch; NULL is a lack of
  * memory.
  */
-WT_MUST_CHECK int epoch_file_read(const struct agent *agent, const char *name, json_t **ret_object);
-WT_MUST_CHECK int epoch_file_write(const struct agent *agent, const char *name, json_t *content);
+WT_MUST_CHECK int epoch_file_read(const struct agent *agent, const struct epoch *epoch, const char *name,
+				  json_t **ret_object);
+WT_MUST_CHECK int epoch_file_write(const struct agent *agent, const struct epoch *epoch, const char *name,
+				   json_t *content);
 WT_MUST_CHECK int epoch_file_remove(const struct agent *agent, const char *name);
 
 /*
  * bases.c: what reused slots began at, and what was found undelivered, in BASE/slots.json. Once it is saved,
  * batches say it.
  */
-WT_MUST_CHECK int bases_save(struct agent *agent);
-WT_MUST_CHECK int bases_load(struct agent *agent);
+WT_MUST_CHECK int bases_save(const struct agent *agent, struct epoch *epoch);
+WT_MUST_CHECK int bases_load(const struct agent *agent, struct epoch *epoch);
 
 #endif

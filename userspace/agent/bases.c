@@ -19,12 +19,12 @@ static json_t *base_json(uint32_t number, const struct slot *slot)
 		"undelivered_bytes", json_u64(slot->audit.undelivered));
 }
 
-static json_t *bases_json(const struct agent *agent)
+static json_t *bases_json(const struct epoch *epoch)
 {
 	json_t *bases = json_array();
 
-	for (uint32_t number = 1; bases && number < agent->epoch.slots.end; number++) {
-		const struct slot *slot = &agent->epoch.slots.slots[number];
+	for (uint32_t number = 1; bases && number < epoch->slots.end; number++) {
+		const struct slot *slot = &epoch->slots.slots[number];
 
 		if (totals_equal(&slot->base, &nothing) && slot->audit.undelivered == 0)
 			continue;
@@ -36,40 +36,39 @@ static json_t *bases_json(const struct agent *agent)
 	return json_pack("{s:o}", "bases", bases);
 }
 
-int bases_save(struct agent *agent)
+int bases_save(const struct agent *agent, struct epoch *epoch)
 {
-	int r = epoch_file_write(agent, FILE_NAME, bases_json(agent));
+	int r = epoch_file_write(agent, epoch, FILE_NAME, bases_json(epoch));
 
 	if (r < 0)
 		return r;
-	for (uint32_t number = 1; number < agent->epoch.slots.end; number++)
-		agent->epoch.slots.slots[number].undelivered =
-			agent->epoch.slots.slots[number].audit.undelivered;
+	for (uint32_t number = 1; number < epoch->slots.end; number++)
+		epoch->slots.slots[number].undelivered = epoch->slots.slots[number].audit.undelivered;
 	return 0;
 }
 
-static int take_base(struct agent *agent, const json_t *item)
+static int take_base(struct epoch *epoch, const json_t *item)
 {
 	struct batch_record record;
 	int r = batch_parse_record(item, &record);
 
 	if (r == 0)
-		slots_restore_base(&agent->epoch.slots, record.slot, record.incarnation, &record.totals,
+		slots_restore_base(&epoch->slots, record.slot, record.incarnation, &record.totals,
 				   record.undelivered);
 	return r;
 }
 
-int bases_load(struct agent *agent)
+int bases_load(const struct agent *agent, struct epoch *epoch)
 {
 	json_t *object _cleanup_json_ = NULL;
 	const json_t *item;
 	size_t i;
-	int r = epoch_file_read(agent, FILE_NAME, &object);
+	int r = epoch_file_read(agent, epoch, FILE_NAME, &object);
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	json_array_foreach (json_object_get(object, "bases"), i, item) {
-		r = take_base(agent, item);
+		r = take_base(epoch, item);
 		if (r < 0)
 			return r;
 	}

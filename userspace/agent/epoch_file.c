@@ -15,10 +15,11 @@ static void path_of(const struct agent *agent, const char *name, char path[stati
 	snprintf(path, PATH_MAX, "%s/%s", agent->base, name);
 }
 
-int epoch_file_read(const struct agent *agent, const char *name, json_t **ret_object)
+int epoch_file_read(const struct agent *agent, const struct epoch *epoch, const char *name,
+		    json_t **ret_object)
 {
 	json_t *object _cleanup_json_ = NULL;
-	char path[PATH_MAX], epoch[UUID_TEXT_SIZE], *text _cleanup_free_ = NULL;
+	char path[PATH_MAX], id[UUID_TEXT_SIZE], *text _cleanup_free_ = NULL;
 	const char *of;
 	size_t length;
 	int r;
@@ -31,18 +32,18 @@ int epoch_file_read(const struct agent *agent, const char *name, json_t **ret_ob
 	of = json_string_value(json_object_get(object, "epoch"));
 	if (!of)
 		return -EINVAL;
-	if (strcmp(of, uuid_format(meter_identity(agent->epoch.meter)->map_uuid, epoch)) != 0)
+	if (strcmp(of, uuid_format(meter_identity(epoch->meter)->map_uuid, id)) != 0)
 		return -ENOENT;
 	*ret_object = TAKE_PTR(object);
 	return 0;
 }
 
-int epoch_file_write(const struct agent *agent, const char *name, json_t *content)
+int epoch_file_write(const struct agent *agent, const struct epoch *epoch, const char *name, json_t *content)
 {
 	json_t *rest _cleanup_json_ = content;
-	char epoch[UUID_TEXT_SIZE], path[PATH_MAX], *text _cleanup_free_ = NULL;
+	char id[UUID_TEXT_SIZE], path[PATH_MAX], *text _cleanup_free_ = NULL;
 	json_t *object _cleanup_json_ =
-		json_pack("{s:s}", "epoch", uuid_format(meter_identity(agent->epoch.meter)->map_uuid, epoch));
+		json_pack("{s:s}", "epoch", uuid_format(meter_identity(epoch->meter)->map_uuid, id));
 
 	if (json_object_update(object, rest) < 0)
 		return -ENOMEM;

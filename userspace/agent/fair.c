@@ -95,7 +95,7 @@ void fair_finish(struct agent *agent, int64_t boot_ns)
 	if (!found)
 		return;
 	/* On disk before it is said: it must not fall when the next process begins. */
-	r = bases_save(agent);
+	r = bases_save(agent, &agent->epoch);
 	if (r < 0)
 		log_warning("could not write slots.json; undelivered bytes are reported later: %s",
 			    strerror(-r));

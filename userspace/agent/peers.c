@@ -38,7 +38,7 @@ static int assign_slot(struct agent *agent, const uint8_t *peer_id, uint32_t *re
 		return r == -ENOSPC ? METER_FULL : r;
 	/* What the cell held before must be on disk before it counts for another. */
 	if (!totals_equal(&agent->epoch.slots.slots[slot].base, &nothing))
-		r = bases_save(agent);
+		r = bases_save(agent, &agent->epoch);
 	if (r == 0)
 		r = store_owner(agent, slot);
 	if (r < 0)
@@ -188,7 +188,7 @@ static int execute(struct agent *agent, const struct plan *plan, const struct wg
 	if (r < 0)
 		return r;
 	if (plan->n_move)
-		sample_take(agent);
+		sample_take(agent, &agent->epoch);
 	if (plan->n_set) {
 		sums_expect_addition(agent, device, plan);
 		r = wg_change_peers(agent->wg, plan->set, plan->n_set);
@@ -197,7 +197,7 @@ static int execute(struct agent *agent, const struct plan *plan, const struct wg
 	if (plan->n_move && r == 0)
 		r = put_entries(agent, plan->move, plan->n_move);
 	if (plan->n_move)
-		sample_take(agent);
+		sample_take(agent, &agent->epoch);
 	return r;
 }
 
@@ -315,7 +315,7 @@ static void on_grace_over(void *data, int result)
 		slots[i] = (struct plan_slot){slot, agent->epoch.slots.slots[slot].incarnation};
 	}
 	end_flows_again(agent);
-	sample_take(agent);
+	sample_take(agent, &agent->epoch);
 	settle_table(agent, slots);
 	if (settle_slots(agent))
 		report_make(agent);

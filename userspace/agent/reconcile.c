@@ -56,7 +56,7 @@ static int save_interface(const struct agent *agent)
 
 	if (r < 0)
 		return r;
-	return epoch_file_write(agent, FILE_NAME,
+	return epoch_file_write(agent, &agent->epoch, FILE_NAME,
 				json_pack("{s:o, s:o, s:o, s:o}", "rx_bytes", json_u64(low->rx_bytes),
 					  "tx_bytes", json_u64(low->tx_bytes), "rx_bytes_after",
 					  json_u64(high.rx_bytes), "tx_bytes_after",
@@ -75,11 +75,11 @@ void reconcile_begin_epoch(struct agent *agent)
 }
 
 /* What the interface had counted before and after this epoch began. -ENOENT: it is not known. */
-static int load_base(const struct agent *agent, struct reconcile_link *ret_low,
+static int load_base(const struct agent *agent, const struct epoch *epoch, struct reconcile_link *ret_low,
 		     struct reconcile_link *ret_high)
 {
 	json_t *object _cleanup_json_ = NULL;
-	int r = epoch_file_read(agent, FILE_NAME, &object);
+	int r = epoch_file_read(agent, epoch, FILE_NAME, &object);
 
 	if (r < 0)
 		return r;
@@ -118,11 +118,11 @@ static uint64_t nearest(uint64_t low, uint64_t high, uint64_t counted)
 	return counted < low ? low : counted > high ? high : counted;
 }
 
-static void fill_interface(struct agent *agent, struct batch_reconcile *reconcile)
+static void fill_interface(struct agent *agent, const struct epoch *epoch, struct batch_reconcile *reconcile)
 {
 	const bool encrypted = strcmp(wg_kind(agent->wg), "kernel") == 0;
 	const uint64_t overhead = encrypted ? MESSAGE_OVERHEAD : 0;
-	const struct reconcile_link *before = &agent->epoch.reconcile.before;
+	const struct reconcile_link *before = &epoch->reconcile.before;
 	const struct meter_totals *meter = &reconcile->meter;
 	struct meter_interface_totals totals;
 	struct reconcile_link low, high, after;
@@ -131,10 +131,10 @@ static void fill_interface(struct agent *agent, struct batch_reconcile *reconcil
 	/* Then its counters are of something else than packets, and say nothing of the meter's. */
 	if (net_link_merges(agent->net, agent->config.interface, &merges) < 0 || merges)
 		return;
-	meter_read_interface(agent->epoch.meter, &totals);
+	meter_read_interface(epoch->meter, &totals);
 	/* It counts refused uploads as well, and which of the refused they are the meter does not say. */
-	if (!agent->epoch.reconcile.read_before || totals.refused_bytes > 0 ||
-	    load_base(agent, &low, &high) < 0 || read_link(agent->config.interface, &after) < 0)
+	if (!epoch->reconcile.read_before || totals.refused_bytes > 0 ||
+	    load_base(agent, epoch, &low, &high) < 0 || read_link(agent->config.interface, &after) < 0)
 		return;
 	reconcile->interface.rx_bytes =
 		nearest(since(before->rx_bytes, high.rx_bytes), since(after.rx_bytes, low.rx_bytes),
@@ -147,46 +147,45 @@ static void fill_interface(struct agent *agent, struct batch_reconcile *reconcil
 }
 
 /* Read behind the meter, so that what it has counted is in it. */
-static void fill_wireguard(struct agent *agent, struct batch_reconcile *reconcile)
+static void fill_wireguard(struct agent *agent, const struct epoch *epoch, struct batch_reconcile *reconcile)
 {
 	struct wg_device *device = NULL;
 
-	/* While an earlier epoch is sealed, the sums are its successor's already. */
-	if (agent->epoch.successor || !agent->epoch.sums.known || wg_dump(agent->wg, &device) < 0)
+	/* Of one that is sealed they are not known: they are its successor's already. */
+	if (!epoch->sums.known || wg_dump(agent->wg, &device) < 0)
 		return;
 	reconcile->has_wireguard = sums_take(agent, device, &reconcile->wireguard);
 	wg_device_free(device);
 	sums_told(agent);
 }
 
-static bool is_due(const struct agent *agent, int64_t utc_ns)
+static bool is_due(const struct epoch *epoch, int64_t utc_ns)
 {
-	return clock_hour_start(utc_ns) != agent->epoch.reconcile.hour_ns;
+	return clock_hour_start(utc_ns) != epoch->reconcile.hour_ns;
 }
 
-void reconcile_before_sample(struct agent *agent)
+void reconcile_before_sample(const struct agent *agent, struct epoch *epoch)
 {
-	agent->epoch.reconcile.read_before =
-		is_due(agent, clock_utc_ns()) &&
-		read_link(agent->config.interface, &agent->epoch.reconcile.before) == 0;
+	epoch->reconcile.read_before = is_due(epoch, clock_utc_ns()) &&
+				       read_link(agent->config.interface, &epoch->reconcile.before) == 0;
 }
 
-void reconcile_fill(struct agent *agent, struct batch_head *head)
+void reconcile_fill(struct agent *agent, struct epoch *epoch, struct batch_head *head)
 {
-	struct reconcile *state = &agent->epoch.reconcile;
-	struct meter_totals sum = sum_slots(&agent->epoch.slots);
+	struct reconcile *state = &epoch->reconcile;
+	struct meter_totals sum = sum_slots(&epoch->slots);
 	struct batch_reconcile *reconcile = &head->reconcile;
 
 	state->written = (struct reconcile_journal){.upload_bytes = sum.upload_bytes,
 						    .download_bytes = sum.download_bytes};
-	if (!is_due(agent, head->utc_to_ns))
+	if (!is_due(epoch, head->utc_to_ns))
 		return;
 	state->hour_ns = clock_hour_start(head->utc_to_ns);
 	reconcile->said = true;
 	reconcile->meter = sum;
 	reconcile->journal = state->durable;
-	fill_wireguard(agent, reconcile);
-	fill_interface(agent, reconcile);
+	fill_wireguard(agent, epoch, reconcile);
+	fill_interface(agent, epoch, reconcile);
 }
 
 void reconcile_durable(struct agent *agent, uint64_t seq)

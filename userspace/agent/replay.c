@@ -17,7 +17,8 @@ struct epoch_mark {
 };
 
 struct pending_walk {
-	struct agent *agent;
+	struct agent *agent; /* of replay_pending() */
+	struct slots *slots; /* and of replay_slots(): */
 	const uint8_t *epoch;
 	struct batch_summary last;
 	uint64_t last_sequence;
@@ -118,15 +119,14 @@ static int take_totals(const struct journal_record *record, void *data)
 		r = batch_parse_record(item, &counts);
 		if (r < 0)
 			return r;
-		restore_record(&walk->agent->epoch.slots, &counts);
+		restore_record(walk->slots, &counts);
 	}
 	return 0;
 }
 
-int replay_slots(struct agent *agent, const uint8_t epoch[static UUID_SIZE])
+int replay_slots(struct journal *journal, struct slots *slots, const uint8_t epoch[static UUID_SIZE])
 {
-	struct pending_walk walk = {
-		.agent = agent, .epoch = epoch, .last_sequence = journal_last(agent->journal)};
+	struct pending_walk walk = {.slots = slots, .epoch = epoch, .last_sequence = journal_last(journal)};
 
-	return journal_for_each(agent->journal, take_totals, &walk);
+	return journal_for_each(journal, take_totals, &walk);
 }

@@ -30,10 +30,11 @@ void report_state(struct agent *agent, enum gateway_state state)
 	states_set(&report->states, state, not_before_covered(report, clock_utc_ns()));
 }
 
-static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct batch_head *head)
+static void fill_head(struct agent *agent, struct epoch *epoch, int64_t utc_to_ns, bool final,
+		      struct batch_head *head)
 {
-	const struct meter_identity *identity = meter_identity(agent->epoch.meter);
-	struct report *report = &agent->epoch.report;
+	const struct meter_identity *identity = meter_identity(epoch->meter);
+	struct report *report = &epoch->report;
 	struct meter_interface_totals totals;
 	struct meter_limit_state heir;
 
@@ -52,13 +53,13 @@ static void fill_head(struct agent *agent, int64_t utc_to_ns, bool final, struct
 				    .now_ns = clock_utc_ns()};
 	memcpy(head->epoch, identity->map_uuid, UUID_SIZE);
 	memcpy(head->boot_id, identity->boot_id, UUID_SIZE);
-	meter_read_interface(agent->epoch.meter, &totals);
+	meter_read_interface(epoch->meter, &totals);
 	head->counted = totals.counted;
-	meter_read_limit(agent->epoch.meter, &head->limit);
+	meter_read_limit(epoch->meter, &head->limit);
 	/* For the time of a hand-over a smaller grant stood in: whether the true one is used up, its heir
 	 * knows. */
-	if (agent->epoch.successor) {
-		meter_read_limit(agent->epoch.successor, &heir);
+	if (epoch->successor) {
+		meter_read_limit(epoch->successor, &heir);
 		head->limit.exhausted = heir.exhausted && heir.grant.cycle == head->limit.grant.cycle;
 	}
 	/* What it has no room for is said by the next one, at once. */
@@ -72,19 +73,19 @@ bool report_is_writing(const struct agent *agent)
 }
 
 /* Builds the next batch. From here on it exists, and is written until it is in the journal. */
-static int build(struct agent *agent, int64_t utc_to_ns, bool final, json_t *status)
+static int build(struct agent *agent, struct epoch *epoch, int64_t utc_to_ns, bool final, json_t *status)
 {
-	struct report *report = &agent->epoch.report;
+	struct report *report = &epoch->report;
 	struct batch_head head;
 	int r;
 
-	fill_head(agent, utc_to_ns, final, &head);
-	reconcile_fill(agent, &head);
-	r = batch_build(&head, &agent->epoch.slots, status, agent->cannot_apply, &report->writing);
+	fill_head(agent, epoch, utc_to_ns, final, &head);
+	reconcile_fill(agent, epoch, &head);
+	r = batch_build(&head, &epoch->slots, status, agent->cannot_apply, &report->writing);
 	if (r < 0)
 		return r;
 	report->next_seq += report->writing.n;
-	batch_settled(&agent->epoch.slots, report->next_seq - 1);
+	batch_settled(&epoch->slots, report->next_seq - 1);
 	samples_cover(agent);
 	report->final = final;
 	report->whole_due = false;
@@ -113,12 +114,12 @@ static int queue_parts(struct agent *agent, const struct batch_list *list, uint6
 	return r;
 }
 
-static int to_uplink(struct agent *agent, uint64_t sequence)
+static int to_uplink(struct agent *agent, struct epoch *epoch, uint64_t sequence)
 {
-	struct batch_list list = agent->epoch.report.writing;
+	struct batch_list list = epoch->report.writing;
 	int r = queue_parts(agent, &list, sequence);
 
-	agent->epoch.report.writing = (struct batch_list){0};
+	epoch->report.writing = (struct batch_list){0};
 	batch_list_free(&list);
 	return r;
 }
@@ -139,18 +140,18 @@ int report_append(struct agent *agent, const struct batch_list *list)
 	return r < 0 ? r : queue_parts(agent, list, sequence);
 }
 
-int report_append_final(struct agent *agent)
+int report_append_final(struct agent *agent, struct epoch *epoch)
 {
 	uint64_t sequence;
 	int r;
 
-	if (agent->epoch.report.final)
+	if (epoch->report.final)
 		return 0;
-	sample_take(agent);
-	r = build(agent, clock_utc_ns(), true, NULL);
+	sample_take(agent, epoch);
+	r = build(agent, epoch, clock_utc_ns(), true, NULL);
 	if (r == 0)
-		r = append(agent, &agent->epoch.report.writing, &sequence);
-	return r < 0 ? r : to_uplink(agent, sequence);
+		r = append(agent, &epoch->report.writing, &sequence);
+	return r < 0 ? r : to_uplink(agent, epoch, sequence);
 }
 
 static void write_batch(struct agent *agent);
@@ -186,7 +187,7 @@ static void on_written(void *data, int result)
 	agent->epoch.report.complained = false;
 	samples_give_up(agent);
 	reconcile_durable(agent, agent->epoch.report.next_seq - 1);
-	r = to_uplink(agent, agent->epoch.report.sequence);
+	r = to_uplink(agent, &agent->epoch, agent->epoch.report.sequence);
 	if (r < 0) {
 		log_error("could not queue a batch: %s", strerror(-r));
 		agent_exit(agent, 1);
@@ -273,7 +274,7 @@ void report_make_at(struct agent *agent, int64_t utc_to_ns)
 	if (!watch_chain(agent) || is_spared(agent, utc_to_ns))
 		return;
 	status = status_collect(agent);
-	r = build(agent, utc_to_ns, agent->leaving == LEAVING_GONE, status);
+	r = build(agent, &agent->epoch, utc_to_ns, agent->leaving == LEAVING_GONE, status);
 	if (r < 0) {
 		log_error("could not build a batch: %s", strerror(-r));
 		return;
@@ -284,7 +285,7 @@ void report_make_at(struct agent *agent, int64_t utc_to_ns)
 void report_make(struct agent *agent)
 {
 	if (!report_is_writing(agent))
-		sample_take(agent);
+		sample_take(agent, &agent->epoch);
 	report_make_at(agent, clock_utc_ns());
 }
 

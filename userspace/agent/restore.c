@@ -5,39 +5,39 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int restore_owners(struct agent *agent)
+int restore_owners(const struct agent *agent, struct epoch *epoch)
 {
-	uint32_t capacity = meter_identity(agent->epoch.meter)->capacity;
-	int r = slots_create(capacity, &agent->epoch.slots);
+	uint32_t capacity = meter_identity(epoch->meter)->capacity;
+	int r = slots_create(capacity, &epoch->slots);
 
 	for (uint32_t slot = 1; r == 0 && slot < capacity; slot++) {
 		struct wt_owner owner;
 
-		r = meter_get_owner(agent->epoch.meter, slot, &owner);
+		r = meter_get_owner(epoch->meter, slot, &owner);
 		if (r == 0)
-			slots_restore(&agent->epoch.slots, slot, &owner);
+			slots_restore(&epoch->slots, slot, &owner);
 	}
 	if (r == 0)
-		r = bases_load(agent);
+		r = bases_load(agent, epoch);
 	if (r == 0)
-		r = replay_slots(agent, meter_identity(agent->epoch.meter)->map_uuid);
+		r = replay_slots(agent->journal, &epoch->slots, meter_identity(epoch->meter)->map_uuid);
 	return r;
 }
 
-void restore_state(struct agent *agent)
+void restore_state(struct agent *agent, struct epoch *epoch)
 {
 	struct meter_limit_state limit;
 	bool up = false;
 
-	meter_read_limit(agent->epoch.meter, &limit);
-	agent->epoch.granted = limit.grant.cycle != 0;
-	agent->epoch.report.exhausted = limit.exhausted;
+	meter_read_limit(epoch->meter, &limit);
+	epoch->granted = limit.grant.cycle != 0;
+	epoch->report.exhausted = limit.exhausted;
 	if (net_link_is_up(agent->net, agent->config.interface, &up) < 0 || !up)
 		return;
 	agent->up = true;
-	states_set(&agent->epoch.report.states,
+	states_set(&epoch->report.states,
 		   limit.exhausted || limit.refuse ? GATEWAY_SUSPENDED : GATEWAY_ACTIVE,
-		   agent->epoch.report.covered_to_ns);
+		   epoch->report.covered_to_ns);
 }
 
 /* As they come, out of order. */
@@ -59,14 +59,14 @@ static int load_entry(const struct cidr *prefix, const struct wt_attribution *at
 	return 0;
 }
 
-int restore_table(struct agent *agent)
+int restore_table(struct epoch *epoch)
 {
 	struct table loaded = {0};
-	int r = meter_for_each_prefix(agent->epoch.meter, load_entry, &loaded);
+	int r = meter_for_each_prefix(epoch->meter, load_entry, &loaded);
 
-	table_free(&agent->epoch.table);
+	table_free(&epoch->table);
 	if (r == 0)
-		r = table_put_all(&agent->epoch.table, loaded.entries, loaded.count);
+		r = table_put_all(&epoch->table, loaded.entries, loaded.count);
 	table_free(&loaded);
 	return r;
 }

@@ -4,15 +4,15 @@
 
 #include "base/clock.h"
 
-void sample_take(struct agent *agent)
+void sample_take(struct agent *agent, struct epoch *epoch)
 {
-	reconcile_before_sample(agent);
-	for (uint32_t slot = 0; slot < agent->epoch.slots.end; slot++) {
+	reconcile_before_sample(agent, epoch);
+	for (uint32_t slot = 0; slot < epoch->slots.end; slot++) {
 		struct meter_totals cell;
 
-		meter_read(agent->epoch.meter, slot, &cell);
+		meter_read(epoch->meter, slot, &cell);
 		cell.refused_packets = 0; /* no record carries them */
-		slots_sample(&agent->epoch.slots, slot, &cell);
+		slots_sample(&epoch->slots, slot, &cell);
 	}
 	agent->utc_offset_ns = clock_utc_ns() - clock_boot_ns();
 }

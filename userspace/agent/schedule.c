@@ -30,7 +30,7 @@ static void on_second(void *data, int result)
 	(void)result;
 	if (is_over(agent))
 		return;
-	sample_take(agent);
+	sample_take(agent, &agent->epoch);
 	report_watch_limit(agent);
 	if (clock_boot_ns() >= agent->epoch.report.next_boot_ns ||
 	    agent->epoch.report.watch_until_ns > clock_utc_ns())
@@ -66,7 +66,7 @@ static void on_hour(void *data, int result)
 	(void)result;
 	if (is_over(agent))
 		return;
-	sample_take(agent);
+	sample_take(agent, &agent->epoch);
 	/* A late one is no sample of the hour's edge: its growth is shared out by time. */
 	report_make_at(agent, now - edge < SAMPLE_EVERY_NS ? edge : now);
 	r = journal_expire(agent->journal, clock_utc_ns() - KEEP_JOURNAL_NS);
@@ -116,7 +116,7 @@ static void on_clock_set(void *data, int result)
 	/* What is being written was counted a moment ago. */
 	if (report_is_writing(agent))
 		return;
-	sample_take(agent);
+	sample_take(agent, &agent->epoch);
 	report_make_at(agent, before);
 }
 
@@ -141,7 +141,7 @@ static void on_meter_event(void *data, int result)
 		return;
 	if (meter_drain_events(agent->epoch.meter) < 0)
 		log_warning("could not read the meter's events; the sampler sees what they tell");
-	sample_take(agent);
+	sample_take(agent, &agent->epoch);
 	report_watch_limit(agent);
 }
 
@@ -154,7 +154,7 @@ int schedule_begin(struct agent *agent)
 		r = turn_resume(agent);
 	if (r < 0)
 		return r;
-	sample_take(agent);
+	sample_take(agent, &agent->epoch);
 	begin_second(agent);
 	begin_hour(agent);
 	return loop_watch(agent->loop, meter_event_fd(agent->epoch.meter), on_meter_event, agent, &tag);

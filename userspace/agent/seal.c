@@ -9,10 +9,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-void seal_or_continue(struct agent *agent, const struct batch_summary *last)
+void seal_or_continue(const struct agent *agent, struct epoch *epoch, const struct batch_summary *last)
 {
-	const struct meter_identity *identity = meter_identity(agent->epoch.meter);
-	struct report *report = &agent->epoch.report;
+	const struct meter_identity *identity = meter_identity(epoch->meter);
+	struct report *report = &epoch->report;
 
 	report->next_seq = 1;
 	report->covered_to_ns = clock_utc_ns();
@@ -25,40 +25,42 @@ void seal_or_continue(struct agent *agent, const struct batch_summary *last)
 	report->boot_to_ns = last->boot_ns;
 	/* Killed on the way out: nothing follows its final batch. */
 	report->final = last->flags & BATCH_FINAL;
-	agent->epoch.known = true;
+	epoch->known = true;
 	for (size_t i = 0; i < agent->uplink.n_pending; i++)
 		if (agent->uplink.pending[i].seq == 1 &&
 		    uuid_equal(agent->uplink.pending[i].epoch, identity->map_uuid))
-			agent->epoch.known = false;
+			epoch->known = false;
 }
 
-int seal_write_down(struct agent *agent)
+int seal_write_down(struct agent *agent, struct epoch *epoch)
 {
-	int r = restore_owners(agent);
+	int r = restore_owners(agent, epoch);
 
 	if (r == 0)
-		r = report_append_final(agent);
-	slots_free(&agent->epoch.slots);
-	batch_list_free(&agent->epoch.report.writing);
-	agent->epoch.report = (struct report){0};
-	agent->epoch.reconcile.hour_ns = 0;
-	agent->epoch.known = false;
+		r = report_append_final(agent, epoch);
+	slots_free(&epoch->slots);
+	batch_list_free(&epoch->report.writing);
 	return r;
 }
 
 int seal_stale(struct agent *agent, const struct batch_summary *last)
 {
+	struct epoch stale = {.meter = TAKE_PTR(agent->epoch.meter)};
 	int r;
 
-	seal_or_continue(agent, last);
-	r = seal_write_down(agent);
-	return r < 0 ? r : meter_remove(TAKE_PTR(agent->epoch.meter));
+	seal_or_continue(agent, &stale, last);
+	r = seal_write_down(agent, &stale);
+	if (r == 0)
+		return meter_remove(stale.meter);
+	meter_close(stale.meter);
+	return r;
 }
 
 /* What the journal of samples knows of an epoch that nothing else remembers. */
 struct memory {
 	struct agent *agent;
 	const struct batch_summary *last;
+	struct slots slots;
 	struct sample_head head; /* of the last sample */
 	uint32_t highest;        /* slot */
 };
@@ -114,7 +116,7 @@ static int recall(const struct journal_record *record, void *data)
 	for (uint32_t i = 0; i < head.n; i++) {
 		struct sample_entry entry = sample_record_entry(record->payload, i);
 
-		remember(&memory->agent->epoch.slots, &entry);
+		remember(&memory->slots, &entry);
 	}
 	return 0;
 }
@@ -141,13 +143,13 @@ static int recall_slots(struct memory *memory)
 	int r = journal_for_each(agent->samples.journal, measure, memory);
 
 	if (r == 0)
-		r = slots_create(memory->highest + 1, &agent->epoch.slots);
+		r = slots_create(memory->highest + 1, &memory->slots);
 	if (r == 0)
 		r = journal_for_each(agent->samples.journal, recall, memory);
 	if (r == 0)
-		r = replay_slots(agent, memory->last->epoch);
+		r = replay_slots(agent->journal, &memory->slots, memory->last->epoch);
 	if (r == 0)
-		forget_what_batches_said(&agent->epoch.slots);
+		forget_what_batches_said(&memory->slots);
 	return r;
 }
 
@@ -206,14 +208,14 @@ int seal_forgotten(struct agent *agent, const struct batch_summary *last)
 
 	if (r == 0) {
 		head = final_head(&memory);
-		r = batch_build(&head, &agent->epoch.slots, NULL, NULL, &list);
+		r = batch_build(&head, &memory.slots, NULL, NULL, &list);
 	}
 	if (r == 0) {
 		log_info("the epoch before is sealed at its last sample, %u of its slots known",
-			 agent->epoch.slots.end);
+			 memory.slots.end);
 		r = report_append(agent, &list);
 	}
 	batch_list_free(&list);
-	slots_free(&agent->epoch.slots);
+	slots_free(&memory.slots);
 	return r;
 }

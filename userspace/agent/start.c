@@ -76,13 +76,13 @@ int start_meter(struct agent *agent)
 	r = adopt_or_attach(agent, &last);
 	if (r < 0)
 		return r;
-	seal_or_continue(agent, &last);
+	seal_or_continue(agent, &agent->epoch, &last);
 	if (sums_load(agent) < 0)
 		log_info("what WireGuard has counted since the epoch began is not known");
-	r = restore_owners(agent);
+	r = restore_owners(agent, &agent->epoch);
 	if (r == 0)
-		r = restore_table(agent);
+		r = restore_table(&agent->epoch);
 	if (r == 0)
-		restore_state(agent);
+		restore_state(agent, &agent->epoch);
 	return r;
 }

@@ -50,7 +50,7 @@ static int save(const struct agent *agent)
 {
 	const struct sums *sums = &agent->epoch.sums;
 
-	return epoch_file_write(agent, FILE_NAME,
+	return epoch_file_write(agent, &agent->epoch, FILE_NAME,
 				json_pack("{s:o, s:o, s:o, s:o}", "told_rx_bytes",
 					  json_u64(sums->told.rx_bytes), "told_tx_bytes",
 					  json_u64(sums->told.tx_bytes), "now", base_json(&sums->now), "next",
@@ -103,7 +103,7 @@ int sums_load(struct agent *agent)
 {
 	json_t *object _cleanup_json_ = NULL;
 	struct sums sums = {.known = true};
-	int r = epoch_file_read(agent, FILE_NAME, &object);
+	int r = epoch_file_read(agent, &agent->epoch, FILE_NAME, &object);
 
 	agent->epoch.sums.known = false;
 	if (r < 0)

@@ -24,7 +24,7 @@ static void on_turn(void *data, int result)
 	if (!agent->epoch.meter || agent->leaving != STAYING)
 		return;
 	/* What was counted before belongs to the old cycle. */
-	sample_take(agent);
+	sample_take(agent, &agent->epoch);
 	r = meter_grant(agent->epoch.meter, &turn->grant);
 	if (r < 0 && r != -EALREADY) {
 		log_error("could not begin cycle %" PRIu64 ": %s", turn->grant.cycle, strerror(-r));

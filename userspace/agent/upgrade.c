@@ -14,15 +14,11 @@
 /* The last counts of the epoch that was taken over, in the journal before its maps are given up. */
 static int write_down(struct agent *agent, struct meter *sealed, const struct batch_summary *last)
 {
-	int r;
+	struct epoch epoch = {.meter = sealed, .successor = agent->epoch.meter};
 
-	agent->epoch.successor = agent->epoch.meter;
-	agent->epoch.meter = sealed;
-	seal_or_continue(agent, last);
-	restore_state(agent);
-	r = seal_write_down(agent);
-	agent->epoch.meter = TAKE_PTR(agent->epoch.successor);
-	return r;
+	seal_or_continue(agent, &epoch, last);
+	restore_state(agent, &epoch);
+	return seal_write_down(agent, &epoch);
 }
 
 int upgrade_take_sealed(struct agent *agent, const struct batch_summary *last)
