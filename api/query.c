@@ -3,7 +3,7 @@
 #include "base/text.h"
 #include "exchange.h"
 #include "resources/form.h"
-#include "routes.h"
+#include "url.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 #include "resources/resources.h"
+#include "url.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,35 +15,6 @@ static const struct route *const tables[] = {
 	hypervisor_routes, user_routes,  vpc_routes,   gateway_routes,    peer_routes,
 	audit_routes,      alarm_routes, agent_routes, billing_routes,    metrics_routes,
 };
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-int url_decode(char *text)
-{
-	char *out = text;
-
-	for (; *text; text++, out++) {
-		int high, low;
-
-		*out = *text;
-		if (*text != '%')
-			continue;
-		high = hex_digit(text[1]);
-		low = high < 0 ? -1 : hex_digit(text[2]);
-		if (low < 0 || (high == 0 && low == 0))
-			return -EINVAL;
-		*out = (char)(high << 4 | low);
-		text += 2;
-	}
-	*out = '\0';
-	return 0;
-}
 
 /* Whether the path has the pattern's shape: equal segments, and anything but nothing where it says {…}. */
 static bool matches(const char *pattern, const char *path)

@@ -16,9 +16,6 @@
 WT_MUST_CHECK int route_find(const char *method, const char *path, const struct route **ret_route,
 			     char *arguments[static MAX_ARGUMENTS], char *ret_allow, size_t allow_size);
 
-/* Decodes %XX in place. -EINVAL for a broken escape or a NUL. */
-WT_MUST_CHECK int url_decode(char *text);
-
 /* Every row, in order, for the documentation and the tests; NULL behind the last. */
 const struct route *route_at(size_t index);
 

@@ -4,6 +4,7 @@
 #include "resources/form.h"
 #include "resources/peer_input.h"
 #include "routes.h"
+#include "url.h"
 #include "seal.h"
 #include "token.h"
 
