@@ -5,10 +5,12 @@
 
 #include "route.h"
 
+#include <wiretoll/report.h>
+
 #include <microhttpd.h>
 #include <netinet/in.h>
 
-#define MAX_BODY       (1024 * 1024)
+#define MAX_BODY       WT_REPORT_MAX_BYTES
 #define MAX_OPEN_BODY  16384 /* of what needs no token */
 #define HEAVY_BYTES    65536 /* a report as large never makes smaller ones wait for it */
 #define MAX_COLLECTED  128   /* requests in one transaction */

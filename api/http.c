@@ -9,6 +9,8 @@
 #include "connections.h"
 #include "identity.h"
 
+#include <wiretoll/report.h>
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <sodium.h>
@@ -43,14 +45,8 @@
 
 /* What is said once or not at all. */
 static const char *const single_headers[] = {
-	"Host",
-	"Content-Length",
-	"Transfer-Encoding",
-	"Authorization",
-	"Wiretoll-Act-For",
-	"Wiretoll-Batch-CRC32C",
-	"Wiretoll-Kept-From",
-	"Wiretoll-Epoch-Over",
+	"Host",        "Content-Length",    "Transfer-Encoding",  "Authorization", "Wiretoll-Act-For",
+	WT_HEADER_CRC, WT_HEADER_KEPT_FROM, WT_HEADER_EPOCH_OVER,
 };
 #define N_SINGLE_HEADERS ARRAY_SIZE(single_headers)
 

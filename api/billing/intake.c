@@ -8,6 +8,8 @@
 #include "billing/rows.h"
 #include "metrics.h"
 
+#include <wiretoll/report.h>
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -15,13 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CRC_HEADER       "Wiretoll-Batch-CRC32C"
-#define KEPT_FROM_HEADER "Wiretoll-Kept-From"
-#define OVER_HEADER      "Wiretoll-Epoch-Over"
-#define KEPT_CHARACTERS  "65536" /* of a report that was refused */
-#define FIRST_PLANS_NS   (2 * NSEC_PER_SEC)
-#define OFTEN_SECONDS    600
-#define LAST_PLANS_NS    (300 * NSEC_PER_SEC)
+#define KEPT_CHARACTERS "65536" /* of a report that was refused */
+#define FIRST_PLANS_NS  (2 * NSEC_PER_SEC)
+#define OFTEN_SECONDS   600
+#define LAST_PLANS_NS   (300 * NSEC_PER_SEC)
 
 struct prepared {
 	struct report_rows rows;
@@ -39,7 +38,7 @@ static void free_prepared(void *data)
 /* False when the header names another checksum than the body's. */
 static bool check_crc(const struct request *request, uint32_t *ret_crc)
 {
-	const char *claimed = request_header(request, CRC_HEADER);
+	const char *claimed = request_header(request, WT_HEADER_CRC);
 	char text[16];
 
 	*ret_crc = crc32c(0, request->raw_body, request->raw_body_length);
@@ -50,7 +49,7 @@ static bool check_crc(const struct request *request, uint32_t *ret_crc)
 /* 0: there is no such header; -EINVAL: it is no sequence number. */
 static int read_kept_from(const struct request *request, uint64_t *ret)
 {
-	const char *text = request_header(request, KEPT_FROM_HEADER);
+	const char *text = request_header(request, WT_HEADER_KEPT_FROM);
 	size_t length = text ? strlen(text) : 0;
 
 	*ret = 0;
@@ -362,23 +361,24 @@ static const struct collector reports = {
 int post_report(struct request *request, struct response *response)
 {
 	static atomic_int_fast64_t next = 1;
-	const char *over = request_header(request, OVER_HEADER);
+	const char *over = request_header(request, WT_HEADER_EPOCH_OVER);
 	struct report_frame frame = {.over = over && strcmp(over, "true") == 0};
 	_cleanup_samples_ struct sample_list list = {0};
 	struct prepared *prepared;
 	int r;
 
 	if (request->raw_body_length == 0 || !check_crc(request, &frame.crc))
-		return response_problem(response, 400, CRC_HEADER,
-					CRC_HEADER " is not the CRC32C of the body, in decimal digits");
+		return response_problem(response, 400, WT_HEADER_CRC,
+					WT_HEADER_CRC " is not the CRC32C of the body, in decimal digits");
 	if (read_kept_from(request, &frame.kept_from) < 0)
-		return response_problem(response, 400, KEPT_FROM_HEADER,
-					KEPT_FROM_HEADER
+		return response_problem(response, 400, WT_HEADER_KEPT_FROM,
+					WT_HEADER_KEPT_FROM
 					" is \"%.32s\"; accepted is a sequence number from 1",
-					request_header(request, KEPT_FROM_HEADER));
+					request_header(request, WT_HEADER_KEPT_FROM));
 	if (over && strcmp(over, "true") != 0 && strcmp(over, "false") != 0)
-		return response_problem(response, 400, OVER_HEADER,
-					OVER_HEADER " is \"%.32s\"; accepted are true and false", over);
+		return response_problem(response, 400, WT_HEADER_EPOCH_OVER,
+					WT_HEADER_EPOCH_OVER " is \"%.32s\"; accepted are true and false",
+					over);
 	r = read_body(request, response, &list);
 	if (r < 0)
 		return r;

@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME        "\"records\":["
-#define HOUR_LENGTH (CLOCK_TEXT_SIZE - 1)
+#define NAME "\"records\":["
+/* What stands before a count: the end of the text before it, and its name. */
+#define BEFORE_COUNT(name) "\",\"" #name "\":\"",
+#define HOUR_LENGTH        (CLOCK_TEXT_SIZE - 1)
 
 struct cursor {
 	const char *at, *end;
@@ -69,10 +71,7 @@ static bool take_hour(struct cursor *cursor, int64_t *ret)
 
 static bool take_record(struct cursor *cursor, struct sample *ret)
 {
-	static const char *const counts[N_TOTALS] = {
-		"\",\"upload_bytes\":\"",     "\",\"download_bytes\":\"",    "\",\"upload_packets\":\"",
-		"\",\"download_packets\":\"", "\",\"undelivered_bytes\":\"", "\",\"refused_bytes\":\"",
-	};
+	static const char *const counts[] = {WT_REPORT_COUNTS(BEFORE_COUNT)};
 	uint64_t slot, incarnation;
 
 	if (!take(cursor, "{\"slot\":") || !take_number(cursor, INT32_MAX, &slot) ||
@@ -82,7 +81,7 @@ static bool take_record(struct cursor *cursor, struct sample *ret)
 	if (!take(cursor, ",\"peer\":") || !take_peer(cursor, ret) || !take(cursor, ",\"hour\":\"") ||
 	    !take_hour(cursor, &ret->hour_ns))
 		return false;
-	for (size_t i = 0; i < N_TOTALS; i++) {
+	for (size_t i = 0; i < WT_REPORT_N_COUNTS; i++) {
 		if (!take(cursor, counts[i]) || !take_number(cursor, INT64_MAX, &ret->totals[i]))
 			return false;
 	}

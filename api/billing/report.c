@@ -5,16 +5,12 @@
 #include "base/key.h"
 #include "billing/fields.h"
 
+#include <wiretoll/report.h>
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-/* An agent sends no more in one batch, and the rest in the next one. Of records, as many as a body can hold.
- */
-#define MAX_STATES     64
-#define MAX_STATUS     1000
-#define MAX_COMPLAINTS 100
 
 static int require_int(const json_t *object, const char *field, int64_t min, int64_t max, int64_t *ret,
 		       struct json_problem *problem)
@@ -110,10 +106,7 @@ static int check_slot(const json_t *record, struct json_problem *problem)
 
 static int check_record(const json_t *record, struct json_problem *problem)
 {
-	static const char *const counts[] = {
-		"upload_bytes",     "download_bytes",    "upload_packets",
-		"download_packets", "undelivered_bytes", "refused_bytes",
-	};
+	static const char *const counts[] = WT_REPORT_COUNT_NAMES;
 	int64_t hour;
 	int r = check_slot(record, problem);
 
@@ -293,13 +286,13 @@ int report_check(const json_t *body, struct json_problem *problem)
 	if (r == 0)
 		r = check_grant(body, problem);
 	if (r == 0)
-		r = check_each(body, "states", MAX_STATES, check_state, problem);
+		r = check_each(body, "states", WT_REPORT_MAX_STATES, check_state, problem);
 	if (r == 0)
 		r = check_each(body, "records", SIZE_MAX, check_record, problem);
 	if (r == 0)
-		r = check_each(body, "status", MAX_STATUS, check_status, problem);
+		r = check_each(body, "status", WT_REPORT_MAX_STATUS, check_status, problem);
 	if (r == 0)
-		r = check_each(body, "cannot_apply", MAX_COMPLAINTS, check_complaint, problem);
+		r = check_each(body, "cannot_apply", WT_REPORT_MAX_COMPLAINTS, check_complaint, problem);
 	if (r == 0)
 		r = check_reconcile(body, problem);
 	return r;

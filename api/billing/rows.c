@@ -186,8 +186,8 @@ static void put_report(FILE *out, const json_t *body, const struct principal *ag
 
 /* ---- the binary form: fields in the order of the bytes on the network, each behind its length ---- */
 
-#define SAMPLE_SIZE   (2 + 13 * 4 + 8 + 4 + 8 + UUID_SIZE + 8 + N_TOTALS * 8 + 1 + 1)
-#define COUNTER_SIZE  (2 + 16 * 4 + 8 + 4 + 8 + UUID_SIZE + 2 * N_TOTALS * 8)
+#define SAMPLE_SIZE   (2 + 13 * 4 + 8 + 4 + 8 + UUID_SIZE + 8 + WT_REPORT_N_COUNTS * 8 + 1 + 1)
+#define COUNTER_SIZE  (2 + 16 * 4 + 8 + 4 + 8 + UUID_SIZE + 2 * WT_REPORT_N_COUNTS * 8)
 #define POSTGRES_ZERO (946684800 * NSEC_PER_SEC) /* 2000 */
 
 static char *put_bytes(char *at, const void *bytes, uint32_t length)
@@ -235,12 +235,12 @@ static char *put_owner(char *at, int64_t n, const struct sample *sample)
 
 /* What the slot has grown by since `before`; since zero when it begins. */
 static char *put_sample(char *at, int64_t n, const struct sample *sample,
-			const uint64_t before[static N_TOTALS], bool begins, bool split)
+			const uint64_t before[static WT_REPORT_N_COUNTS], bool begins, bool split)
 {
 	at = put_n_fields(at, 13);
 	at = put_owner(at, n, sample);
 	at = put_u64(at, (uint64_t)((sample->hour_ns - POSTGRES_ZERO) / 1000));
-	for (size_t i = 0; i < N_TOTALS; i++)
+	for (size_t i = 0; i < WT_REPORT_N_COUNTS; i++)
 		at = put_u64(at, sample->totals[i] - before[i]);
 	return put_bool(put_bool(at, begins), split);
 }
@@ -249,9 +249,9 @@ static char *put_counter(char *at, int64_t n, const struct sample *first, const 
 {
 	at = put_n_fields(at, 16);
 	at = put_owner(at, n, first);
-	for (size_t i = 0; i < N_TOTALS; i++)
+	for (size_t i = 0; i < WT_REPORT_N_COUNTS; i++)
 		at = put_u64(at, first->totals[i]);
-	for (size_t i = 0; i < N_TOTALS; i++)
+	for (size_t i = 0; i < WT_REPORT_N_COUNTS; i++)
 		at = put_u64(at, last->totals[i]);
 	return at;
 }
@@ -260,7 +260,7 @@ static char *put_counter(char *at, int64_t n, const struct sample *first, const 
 static void put_slot(char **samples, char **counters, int64_t n, const struct sample *first,
 		     const struct sample *last)
 {
-	static const uint64_t zero[N_TOTALS];
+	static const uint64_t zero[WT_REPORT_N_COUNTS];
 	const uint64_t *before = zero;
 	bool split = false;
 

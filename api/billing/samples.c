@@ -9,11 +9,7 @@
 
 static void read_sample(const json_t *record, size_t index, struct sample *ret)
 {
-	static const char *const totals[N_TOTALS] = {
-		"upload_bytes",     "download_bytes",    "upload_packets",
-		"download_packets", "undelivered_bytes", "refused_bytes",
-	};
-
+	static const char *const totals[WT_REPORT_N_COUNTS] = WT_REPORT_COUNT_NAMES;
 	const char *peer = json_string_value(json_object_get(record, "peer"));
 
 	*ret = (struct sample){
@@ -26,7 +22,7 @@ static void read_sample(const json_t *record, size_t index, struct sample *ret)
 		memset(ret->peer, 0, sizeof(ret->peer));
 	if (clock_parse(json_string_value(json_object_get(record, "hour")), &ret->hour_ns) < 0)
 		ret->hour_ns = 0;
-	for (size_t i = 0; i < N_TOTALS; i++)
+	for (size_t i = 0; i < WT_REPORT_N_COUNTS; i++)
 		ret->totals[i] = strtoull(json_string_value(json_object_get(record, totals[i])), NULL, 10);
 }
 
@@ -65,7 +61,7 @@ static int by_hour(const void *left, const void *right)
 
 static bool follows(const struct sample *before, const struct sample *after)
 {
-	for (size_t i = 0; i < N_TOTALS; i++) {
+	for (size_t i = 0; i < WT_REPORT_N_COUNTS; i++) {
 		if (after->totals[i] < before->totals[i])
 			return false;
 	}

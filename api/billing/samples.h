@@ -6,17 +6,17 @@
 #include "base/base.h"
 #include "base/uuid.h"
 
-#include <jansson.h>
+#include <wiretoll/report.h>
 
-#define N_TOTALS 6 /* bytes up and down, packets up and down, bytes undelivered and refused */
+#include <jansson.h>
 
 struct sample {
 	int64_t slot, incarnation;
 	uint8_t peer[UUID_SIZE]; /* zeros in slot 0 */
 	int64_t hour_ns;
-	uint64_t totals[N_TOTALS];
-	size_t index; /* in the report */
-	bool split;   /* divided by time, not measured at the hour's end */
+	uint64_t totals[WT_REPORT_N_COUNTS]; /* by enum wt_report_count */
+	size_t index;                        /* in the report */
+	bool split;                          /* divided by time, not measured at the hour's end */
 };
 
 struct sample_list {

@@ -28,8 +28,7 @@ static void claim_count(const json_t *object, const char *field)
 
 static void claim_record(const json_t *record)
 {
-	static const char *const counts[] = {"upload_bytes",     "download_bytes",    "upload_packets",
-					     "download_packets", "undelivered_bytes", "refused_bytes"};
+	static const char *const counts[] = WT_REPORT_COUNT_NAMES;
 	json_int_t slot = json_integer_value(json_object_get(record, "slot"));
 	const char *peer = json_string_value(json_object_get(record, "peer"));
 	const char *hour = json_string_value(json_object_get(record, "hour"));

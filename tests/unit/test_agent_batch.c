@@ -544,7 +544,7 @@ static void test_counts_made_elsewhere(void **state)
 /* More than a body takes, with the longest numbers there are: each part below 1 MiB, together everything. */
 static void test_large_samples_are_split(void **state)
 {
-	enum { PEERS = 2 * BATCH_RECORDS_MAX + 77 };
+	enum { PEERS = 2 * WT_REPORT_MAX_RECORDS + 77 };
 	struct batch_head head = make_head("2026-11-22T14:00:10Z", "2026-11-22T14:00:20Z");
 	json_t *status = json_array(), *complaints = json_array();
 	struct batch_list list;
@@ -590,7 +590,7 @@ static void test_large_samples_are_split(void **state)
 				 last);
 		assert_int_equal(json_array_size(json_object_get(part, "states")), last);
 		assert_int_equal(json_array_size(json_object_get(part, "cannot_apply")),
-				 last ? BATCH_COMPLAINTS_MAX : 0);
+				 last ? WT_REPORT_MAX_COMPLAINTS : 0);
 		for (size_t j = 0; j < n_records(part); j++)
 			assert_int_equal(json_integer_value(json_object_get(record_at(part, j), "slot")),
 					 ++told);

@@ -30,7 +30,7 @@ static bool tell(struct states *states, struct told *told, int64_t covered_to_ns
 	struct batch_head head = {.covered_to_ns = covered_to_ns};
 	bool more = states_take(states, &head);
 
-	assert_in_range(head.n_states, 0, BATCH_STATES_MAX);
+	assert_in_range(head.n_states, 0, WT_REPORT_MAX_STATES);
 	for (size_t i = 0; i < head.n_states; i++) {
 		struct batch_state *last = told->n ? &told->list[told->n - 1] : NULL;
 
@@ -73,7 +73,7 @@ static void assert_all_told(size_t n_changes)
 static void test_m3_more_states_than_a_batch_has_room_for(void **state)
 {
 	(void)state;
-	for (size_t n = 1; n <= 3 * BATCH_STATES_MAX + 2; n++)
+	for (size_t n = 1; n <= 3 * WT_REPORT_MAX_STATES + 2; n++)
 		assert_all_told(n);
 	assert_all_told(STATES_MAX - 1);
 }

@@ -24,8 +24,6 @@ const char *gateway_state_name(enum gateway_state state)
 	return NULL;
 }
 
-#define SHARED_COUNTS 6
-
 /*
  * A report in the making. Its text is written as it goes: a tree of JSON objects of a thousand records would
  * take megabytes that the process keeps.
@@ -36,7 +34,7 @@ struct builder {
 	const json_t *status, *cannot_apply;
 	size_t n_status; /* told so far */
 	struct split split;
-	uint64_t parts[SHARED_COUNTS][SPLIT_HOURS_MAX]; /* of the slot at hand, by hour */
+	uint64_t parts[WT_REPORT_N_COUNTS][SPLIT_HOURS_MAX]; /* of the slot at hand, by hour */
 	struct batch_list list;
 	FILE *out; /* the body of the last part */
 	unsigned n_records;
@@ -190,8 +188,9 @@ static int end_part(struct builder *builder, bool more)
 	fputs("],", out);
 	put_head(out, builder->head, !more);
 	put_states(out, more ? &nothing : builder->head);
-	builder->n_status += put_array(out, "status", builder->status, builder->n_status, BATCH_STATUS_MAX);
-	put_array(out, "cannot_apply", more ? NULL : builder->cannot_apply, 0, BATCH_COMPLAINTS_MAX);
+	builder->n_status +=
+		put_array(out, "status", builder->status, builder->n_status, WT_REPORT_MAX_STATUS);
+	put_array(out, "cannot_apply", more ? NULL : builder->cannot_apply, 0, WT_REPORT_MAX_COMPLAINTS);
 	if (!more)
 		put_reconcile(out, &builder->head->reconcile);
 	put_instant(out, "now", builder->head->now_ns);
@@ -214,17 +213,31 @@ static int next_part(struct builder *builder)
 	return r < 0 ? r : begin_part(builder);
 }
 
+/* The counts of a slot, by enum wt_report_count. */
 struct reached {
-	struct meter_totals totals;
-	uint64_t undelivered;
+	uint64_t counts[WT_REPORT_N_COUNTS];
 };
+
+static struct reached reached_of(const struct meter_totals *totals, uint64_t undelivered)
+{
+	return (struct reached){{
+		[WT_REPORT_upload_bytes] = totals->upload_bytes,
+		[WT_REPORT_download_bytes] = totals->download_bytes,
+		[WT_REPORT_upload_packets] = totals->upload_packets,
+		[WT_REPORT_download_packets] = totals->download_packets,
+		[WT_REPORT_undelivered_bytes] = undelivered,
+		[WT_REPORT_refused_bytes] = totals->refused_bytes,
+	}};
+}
+
+#define COUNT_FORMAT(name)   ",\"" #name "\":\"%" PRIu64 "\""
+#define COUNT_ARGUMENT(name) , reached->counts[WT_REPORT_##name]
 
 static int put_record(struct builder *builder, uint32_t slot, size_t hour, const struct reached *reached,
 		      bool split)
 {
 	const struct slot *at = &builder->slots->slots[slot];
-	const struct meter_totals *totals = &reached->totals;
-	int r = builder->n_records == BATCH_RECORDS_MAX ? next_part(builder) : 0;
+	int r = builder->n_records == WT_REPORT_MAX_RECORDS ? next_part(builder) : 0;
 	FILE *out = builder->out;
 
 	if (r < 0)
@@ -236,13 +249,8 @@ static int put_record(struct builder *builder, uint32_t slot, size_t hour, const
 	else
 		put_uuid(out, "peer", at->peer_id);
 	put_instant(out, "hour", builder->split.first_hour_ns + (int64_t)hour * NSEC_PER_HOUR);
-	fprintf(out,
-		",\"upload_bytes\":\"%" PRIu64 "\",\"download_bytes\":\"%" PRIu64
-		"\",\"upload_packets\":\"%" PRIu64 "\",\"download_packets\":\"%" PRIu64
-		"\",\"undelivered_bytes\":\"%" PRIu64 "\",\"refused_bytes\":\"%" PRIu64 "\"%s}",
-		totals->upload_bytes, totals->download_bytes, totals->upload_packets,
-		totals->download_packets, reached->undelivered, totals->refused_bytes,
-		split ? ",\"split\":true" : "");
+	fprintf(out, WT_REPORT_COUNTS(COUNT_FORMAT) WT_REPORT_COUNTS(COUNT_ARGUMENT));
+	fputs(split ? ",\"split\":true}" : "}", out);
 	return 0;
 }
 
@@ -250,26 +258,18 @@ static int put_record(struct builder *builder, uint32_t slot, size_t hour, const
 static int put_hours(struct builder *builder, uint32_t slot)
 {
 	const struct slot *at = &builder->slots->slots[slot];
-	const struct meter_totals *from = &at->batched, *to = &at->sampled;
-	const uint64_t growth[SHARED_COUNTS] = {
-		to->upload_bytes - from->upload_bytes,     to->download_bytes - from->download_bytes,
-		to->upload_packets - from->upload_packets, to->download_packets - from->download_packets,
-		to->refused_bytes - from->refused_bytes,   at->undelivered - at->undelivered_batched};
-	struct reached reached = {*from, at->undelivered_batched};
-	uint64_t *const totals[SHARED_COUNTS] = {
-		&reached.totals.upload_bytes,   &reached.totals.download_bytes,
-		&reached.totals.upload_packets, &reached.totals.download_packets,
-		&reached.totals.refused_bytes,  &reached.undelivered};
+	struct reached reached = reached_of(&at->batched, at->undelivered_batched);
+	const struct reached end = reached_of(&at->sampled, at->undelivered);
 	size_t n = builder->split.n;
 	int r = 0;
 
-	for (size_t i = 0; i < SHARED_COUNTS; i++)
-		split_share(&builder->split, growth[i], builder->parts[i]);
+	for (size_t i = 0; i < WT_REPORT_N_COUNTS; i++)
+		split_share(&builder->split, end.counts[i] - reached.counts[i], builder->parts[i]);
 	for (size_t hour = 0; hour < n && r == 0; hour++) {
 		bool grew = hour + 1 == n;
 
-		for (size_t i = 0; i < SHARED_COUNTS; i++) {
-			*totals[i] += builder->parts[i][hour];
+		for (size_t i = 0; i < WT_REPORT_N_COUNTS; i++) {
+			reached.counts[i] += builder->parts[i][hour];
 			grew = grew || builder->parts[i][hour] > 0;
 		}
 		if (grew)
@@ -290,14 +290,15 @@ static int put_slot(struct builder *builder, uint32_t slot)
 	const struct slot *at = &builder->slots->slots[slot];
 	bool changed =
 		!totals_equal(&at->batched, &at->sampled) || at->undelivered != at->undelivered_batched;
+	struct reached end;
 
 	if (!changed && !(builder->head->whole && has_counted(at)))
 		return 0;
 	/* Without the total at its beginning, the growth cannot be shared out: it goes to the last hour. */
 	if (changed && at->known && builder->split.n > 1)
 		return put_hours(builder, slot);
-	return put_record(builder, slot, builder->split.n - 1,
-			  &(struct reached){at->sampled, at->undelivered}, false);
+	end = reached_of(&at->sampled, at->undelivered);
+	return put_record(builder, slot, builder->split.n - 1, &end, false);
 }
 
 static int put_all(struct builder *builder)
@@ -306,7 +307,7 @@ static int put_all(struct builder *builder)
 
 	for (uint32_t slot = 0; r == 0 && slot < builder->slots->end; slot++)
 		r = put_slot(builder, slot);
-	while (r == 0 && json_array_size(builder->status) > builder->n_status + BATCH_STATUS_MAX)
+	while (r == 0 && json_array_size(builder->status) > builder->n_status + WT_REPORT_MAX_STATUS)
 		r = next_part(builder);
 	return r < 0 ? r : end_part(builder, false);
 }

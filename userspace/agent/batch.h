@@ -13,6 +13,8 @@
 #include "journal/journal.h"
 #include "meter/meter.h"
 
+#include <wiretoll/report.h>
+
 enum gateway_state { GATEWAY_DOWN, GATEWAY_ACTIVE, GATEWAY_SUSPENDED };
 
 /* "active", "suspended"; NULL for GATEWAY_DOWN, which is in no report. */
@@ -42,15 +44,6 @@ struct batch_reconcile {
 	struct reconcile_journal journal; /* what the last durable batch came to */
 };
 
-/* The API takes no more in one report. */
-#define BATCH_STATES_MAX 64
-
-/* A batch of more is split: with the longest numbers, a body of that many stays below 1 MiB. */
-#define BATCH_RECORDS_MAX 2000
-#define BATCH_STATUS_MAX  1000
-/* Of more complaints only these are told; the log has all. */
-#define BATCH_COMPLAINTS_MAX 100
-
 struct batch_head {
 	int64_t generation;
 	uint8_t epoch[UUID_SIZE];
@@ -61,7 +54,7 @@ struct batch_head {
 	int64_t covered_from_ns, covered_to_ns; /* UTC, never turned round */
 	int64_t boot_from_ns, boot_to_ns;       /* the same interval's true length */
 	int64_t utc_to_ns;                      /* what the wall clock shows at its end */
-	struct batch_state states[BATCH_STATES_MAX];
+	struct batch_state states[WT_REPORT_MAX_STATES];
 	size_t n_states;
 	int64_t active_since_ns; /* 0: not yet */
 	struct key public_key;

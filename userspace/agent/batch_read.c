@@ -23,29 +23,27 @@ int batch_from_record(enum journal_kind kind, const void *payload, size_t length
 
 int batch_parse_record(const json_t *record, struct batch_record *ret_record)
 {
+	static const char *const names[WT_REPORT_N_COUNTS] = WT_REPORT_COUNT_NAMES;
 	struct batch_record parsed = {
 		.slot = (uint32_t)json_integer_value(json_object_get(record, "slot")),
 		.incarnation = (uint32_t)json_integer_value(json_object_get(record, "incarnation")),
 	};
-	const struct {
-		const char *field;
-		uint64_t *value;
-	} counts[] = {
-		{"upload_bytes", &parsed.totals.upload_bytes},
-		{"download_bytes", &parsed.totals.download_bytes},
-		{"upload_packets", &parsed.totals.upload_packets},
-		{"download_packets", &parsed.totals.download_packets},
-		{"refused_bytes", &parsed.totals.refused_bytes},
+	uint64_t *const counts[WT_REPORT_N_COUNTS] = {
+		[WT_REPORT_upload_bytes] = &parsed.totals.upload_bytes,
+		[WT_REPORT_download_bytes] = &parsed.totals.download_bytes,
+		[WT_REPORT_upload_packets] = &parsed.totals.upload_packets,
+		[WT_REPORT_download_packets] = &parsed.totals.download_packets,
+		[WT_REPORT_undelivered_bytes] = &parsed.undelivered,
+		[WT_REPORT_refused_bytes] = &parsed.totals.refused_bytes,
 	};
-	int r;
 
-	for (size_t i = 0; i < ARRAY_SIZE(counts); i++)
-		if (json_read_u64(record, counts[i].field, counts[i].value, NULL) < 0)
+	for (size_t i = 0; i < WT_REPORT_N_COUNTS; i++) {
+		int r = json_read_u64(record, names[i], counts[i], NULL);
+
+		/* Files of earlier versions do not have what was undelivered. */
+		if (r < 0 && !(r == -ENOENT && i == WT_REPORT_undelivered_bytes))
 			return -EINVAL;
-	/* Files of earlier versions do not have it. */
-	r = json_read_u64(record, "undelivered_bytes", &parsed.undelivered, NULL);
-	if (r < 0 && r != -ENOENT)
-		return -EINVAL;
+	}
 	*ret_record = parsed;
 	return 0;
 }

@@ -13,6 +13,8 @@
 
 #include "base/clock.h"
 
+#include <wiretoll/report.h>
+
 #define ANSWER_MAX              (32u << 20)
 #define CONNECT_TIMEOUT_SECONDS 3L
 #define MAX_IDLE_CONNECTIONS    4L
@@ -306,7 +308,10 @@ static int add_header(struct http_request *request, const char *line)
 static int set_headers(struct http_request *request, const struct http_call *call)
 {
 	char line[64];
-	int r = add_header(request, "Wiretoll-Protocol: 1");
+	int r;
+
+	snprintf(line, sizeof(line), WT_HEADER_PROTOCOL ": %u", WT_REPORT_PROTOCOL);
+	r = add_header(request, line);
 
 	if (r == 0 && request->http->authorization)
 		r = add_header(request, request->http->authorization);
@@ -316,15 +321,15 @@ static int set_headers(struct http_request *request, const struct http_call *cal
 	if (r == 0 && call->body)
 		r = add_header(request, "Expect:");
 	if (r == 0 && call->has_checksum) {
-		snprintf(line, sizeof(line), "Wiretoll-Batch-CRC32C: %u", call->checksum);
+		snprintf(line, sizeof(line), WT_HEADER_CRC ": %u", call->checksum);
 		r = add_header(request, line);
 	}
 	if (r == 0 && call->kept_from) {
-		snprintf(line, sizeof(line), "Wiretoll-Kept-From: %" PRIu64, call->kept_from);
+		snprintf(line, sizeof(line), WT_HEADER_KEPT_FROM ": %" PRIu64, call->kept_from);
 		r = add_header(request, line);
 	}
 	if (r == 0 && call->epoch_over)
-		r = add_header(request, "Wiretoll-Epoch-Over: true");
+		r = add_header(request, WT_HEADER_EPOCH_OVER ": true");
 	return r;
 }
 

@@ -22,7 +22,7 @@ void states_set(struct states *states, enum gateway_state state, int64_t now_ns)
 bool states_take(struct states *states, struct batch_head *head)
 {
 	struct batch_state open;
-	size_t n = states->n < BATCH_STATES_MAX ? states->n : BATCH_STATES_MAX;
+	size_t n = states->n < WT_REPORT_MAX_STATES ? states->n : WT_REPORT_MAX_STATES;
 
 	if (states->n == 0)
 		return false;
