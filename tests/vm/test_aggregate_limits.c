@@ -315,9 +315,6 @@ static void w1_w2_w3_no_more_of_a_stream_passes_than_a_limit(void **state)
 static void w4_no_more_of_packets_over_64_kib_passes_than_a_limit(void **state)
 {
 	(void)state;
-	/* Linux 6.1 has them in test_big_tcp. */
-	if (!lab_kernel_is(6, 12))
-		skip();
 	lab_allow_large(true);
 	use_up("over 64 KiB", IPPROTO_TCP, CONTAINER, 1, FIRST6);
 }

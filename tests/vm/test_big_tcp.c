@@ -17,7 +17,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define LARGE   150000
 #define SEGMENT 1300
 #define PAYLOAD 66300 /* 51 of them, as much as the device takes at once */
 #define HEADERS 68    /* of IPv6, the option, TCP */
@@ -109,16 +108,6 @@ static void w4_a_guests_packet_over_64_kib_arrives_as_it_is_counted(void **state
 /* ---- packets of TCP's -----------------------------------------------------------------------------------
  */
 
-/* WireGuard's device sends none of its own: they come from the container. It may put some together. */
-static void allow_large(unsigned largest)
-{
-	assert_int_equal(lab_run(GATEWAY, "ip link set " LAB_DEVICE " gro_max_size %u", largest), 0);
-	assert_int_equal(lab_run(GATEWAY, "ip link set inside gso_max_size %1$u gro_max_size %1$u", largest),
-			 0);
-	assert_int_equal(lab_run(CONTAINER, "ip link set eth0 gso_max_size %1$u gro_max_size %1$u", largest),
-			 0);
-}
-
 static void send_large(const void *data, int end)
 {
 	(void)data;
@@ -131,17 +120,13 @@ static void w4_tcp_over_64_kib(void **state)
 	bool same = true, large = false;
 
 	(void)state;
-	allow_large(LARGE);
-	/* With their option they count as larger than their segments: at the device's own MTU none is
-	 * forwarded. */
-	assert_int_equal(lab_run(CONTAINER, "ip link set eth0 mtu 1400"), 0);
+	lab_allow_large(true);
 	/* How large they become is the sender's window's choice. */
 	for (int i = 0; i < 4 && same && !large; i++) {
 		same = compare_traffic("large packets", send_large, NULL, CONTAINER);
 		large = compare_look().hooks[CAPTURE_IN].largest > 65536;
 	}
-	assert_int_equal(lab_run(CONTAINER, "ip link set eth0 mtu 1420"), 0);
-	allow_large(65536);
+	lab_allow_large(false);
 	assert_true(same);
 	print_message("# over 64 KiB: %s\n", large ? "yes" : "none came up");
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * Aggregates that carry more than TCP or UDP: SCTP, IPv6 packets over 64 KiB, what a guest
- * makes. What the meter has counted of them, byte by byte and packet by packet, is what a capture in the
- * customer's namespace has seen, where no device makes aggregates. In the virtual machine only.
+ * Aggregates that carry more than TCP or UDP: SCTP, and what a guest makes. What the meter has counted of
+ * them, byte by byte and packet by packet, is what a capture in the customer's namespace has seen, where no
+ * device makes aggregates. In the virtual machine only.
  */
 #include "compare.h"
 #include "guest.h"
@@ -19,7 +19,7 @@
 
 static uint64_t scale = 1; /* more with FULL=1 */
 
-/* ---- SCTP, and packets over 64 KiB ----------------------------------------------------------------------
+/* ---- SCTP ----------------------------------------------------------------------------------------------
  */
 
 static void send_sctp(const void *data, int end)
@@ -36,33 +36,6 @@ static void w3_sctp(void **state)
 	(void)state;
 	same = compare_traffic("sctp with the gateway", send_sctp, NULL, GATEWAY);
 	assert_true(compare_traffic("sctp through it", send_sctp, NULL, CONTAINER) && same);
-}
-
-static void send_large(const void *data, int end)
-{
-	(void)data;
-	lab_tcp(end, 1, FIRST6, 20 * AMOUNT * scale);
-	lab_tcp(1, end, CONTAINER6, 2 * AMOUNT * scale);
-}
-
-static void w4_ipv6_packets_over_64_kib(void **state)
-{
-	bool same = true, large = false;
-
-	(void)state;
-	/* Linux 6.1 loses some of them behind the hook. */
-	if (!lab_kernel_is(6, 12))
-		skip();
-	lab_allow_large(true);
-	/* How large they become is the sender's window's choice. */
-	for (int i = 0; i < 4 && same && !large; i++) {
-		same = compare_traffic("large packets", send_large, NULL, CONTAINER);
-		large = compare_look().hooks[CAPTURE_IN].largest > 65536;
-	}
-	assert_true(same);
-	print_message("# over 64 KiB: %s\n", large ? "yes" : "none came up");
-	if (scale > 1)
-		assert_true(large);
 }
 
 /* ---- what a guest makes ---------------------------------------------------------------------------------
@@ -204,12 +177,6 @@ static int teardown_guest(void **state)
 	return compare_teardown(state);
 }
 
-static int teardown_large(void **state)
-{
-	lab_allow_large(false);
-	return compare_teardown(state);
-}
-
 static int teardown_ipsec(void **state)
 {
 	stop_ipsec();
@@ -229,7 +196,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(w3_sctp, compare_setup, compare_teardown),
-		cmocka_unit_test_setup_teardown(w4_ipv6_packets_over_64_kib, compare_setup, teardown_large),
 		cmocka_unit_test_setup_teardown(w5_an_old_guests_datagrams_for_fragmentation, setup_guest,
 						teardown_guest),
 		cmocka_unit_test_setup_teardown(w6_ipsec_is_counted_short_and_a_gateway_takes_none,
