@@ -18,6 +18,11 @@
 #include "maps.h"
 #include "parse.h"
 
+#define WT_SMALLEST_EXTENSION 8
+
+/* The largest offset that bpf_skb_load_bytes_relative() takes. */
+#define WT_FARTHEST_RELATIVE 0xffff
+
 static __always_inline struct wt_packet whole(struct __sk_buff *skb)
 {
 	return (struct wt_packet){
@@ -95,6 +100,31 @@ __attribute__((noinline)) int meter_any(struct __sk_buff *skb, __u32 direction)
 	return meter_aggregate(skb, version, slot_of(attribute_any(&packet, version, direction)), direction);
 }
 
+/*
+ * What has been here before. Where segment routing (SRv6, RPL) ends, the kernel takes the inner packet out
+ * and hands it to the same device again; the MAC header, where this hook's data begins, still stands before
+ * the outer one, which was counted and admitted then. Only the network header is elsewhere: behind an IPv6
+ * header and a routing header at least. The kernel sets it to where the data begins before every packet's
+ * first time here, so nothing that comes from outside can look like this, whatever is written in it.
+ *
+ * It is asked for by a byte that lies in the linear part if the network header is where it was, and else not.
+ */
+__attribute__((noinline)) int was_here(struct __sk_buff *skb)
+{
+	const __u8 *ip = (const __u8 *)(long)skb->data + l3_offset, *end = (const __u8 *)(long)skb->data_end;
+	__s64 byte = end - ip - (WT_IPV6_HEADER + WT_SMALLEST_EXTENSION);
+	__u8 any;
+
+	return byte >= 0 && byte <= WT_FARTHEST_RELATIVE &&
+	       bpf_skb_load_bytes_relative(skb, byte, &any, sizeof(any), BPF_HDR_START_NET);
+}
+
+/* Whatever is not plain: no list of headers that may stand before a routing header can be incomplete so. */
+static __always_inline int has_more_headers(__u8 next)
+{
+	return next != WT_PROTO_TCP && next != WT_PROTO_UDP;
+}
+
 static __always_inline int meter(struct __sk_buff *skb, __u32 direction)
 {
 	const __u32 start = l3_offset;
@@ -104,12 +134,15 @@ static __always_inline int meter(struct __sk_buff *skb, __u32 direction)
 	if (ip + WT_IPV4_HEADER > end)
 		return meter_any(skb, direction);
 	version = ip[0] >> 4;
-	if (version == 4)
+	if (version == 4) {
 		slot = slot_of(attribute4(ip + address_offset(4, direction)));
-	else if (version == 6 && ip + WT_IPV6_HEADER <= end)
+	} else if (version == 6 && ip + WT_IPV6_HEADER <= end) {
+		if (direction == WT_UPLOADS && has_more_headers(ip[6]) && was_here(skb))
+			return TC_ACT_UNSPEC;
 		slot = slot_of(attribute6(ip + address_offset(6, direction)));
-	else
+	} else {
 		return meter_any(skb, direction);
+	}
 	if (skb->gso_size || skb->gso_segs > 1)
 		return meter_aggregate(skb, version, slot, direction);
 	return judge(slot, skb->len - start, 1, direction);

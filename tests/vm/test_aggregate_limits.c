@@ -248,8 +248,7 @@ static void limit_each(void (*limit)(const struct tunnel_kind *kind, int end), c
 	for (size_t i = 0; full && i < TUNNEL_KINDS; i++) {
 		if (!takes_routes(&tunnel_kinds[i]))
 			continue;
-		if (tunnel_ends_at(&tunnel_kinds[i], GATEWAY))
-			limit(&tunnel_kinds[i], GATEWAY);
+		limit(&tunnel_kinds[i], GATEWAY);
 		limit(&tunnel_kinds[i], CONTAINER);
 	}
 }

@@ -31,6 +31,13 @@ static void send_through(const void *data, int end)
 	lab_tcp(1, end, tunnel_address(NUMBER, first, false), 10 * AMOUNT);
 }
 
+/* Each kind to one of the ends, and SRv6 to both: what comes out of it on the gateway is at the hook again.
+ */
+static bool is_wanted(const struct tunnel_kind *kind, int end)
+{
+	return full || kind->end == end || strstr(kind->name, "srv6");
+}
+
 static void tunnels_to(int end)
 {
 	int wrong = 0;
@@ -38,7 +45,7 @@ static void tunnels_to(int end)
 	for (size_t i = 0; i < TUNNEL_KINDS; i++) {
 		const struct tunnel_kind *kind = &tunnel_kinds[i];
 
-		if ((kind->end != end && !full) || !tunnel_ends_at(kind, end))
+		if (!is_wanted(kind, end))
 			continue;
 		tunnel_make(kind, end, NUMBER);
 		wrong += !compare_traffic(kind->name, send_through, kind, end);
@@ -59,24 +66,6 @@ static void w1_w2_tunnels_that_are_carried_through(void **state)
 	tunnels_to(CONTAINER);
 }
 
-/* What the kernel takes out of SRv6 on the gateway it hands to the same device again, with the outer header
- * still before it: the hook has it twice. */
-static void w1_srv6_that_ends_on_the_gateway_is_counted_again(void **state)
-{
-	struct moment before, after;
-
-	(void)state;
-	tunnel_make(tunnel_named("srv6"), GATEWAY, NUMBER);
-	before = compare_look();
-	before = compare_rest(&before);
-	lab_tcp(1, GATEWAY, tunnel_address(NUMBER, IPV6, false), AMOUNT);
-	after = compare_rest(&before);
-	compare_tell("srv6 to the gateway", &before, &after);
-	assert_int_equal(compare_excess(&before, &after, CAPTURE_IN), 0);
-	assert_int_equal(compare_excess(&before, &after, CAPTURE_OUT),
-			 after.seen.bytes[CAPTURE_OUT] - before.seen.bytes[CAPTURE_OUT]);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -84,8 +73,6 @@ int main(void)
 						compare_teardown),
 		cmocka_unit_test_setup_teardown(w1_w2_tunnels_that_are_carried_through, compare_setup,
 						compare_teardown),
-		cmocka_unit_test_setup_teardown(w1_srv6_that_ends_on_the_gateway_is_counted_again,
-						compare_setup, compare_teardown),
 	};
 	const char *wanted = getenv("FULL");
 

@@ -80,11 +80,6 @@ const struct tunnel_kind *tunnel_named(const char *name)
 	return NULL;
 }
 
-bool tunnel_ends_at(const struct tunnel_kind *kind, int end)
-{
-	return end != GATEWAY || !strstr(kind->name, "srv6");
-}
-
 /* The type of its device. */
 static const char *type_of(const struct tunnel_kind *kind, int *ret_length)
 {

@@ -22,8 +22,6 @@ struct tunnel_kind {
 #define TUNNEL_KINDS 18
 extern const struct tunnel_kind tunnel_kinds[TUNNEL_KINDS];
 const struct tunnel_kind *tunnel_named(const char *name);
-/* Whether it can be counted there: SRv6 that ends on the gateway comes in again, and is not. */
-bool tunnel_ends_at(const struct tunnel_kind *kind, int end);
 /* Whether the kernel keeps two of these apart that have the same ends. */
 bool tunnel_differs(const struct tunnel_kind *one, const struct tunnel_kind *other);
 
