@@ -92,7 +92,7 @@ VM_TESTS    := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/vm/test_*.c)
 VM_ELSEWHERE := $(foreach t,test_meter $(if $(filter 1,$(FULL)),,test_meter_handover) test_meter_raise test_meter_routing test_meter_senders test_wg_messages test_wg_uapi,$(OUT)/tests/net/$t)
 VM_PROGRAMS := $(filter-out $(VM_ELSEWHERE),$(filter $(OUT)/tests/bpf/% $(OUT)/tests/net/%,$(UNIT_TESTS))) $(VM_TESTS)
 # On the second kernel, what depends on it most; with FULL=1 all.
-VM_NEXT     := $(if $(filter 1,$(FULL)),$(VM_PROGRAMS),$(filter %/bpf/test_programs %/net/test_meter_hooks %/net/test_meter_segments %/net/test_net %/net/test_wg,$(VM_PROGRAMS)) $(VM_TESTS))
+VM_NEXT     := $(if $(filter 1,$(FULL)),$(VM_PROGRAMS),$(filter %/bpf/test_programs %/net/test_meter_hooks %/net/test_meter_segments %/net/test_net,$(VM_PROGRAMS)) $(VM_TESTS))
 
 # ---- programs -------------------------------------------------------------------------------------------
 $(OUT)/bin/wiretoll-agent: $(AGENT_OBJ) $(LIBS_AGENT)
