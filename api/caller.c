@@ -64,6 +64,7 @@ static void set_key(struct share_key *key, const struct exchange *exchange, bool
 
 	key->kind = !is_gateway || is_large ? SHARE_OWNER : is_report ? SHARE_REPORTS : SHARE_GATEWAY;
 	snprintf(key->name, sizeof(key->name), "%s", is_large ? owner : id);
+	snprintf(key->fleet, sizeof(key->fleet), "%s", key->kind == SHARE_REPORTS ? owner : "");
 }
 
 void caller_address(const struct sockaddr *address, char ret_name[static SHARE_NAME_SIZE])
@@ -100,6 +101,7 @@ void caller_guess(struct callers *callers, struct exchange *exchange)
 	if (known)
 		return;
 	exchange->share_key.kind = SHARE_ADDRESS;
+	exchange->share_key.fleet[0] = '\0';
 	caller_address(info ? info->client_addr : NULL, exchange->share_key.name);
 }
 

@@ -25,6 +25,7 @@ enum share_kind {
 		      * gateway's large report is to be read */
 	SHARE_GATEWAY, /* an agent, but for: */
 	SHARE_REPORTS, /* its reports; of large ones, those that have been read */
+	SHARE_FLEET,   /* the reports of all gateways of an owner, besides */
 	SHARE_ADDRESS, /* where requests come from of which nothing else is known */
 	N_SHARE_KINDS,
 };
@@ -34,6 +35,7 @@ enum share_kind {
 struct share_key {
 	enum share_kind kind;
 	char name[SHARE_NAME_SIZE];
+	char fleet[UUID_TEXT_SIZE]; /* of SHARE_REPORTS: the owner; else empty */
 };
 
 /* Each has workers of its own, so that neither kind of request ever waits for the other. */

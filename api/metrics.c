@@ -47,8 +47,8 @@ static void put(FILE *out, const char *name, const char *type, const char *help)
 static void put_own(FILE *out)
 {
 	static const char *const why[N_CONNECTION_FAULTS] = {"address", "handshake", "request"};
-	static const char *const busy_of[N_SHARE_KINDS + 1] = {"owner", "gateway", "reports", "address",
-							       "all"};
+	static const char *const busy_of[N_SHARE_KINDS + 1] = {"owner", "gateway", "reports",
+							       "fleet", "address", "all"};
 
 	put(out, "wiretoll_reports_total", "counter", "Reports of agents that this replica has answered.");
 	fprintf(out, "wiretoll_reports_total{result=\"taken\"} %" PRIuFAST64 "\n", atomic_load(&taken));

@@ -6,20 +6,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Exists while something of it waits or is in work. */
+/* A fleet's are shares. */
+struct line {
+	struct share *first, *last;
+};
+
+/*
+ * Exists while something of it waits or is in work. Of one that is of a fleet everything counts as the
+ * fleet's, too, and workers take from it in the fleet's turns.
+ */
 struct share {
 	struct share_key key; /* first: what the tree compares */
+	struct share *fleet;  /* or NULL */
 	unsigned in_work, n_waiting;
 	unsigned n_new; /* of those that wait: never admitted before */
 	struct exchange *head, *tail;
-	bool is_ready; /* stands in the line of those that a worker may take from */
+	bool is_ready; /* stands in the line of those that may be taken from */
 	struct share *next_ready;
+	unsigned n_members;  /* of a fleet: its shares */
+	struct line members; /* those of them that may be taken from */
 };
 
 struct shares {
 	struct share_limits limits[N_SHARE_KINDS];
 	void *tree;
-	struct share *first_ready, *last_ready;
+	struct line ready;
 	unsigned waiting, max_waiting;
 	bool is_open;
 	struct share nobodys; /* of all for whom there was no memory */
@@ -33,6 +44,8 @@ static int compare(const void *a, const void *b)
 					 : strcmp(left->name, right->name);
 }
 
+static void join(struct shares *shares, struct share *share);
+
 static struct share *share_of(struct shares *shares, const struct share_key *key)
 {
 	struct share **found = tfind(key, &shares->tree, compare), *made;
@@ -43,18 +56,41 @@ static struct share *share_of(struct shares *shares, const struct share_key *key
 	if (!made)
 		return &shares->nobodys;
 	made->key = *key;
-	if (tsearch(made, &shares->tree, compare))
-		return made;
-	free(made);
-	return &shares->nobodys;
+	if (!tsearch(made, &shares->tree, compare)) {
+		free(made);
+		return &shares->nobodys;
+	}
+	if (key->fleet[0])
+		join(shares, made);
+	return made;
+}
+
+static void join(struct shares *shares, struct share *share)
+{
+	struct share_key key = {.kind = SHARE_FLEET};
+	struct share *fleet;
+
+	memcpy(key.name, share->key.fleet, sizeof(share->key.fleet));
+	fleet = share_of(shares, &key);
+	if (fleet == &shares->nobodys)
+		return;
+	fleet->n_members++;
+	share->fleet = fleet;
 }
 
 static void forget_if_idle(struct shares *shares, struct share *share)
 {
-	if (share->in_work > 0 || share->n_waiting > 0 || share->is_ready || share == &shares->nobodys)
+	struct share *fleet = share->fleet;
+
+	if (share->in_work > 0 || share->n_waiting > 0 || share->n_members > 0 || share->is_ready ||
+	    share == &shares->nobodys)
 		return;
 	tdelete(share, &shares->tree, compare);
 	free(share);
+	if (!fleet)
+		return;
+	fleet->n_members--;
+	forget_if_idle(shares, fleet);
 }
 
 static bool has_room(const struct shares *shares, const struct share *share)
@@ -62,15 +98,47 @@ static bool has_room(const struct shares *shares, const struct share *share)
 	return shares->is_open || share->in_work < shares->limits[share->key.kind].in_work;
 }
 
+static void begin_work(struct share *share)
+{
+	for (; share; share = share->fleet)
+		share->in_work++;
+}
+
 /* At the end of the line: whoever was taken from comes last. */
 static void stand_in_line(struct shares *shares, struct share *share)
 {
-	if (share->is_ready || share->n_waiting == 0 || !has_room(shares, share))
+	struct line *line = share->fleet ? &share->fleet->members : &shares->ready;
+
+	if (share->is_ready || !(share->head || share->members.first) || !has_room(shares, share))
 		return;
 	share->is_ready = true;
 	share->next_ready = NULL;
-	*(shares->last_ready ? &shares->last_ready->next_ready : &shares->first_ready) = share;
-	shares->last_ready = share;
+	*(line->last ? &line->last->next_ready : &line->first) = share;
+	line->last = share;
+	if (share->fleet)
+		stand_in_line(shares, share->fleet);
+}
+
+static struct share *next_in_line(struct shares *shares, struct line *line)
+{
+	struct share *share;
+
+	while ((share = line->first)) {
+		line->first = share->next_ready;
+		if (!line->first)
+			line->last = NULL;
+		share->is_ready = false;
+		/* What came to it by shares_move() since it stood in line may have filled it. */
+		if (has_room(shares, share))
+			return share;
+	}
+	return NULL;
+}
+
+static void add_waiting(struct share *share, int n)
+{
+	for (; share; share = share->fleet)
+		share->n_waiting += (unsigned)n;
 }
 
 static void append(struct shares *shares, struct share *share, struct exchange *exchange)
@@ -80,7 +148,7 @@ static void append(struct shares *shares, struct share *share, struct exchange *
 	exchange->previous = share->tail;
 	*(share->tail ? &share->tail->next : &share->head) = exchange;
 	share->tail = exchange;
-	share->n_waiting++;
+	add_waiting(share, 1);
 	stand_in_line(shares, share);
 }
 
@@ -112,7 +180,7 @@ static struct exchange *drop_last(struct shares *shares, struct share *share)
 	*(exchange->previous ? &exchange->previous->next : &share->head) = exchange->next;
 	*(exchange->next ? &exchange->next->previous : &share->tail) = exchange->previous;
 	exchange->previous = exchange->next = NULL;
-	share->n_waiting--;
+	add_waiting(share, -1);
 	discount(shares, exchange);
 	return exchange;
 }
@@ -132,8 +200,12 @@ enum share_result shares_offer(struct shares *shares, struct exchange *exchange,
 	struct share *share = share_of(shares, &exchange->share_key);
 
 	*ret_refused = NULL;
-	if (share->n_waiting >= shares->limits[share->key.kind].waiting)
-		return SHARE_FULL;
+	for (const struct share *full = share; full; full = full->fleet) {
+		if (full->n_waiting < shares->limits[full->key.kind].waiting)
+			continue;
+		forget_if_idle(shares, share);
+		return full == share ? SHARE_FULL : FLEET_FULL;
+	}
 	if (shares->waiting >= shares->max_waiting) {
 		*ret_refused = make_room(shares, share->n_new);
 		if (!*ret_refused) {
@@ -160,27 +232,24 @@ static struct exchange *take_from(struct shares *shares, struct share *share)
 	share->head = exchange->next;
 	*(share->head ? &share->head->previous : &share->tail) = NULL;
 	exchange->next = NULL;
-	share->n_waiting--;
-	share->in_work++;
+	add_waiting(share, -1);
+	begin_work(share);
 	discount(shares, exchange);
 	return exchange;
 }
 
 struct exchange *shares_take(struct shares *shares)
 {
-	while (shares->first_ready) {
-		struct share *share = shares->first_ready;
-		struct exchange *exchange;
+	struct share *first, *share;
+	struct exchange *exchange;
 
-		shares->first_ready = share->next_ready;
-		if (!shares->first_ready)
-			shares->last_ready = NULL;
-		share->is_ready = false;
-		/* What came to it by shares_move() since it stood in line may have filled it. */
-		if (!has_room(shares, share))
+	while ((first = next_in_line(shares, &shares->ready))) {
+		share = first->key.kind == SHARE_FLEET ? next_in_line(shares, &first->members) : first;
+		if (!share)
 			continue;
 		exchange = take_from(shares, share);
 		stand_in_line(shares, share);
+		stand_in_line(shares, first);
 		return exchange;
 	}
 	return NULL;
@@ -191,8 +260,10 @@ void shares_done(struct shares *shares, struct exchange *exchange)
 	struct share *share = exchange->share;
 
 	exchange->share = NULL;
-	share->in_work--;
-	stand_in_line(shares, share);
+	for (struct share *less = share; less; less = less->fleet) {
+		less->in_work--;
+		stand_in_line(shares, less);
+	}
 	forget_if_idle(shares, share);
 }
 
@@ -204,9 +275,11 @@ bool shares_move(struct shares *shares, struct exchange *exchange, const struct 
 		return true;
 	exchange->share_key = *key;
 	target = share_of(shares, key);
-	if (!has_room(shares, target))
+	if (!has_room(shares, target) || (target->fleet && !has_room(shares, target->fleet))) {
+		forget_if_idle(shares, target);
 		return false;
-	target->in_work++;
+	}
+	begin_work(target);
 	shares_done(shares, exchange);
 	exchange->share = target;
 	return true;

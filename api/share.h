@@ -2,7 +2,8 @@
 /*
  * Requests that wait for a worker, in a queue of their own for each who asks: an owner, a gateway or an
  * address. Workers take from these queues in turns, and of each only a few at a time, so that nobody's crowd
- * is in anybody's way. Not thread-safe: the work pool's mutex is held around every call.
+ * is in anybody's way. A fleet has one turn for all of its queues, which it takes in turns. Not thread-safe:
+ * the work pool's mutex is held around every call.
  */
 #ifndef WIRETOLL_API_SHARE_H
 #define WIRETOLL_API_SHARE_H
@@ -17,7 +18,7 @@ struct share_limits {
 
 struct shares;
 
-enum share_result { SHARE_TAKEN, SHARE_FULL, SHARES_FULL };
+enum share_result { SHARE_TAKEN, SHARE_FULL, FLEET_FULL, SHARES_FULL };
 
 /* `waiting`: in all queues together. -ENOMEM. */
 WT_MUST_CHECK int shares_new(unsigned waiting, const struct share_limits limits[static N_SHARE_KINDS],

@@ -76,6 +76,11 @@ struct work {
 	 */
 	uint64_t wakes, last_wake[PARK_BUCKETS];
 	struct list collected;
+	/*
+	 * Who has the reports of an owner in a transaction, light or heavy ones: no second one does, so that
+	 * the others have time for other owners'. Owners that share a bucket wait for each other.
+	 */
+	const struct committer *has_fleet[LOCKED][PARK_BUCKETS];
 	int64_t answered_ns[PARK_BUCKETS]; /* the last report of a bucket's gateways */
 	bool stopping, workers_ended;
 	unsigned n_committers;
@@ -267,11 +272,15 @@ static const char *busy_text(const struct exchange *exchange, enum share_result 
 		[SHARE_OWNER] = "too many requests of this owner wait already",
 		[SHARE_GATEWAY] = "too many requests of this gateway wait already",
 		[SHARE_REPORTS] = "too many reports of this gateway wait already",
+		[SHARE_FLEET] = "too many reports of this owner's gateways wait already",
 		[SHARE_ADDRESS] = "too many requests from this address wait already",
 	};
+	enum share_kind kind = result == SHARES_FULL  ? N_SHARE_KINDS
+			       : result == FLEET_FULL ? SHARE_FLEET
+						      : exchange->share_key.kind;
 
-	metrics_count_refused(result == SHARES_FULL ? N_SHARE_KINDS : (unsigned)exchange->share_key.kind);
-	return result == SHARES_FULL ? "the server is busy" : texts[exchange->share_key.kind];
+	metrics_count_refused(kind);
+	return kind == N_SHARE_KINDS ? "the server is busy" : texts[kind];
 }
 
 /* It is in no queue any more. */
@@ -352,6 +361,21 @@ static size_t weight_of(const struct exchange *exchange)
 	return exchange->request.collector->weight(&exchange->request);
 }
 
+/* Under the mutex. What is locked is tried by itself and in short: it keeps nobody. */
+static const struct committer **holder_of(struct work *work, const struct exchange *exchange)
+{
+	enum lane lane = lane_of(exchange);
+
+	return lane == LOCKED ? NULL : &work->has_fleet[lane][bucket_of(exchange->request.principal.owner)];
+}
+
+static bool is_elsewhere(const struct committer *committer, const struct exchange *exchange)
+{
+	const struct committer **holder = holder_of(committer->work, exchange);
+
+	return holder && *holder && *holder != committer;
+}
+
 /* Under the mutex: when a transaction is to begin with what is collected; INT64_MAX: not before more is. */
 static int64_t due_at(const struct committer *committer)
 {
@@ -360,7 +384,7 @@ static int64_t due_at(const struct committer *committer)
 
 	for (const struct exchange *exchange = committer->work->collected.head; exchange;
 	     exchange = exchange->next) {
-		if (lane_of(exchange) > committer->last_lane)
+		if (lane_of(exchange) > committer->last_lane || is_elsewhere(committer, exchange))
 			continue;
 		if (exchange->due_ns < due_ns)
 			due_ns = exchange->due_ns;
@@ -400,6 +424,8 @@ static bool joins(const struct committer *committer, struct exchange *const *gro
 {
 	enum lane lane = lane_of(exchange);
 
+	if (is_elsewhere(committer, exchange) && !committer->work->workers_ended)
+		return false;
 	if (n > 0)
 		return lane == lane_of(group[0]) && lane != LOCKED &&
 		       exchange->request.collector == group[0]->request.collector &&
@@ -415,6 +441,7 @@ static bool joins(const struct committer *committer, struct exchange *const *gro
 static size_t gather(const struct committer *committer, struct exchange *group[static MAX_COLLECTED])
 {
 	struct work *work = committer->work;
+	const struct committer **holder;
 	size_t n = 0, weight = 0;
 
 	pthread_mutex_lock(&work->mutex);
@@ -430,6 +457,9 @@ static size_t gather(const struct committer *committer, struct exchange *group[s
 			weight += weight_of(exchange);
 			detach(&work->collected, exchange);
 			group[n++] = exchange;
+			holder = holder_of(work, exchange);
+			if (holder)
+				*holder = committer;
 		}
 		if (work->workers_ended)
 			break;
@@ -438,14 +468,28 @@ static size_t gather(const struct committer *committer, struct exchange *group[s
 	return n;
 }
 
-/* Before they are answered: their agents may be back at once. */
-static void note_answers(struct work *work, struct exchange *const *group, size_t n)
+/* Under the mutex, after the transaction: the next report of these owners may be anybody's. */
+static void let_go(const struct committer *committer)
 {
+	for (size_t lane = 0; lane < LOCKED; lane++) {
+		for (size_t i = 0; i < PARK_BUCKETS; i++) {
+			if (committer->work->has_fleet[lane][i] == committer)
+				committer->work->has_fleet[lane][i] = NULL;
+		}
+	}
+	pthread_cond_broadcast(&committer->work->gathered);
+}
+
+/* Before they are answered: their agents may be back at once. */
+static void note_answers(const struct committer *committer, struct exchange *const *group, size_t n)
+{
+	struct work *work = committer->work;
 	int64_t now_ns = clock_boot_ns();
 
 	pthread_mutex_lock(&work->mutex);
 	for (size_t i = 0; i < n; i++)
 		*last_answer(work, group[i]) = now_ns;
+	let_go(committer);
 	pthread_mutex_unlock(&work->mutex);
 }
 
@@ -462,7 +506,7 @@ static void *collect_and_commit(void *argument)
 	connection_of(&db, work->database_file, COMMITTER_SESSION);
 	while ((n = gather(committer, group)) > 0) {
 		dispatch_collected(group, n, connection_of(&db, work->database_file, COMMITTER_SESSION));
-		note_answers(work, group, n);
+		note_answers(committer, group, n);
 		for (size_t i = 0; i < n; i++) {
 			if (group[i]->is_locked)
 				collect_at(work, group[i], clock_boot_ns() + LOCKED_AGAIN_NS);
@@ -542,6 +586,7 @@ static int start_crew(struct work *work, enum crew_name name, unsigned workers, 
 		[SHARE_OWNER] = {owner_in_work(workers), part_of(queue, 4)},
 		[SHARE_GATEWAY] = {1, part_of(queue, 4)},
 		[SHARE_REPORTS] = {1, 8},
+		[SHARE_FLEET] = {part_of(queue, 8), part_of(queue, 4)},
 		[SHARE_ADDRESS] = {part_of(workers, 2), part_of(queue, 2)},
 	};
 	int r = shares_new(queue, limits, &crew->shares);

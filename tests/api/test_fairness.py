@@ -311,6 +311,72 @@ def test_m3_a_large_report_that_was_read_holds_up_no_other_of_its_owner(api):
     assert waiting.gateway.used() == 501
 
 
+@contextlib.contextmanager
+def slow_reports(api, gateway, seconds):
+    """A transaction with a report of this gateway takes as long."""
+    api.sql("CREATE FUNCTION public.be_slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(TG_ARGV[0]::float); RETURN NEW; END $$")
+    api.sql(f"CREATE TRIGGER be_slow BEFORE UPDATE ON gateway.gateway FOR EACH ROW WHEN (NEW.id = '{gateway.id}')"
+            f" EXECUTE FUNCTION public.be_slow({seconds})")
+    try:
+        yield
+    finally:
+        api.sql("DROP FUNCTION public.be_slow CASCADE")
+
+
+def test_m3_an_owner_has_one_transaction_of_reports_at_a_time(api):
+    """And the other collectors are there for others."""
+    server, world = api.another(), simulated_agent.World(api)
+    agents, other = [active_agent(world) for _ in range(4)], active_agent(simulated_agent.World(api))
+    for agent in (*agents, other):
+        agent.api = server
+        agent.report()
+    watcher, answered = api.postgres.connect("postgres"), []
+    watcher.autocommit = True
+
+    def asleep():
+        with watcher.cursor() as cursor:
+            cursor.execute("SELECT FROM pg_stat_activity WHERE application_name = 'wiretoll-reports' AND wait_event = 'PgSleep'")
+            return cursor.rowcount > 0
+
+    def send(agent):
+        status, _ = agent.send(agent.batch())
+        answered.append(agent)
+        return status
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool, slow_reports(api, agents[0].gateway, 5):
+        sent = [pool.submit(send, agents[0])]
+        wait(asleep)
+        sent += [pool.submit(send, agent) for agent in agents[1:]]
+        other.report()
+        answered.append(other)
+        assert [future.result(60) for future in sent] == [200] * 4
+    watcher.close()
+    assert answered[:2] == [other, agents[0]]
+    assert server.stop() == 0
+
+
+def test_m3_an_owner_has_so_many_reports_at_work(api):
+    """An eighth of the queue, and a quarter of it waits."""
+    server, world = api.another("--queue", "8"), simulated_agent.World(api)
+    agents, other = [active_agent(world) for _ in range(6)], active_agent(simulated_agent.World(api))
+    for agent in (*agents, other):
+        agent.api = server
+        agent.report()  # from now on it is known whose it is
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        with locked_rows(api, agents[0].gateway.id):
+            sent = [pool.submit(agents[0].send, agents[0].batch())]
+            wait_for_locks(api, 1)
+            sent += [pool.submit(agent.send, agent.batch()) for agent in agents[1:]]
+            wait(lambda: sum(future.done() for future in sent) >= 3)
+            refused = [future.result() for future in sent if future.done()]
+            assert took(other.report)[1] < SOON
+        answers = [future.result(60) for future in sent]
+    assert [status for status, _ in refused] == [503] * 3 and all("of this owner's gateways" in answer["detail"] for _, answer in refused)
+    assert sorted(status for status, _ in answers) == [200] * 3 + [503] * 3
+    assert metric(api, server, 'wiretoll_requests_refused_total{of="fleet"}') == 3
+    assert server.stop() == 0
+
+
 def test_h1_customers_hold_up_no_agent(api, world):
     server = api.another("--workers", "2")
     gateways = [world.gateway() for _ in range(2)]

@@ -6,6 +6,7 @@
 #include "routes.h"
 #include "url.h"
 #include "seal.h"
+#include "share.h"
 #include "token.h"
 
 #include <errno.h>
@@ -326,10 +327,57 @@ static void test_sealing_key_file(void **state)
 	rmdir(folder);
 }
 
+/* ---- shares ---- */
+
+static void offer_report(struct shares *shares, struct exchange *exchange, const char *gateway,
+			 const char *owner, enum share_result expected)
+{
+	struct exchange *refused;
+
+	exchange->share_key.kind = SHARE_REPORTS;
+	snprintf(exchange->share_key.name, sizeof(exchange->share_key.name), "%s", gateway);
+	snprintf(exchange->share_key.fleet, sizeof(exchange->share_key.fleet), "%s", owner);
+	assert_int_equal(shares_offer(shares, exchange, &refused), expected);
+	assert_null(refused);
+}
+
+static void test_fleets_take_turns(void **state)
+{
+	const struct share_limits limits[N_SHARE_KINDS] = {[SHARE_REPORTS] = {1, 8}, [SHARE_FLEET] = {3, 5}};
+	struct exchange large[6] = {0}, small = {0};
+	const char *const gateways[] = {"a", "b", "c", "d", "a", "e"};
+	struct shares *shares;
+
+	(void)state;
+	assert_int_equal(shares_new(100, limits, &shares), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(large); i++)
+		offer_report(shares, &large[i], gateways[i], "large", i < 5 ? SHARE_TAKEN : FLEET_FULL);
+	offer_report(shares, &small, "x", "small", SHARE_TAKEN);
+	/* The other owner's only report comes second, and of four gateways three are served at a time. */
+	assert_ptr_equal(shares_take(shares), &large[0]);
+	assert_ptr_equal(shares_take(shares), &small);
+	assert_ptr_equal(shares_take(shares), &large[1]);
+	assert_ptr_equal(shares_take(shares), &large[2]);
+	assert_null(shares_take(shares));
+	shares_done(shares, &large[1]);
+	assert_ptr_equal(shares_take(shares), &large[3]);
+	/* A gateway's second waits for its first, whoever has room. */
+	shares_done(shares, &large[2]);
+	assert_null(shares_take(shares));
+	shares_done(shares, &large[0]);
+	assert_ptr_equal(shares_take(shares), &large[4]);
+	shares_done(shares, &large[3]);
+	shares_done(shares, &large[4]);
+	shares_done(shares, &small);
+	assert_null(shares_take(shares));
+	shares_free(shares);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_url_decode),
+		cmocka_unit_test(test_fleets_take_turns),
 		cmocka_unit_test(test_route_find),
 		cmocka_unit_test(test_route_table),
 		cmocka_unit_test(test_decimals),
