@@ -100,6 +100,13 @@ __attribute__((noinline)) int meter_any(struct __sk_buff *skb, __u32 direction)
 	return meter_aggregate(skb, version, slot_of(attribute_any(&packet, version, direction)), direction);
 }
 
+/* Behind which a routing header may stand, or which is one. */
+static __always_inline int has_extension(__u8 next)
+{
+	return next == WT_PROTO_ROUTING || next == WT_PROTO_HOP_BY_HOP || next == WT_PROTO_DESTINATION ||
+	       next == WT_PROTO_FRAGMENT || next == WT_PROTO_AH;
+}
+
 /*
  * What has been here before. Where segment routing (SRv6, RPL) ends, the kernel takes the inner packet out
  * and hands it to the same device again; the MAC header, where this hook's data begins, still stands before
@@ -115,14 +122,16 @@ __attribute__((noinline)) int was_here(struct __sk_buff *skb)
 	__s64 byte = end - ip - (WT_IPV6_HEADER + WT_SMALLEST_EXTENSION);
 	__u8 any;
 
+	if (ip + WT_IPV6_HEADER > end || !has_extension(ip[6]))
+		return 0;
 	return byte >= 0 && byte <= WT_FARTHEST_RELATIVE &&
 	       bpf_skb_load_bytes_relative(skb, byte, &any, sizeof(any), BPF_HDR_START_NET);
 }
 
-/* Whatever is not plain: no list of headers that may stand before a routing header can be incomplete so. */
-static __always_inline int has_more_headers(__u8 next)
+/* Of an IPv6 packet, by what stands behind its first header. */
+static __always_inline int is_plain(__u8 next)
 {
-	return next != WT_PROTO_TCP && next != WT_PROTO_UDP;
+	return next == WT_PROTO_TCP || next == WT_PROTO_UDP;
 }
 
 static __always_inline int meter(struct __sk_buff *skb, __u32 direction)
@@ -137,7 +146,7 @@ static __always_inline int meter(struct __sk_buff *skb, __u32 direction)
 	if (version == 4) {
 		slot = slot_of(attribute4(ip + address_offset(4, direction)));
 	} else if (version == 6 && ip + WT_IPV6_HEADER <= end) {
-		if (direction == WT_UPLOADS && has_more_headers(ip[6]) && was_here(skb))
+		if (direction == WT_UPLOADS && !is_plain(ip[6]) && was_here(skb))
 			return TC_ACT_UNSPEC;
 		slot = slot_of(attribute6(ip + address_offset(6, direction)));
 	} else {
