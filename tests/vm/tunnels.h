@@ -22,6 +22,8 @@ struct tunnel_kind {
 #define TUNNEL_KINDS 18
 extern const struct tunnel_kind tunnel_kinds[TUNNEL_KINDS];
 const struct tunnel_kind *tunnel_named(const char *name);
+/* Whether this kernel cuts what is in it before it comes to the hook. */
+bool tunnel_is_cut(const struct tunnel_kind *kind);
 /* Whether the kernel keeps two of these apart that have the same ends. */
 bool tunnel_differs(const struct tunnel_kind *one, const struct tunnel_kind *other);
 
