@@ -75,6 +75,15 @@ static struct lab_stream random_stream(int end, bool down)
 	};
 }
 
+/*
+ * Linux 6.1 leaves aggregates of SCTP in GRE in GUE in SRv6 whole, and WireGuard's device then drops them, as
+ * it cannot cut them: each time, so none of the tries would be without a loss.
+ */
+static bool can_be_cut(const struct tunnel_kind *kind, int protocol)
+{
+	return protocol != IPPROTO_SCTP || !strstr(kind->name, " in srv6") || lab_kernel_is(6, 12);
+}
+
 /* A stream in each of the tunnels, and some in none. */
 static struct mix random_mix(void)
 {
@@ -88,6 +97,8 @@ static struct mix random_mix(void)
 
 		mix.tunnels[i] = random_kind(&mix, i);
 		mix.streams[i] = random_stream(end_of(i), down);
+		if (!can_be_cut(mix.tunnels[i], mix.streams[i].protocol))
+			mix.streams[i].protocol = IPPROTO_TCP;
 		mix.streams[i].address =
 			strdup(tunnel_address((int)i, random_version(mix.tunnels[i]->within), down));
 	}
