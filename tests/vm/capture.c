@@ -36,13 +36,14 @@ static uint64_t stated_length(const uint8_t *header)
 }
 
 /*
- * Whether it is for an address of WireGuard's network, as all that comes out of it is. What the kernel takes
- * out of SRv6 it hands to the same device again, whose captures then see it, too: it has come in already.
+ * Whether it is for an address of WireGuard's network or of a peer's prefixes, as all that comes out of it
+ * is. What the kernel takes out of SRv6 it hands to the same device again, whose captures then see it, too:
+ * it has come in already.
  */
 static bool is_outermost(const uint8_t *header)
 {
 	if (header[0] >> 4 == 4)
-		return header[16] == 10 && header[17] == 8;
+		return header[16] == 10 && (header[17] == 8 || header[17] == 50);
 	return header[24] == 0xfd && header[25] == 0x08;
 }
 
