@@ -86,13 +86,15 @@ UNIT_TESTS  := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/unit/test_*.
 all: $(PROGRAMS) ## build everything
 
 # What runs in the virtual machine: the meter, its device and its network on another kernel. The tests of the wire formats
-# need no kernel, test_meter, test_meter_raise and test_meter_routing are about TUN devices, test_meter_senders about processors, and
-# test_meter_handover takes five minutes there: with FULL=1 only.
+# need no kernel, test_meter, test_meter_raise and test_meter_routing are about TUN devices, and test_meter_senders about processors.
+# What takes long there and depends on the kernel least: with FULL=1 only.
 VM_TESTS    := $(patsubst tests/%.c,$(OUT)/tests/%,$(wildcard tests/vm/test_*.c))
-VM_ELSEWHERE := $(foreach t,test_meter $(if $(filter 1,$(FULL)),,test_meter_handover) test_meter_raise test_meter_routing test_meter_senders test_wg_messages test_wg_uapi,$(OUT)/tests/net/$t)
+VM_LONG     := $(if $(filter 1,$(FULL)),,bpf/test_limits net/test_meter_handover net/test_meter_pins)
+VM_ELSEWHERE := $(patsubst %,$(OUT)/tests/%,net/test_meter net/test_meter_raise net/test_meter_routing net/test_meter_senders net/test_wg_messages net/test_wg_uapi $(VM_LONG))
 VM_PROGRAMS := $(filter-out $(VM_ELSEWHERE),$(filter $(OUT)/tests/bpf/% $(OUT)/tests/net/%,$(UNIT_TESTS))) $(VM_TESTS)
-# On the second kernel, what depends on it most; with FULL=1 all.
-VM_NEXT     := $(if $(filter 1,$(FULL)),$(VM_PROGRAMS),$(filter %/bpf/test_programs %/net/test_meter_hooks %/net/test_meter_segments %/net/test_net,$(VM_PROGRAMS)) $(VM_TESTS))
+# Of two kernels, the first leaves limits on aggregates to the second, and that has what depends on it most; with FULL=1 all.
+VM_FIRST    := $(filter-out $(if $(filter 1,$(FULL)),,%/vm/test_aggregate_limits),$(VM_PROGRAMS))
+VM_NEXT     := $(if $(filter 1,$(FULL)),$(VM_PROGRAMS),$(filter %/bpf/test_programs %/net/test_meter_hooks %/net/test_meter_segments,$(VM_PROGRAMS)) $(VM_TESTS))
 
 # ---- programs -------------------------------------------------------------------------------------------
 $(OUT)/bin/wiretoll-agent: $(AGENT_OBJ) $(LIBS_AGENT)
@@ -220,7 +222,7 @@ test: deps ## install what is missing, build, and run every test; needs root
 
 test-vm: deps ## the meter on the kernels of Debian 12 and 13 with the real WireGuard, in qemu; KERNEL=newest|linux-image-…: another; FULL=1: longer
 	@$(MAKE) --no-print-directory vm-programs
-	@FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh $(or $(KERNEL),6.1) $(VM_PROGRAMS)
+	@FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh $(or $(KERNEL),6.1) $(if $(KERNEL),$(VM_PROGRAMS),$(VM_FIRST))
 	@$(if $(KERNEL),,FULL=$(FULL) setpriv --pdeathsig KILL bash tests/vm/run.sh 6.12 $(VM_NEXT))
 	@$(MAKE) --no-print-directory $(OUT)/bin/wiretoll-agent $(OUT)/bin/wiretoll-api
 	@KERNEL=$(KERNEL) bash tests/vm/crash.sh
