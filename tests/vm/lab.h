@@ -43,8 +43,14 @@
 /* Goes on in a child with namespaces of its own, makes the network and brings the tunnels up: 0 or -1. */
 int lab_make(void);
 
-/* A place behind the gateway, by a cable that takes aggregates; the first customer knows the way: 0 or -1. */
+/*
+ * A place behind the gateway, by a cable that takes aggregates; the first customer knows the way. All three
+ * send large ones: 0 or -1.
+ */
 int lab_make_container(void);
+
+/* With FULL=1: more of everything. */
+bool lab_is_full(void);
 
 /* Removes the devices that a test has made, in whatever state it left them, and their routes with them. */
 void lab_clean(void);

@@ -407,9 +407,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(w1_what_cannot_be_delivered_of_aggregates_is_given_back,
 						compare_setup, teardown),
 	};
-	const char *wanted = getenv("FULL");
 
-	full = wanted && strcmp(wanted, "1") == 0;
+	full = lab_is_full();
 	if (lab_make() || lab_make_container() || tunnels_prepare() || prepare()) {
 		fprintf(stderr, "could not make the test's network\n");
 		return 1;

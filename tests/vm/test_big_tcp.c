@@ -131,14 +131,6 @@ static void w4_tcp_over_64_kib(void **state)
 	print_message("# over 64 KiB: %s\n", large ? "yes" : "none came up");
 }
 
-/* Large aggregates, however slow the machine is. */
-static int prepare(void)
-{
-	static const char command[] = "sysctl -qw net.ipv4.tcp_tso_rtt_log=25";
-
-	return lab_run(GATEWAY, command) || lab_run(1, command) || lab_run(CONTAINER, command) ? -1 : 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -147,7 +139,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(w4_tcp_over_64_kib, compare_setup, compare_teardown),
 	};
 
-	if (lab_make() || lab_make_container() || prepare()) {
+	if (lab_make() || lab_make_container()) {
 		fprintf(stderr, "could not make the test's network\n");
 		return 1;
 	}

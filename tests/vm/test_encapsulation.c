@@ -82,9 +82,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(w1_w2_tunnels_that_are_carried_through, compare_setup,
 						compare_teardown),
 	};
-	const char *wanted = getenv("FULL");
 
-	full = wanted && strcmp(wanted, "1") == 0;
+	full = lab_is_full();
 	if (lab_make() || lab_make_container() || tunnels_prepare()) {
 		fprintf(stderr, "could not make the test's network\n");
 		return 1;

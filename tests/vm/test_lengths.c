@@ -184,14 +184,6 @@ static int teardown_ipsec(void **state)
 	return compare_teardown(state);
 }
 
-/* Large aggregates, however slow the machine is. */
-static int prepare(void)
-{
-	static const char command[] = "sysctl -qw net.ipv4.tcp_tso_rtt_log=25";
-
-	return lab_run(GATEWAY, command) || lab_run(1, command) || lab_run(CONTAINER, command) ? -1 : 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -203,11 +195,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(w7_a_guests_segments_with_fragment_bits, setup_guest,
 						teardown_guest),
 	};
-	const char *full = getenv("FULL");
 
-	if (full && strcmp(full, "1") == 0)
+	if (lab_is_full())
 		scale = 5;
-	if (lab_make() || lab_make_container() || prepare()) {
+	if (lab_make() || lab_make_container()) {
 		fprintf(stderr, "could not make the test's network\n");
 		return 1;
 	}

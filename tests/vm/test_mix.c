@@ -195,9 +195,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(w1_w2_w3_w7_a_random_mix, setup, teardown),
 	};
-	const char *wanted = getenv("FULL");
 
-	full = wanted && strcmp(wanted, "1") == 0;
+	full = lab_is_full();
 	if (lab_make() || lab_make_container() || tunnels_prepare()) {
 		fprintf(stderr, "could not make the test's network\n");
 		return 1;

@@ -339,9 +339,8 @@ int main(void)
 		cmocka_unit_test(counts_the_same_without_offloads),
 		cmocka_unit_test(counts_on_when_its_process_is_killed),
 	};
-	const char *full = getenv("FULL");
 
-	if (full && strcmp(full, "1") == 0)
+	if (lab_is_full())
 		scale = 10;
 	if (lab_make()) {
 		fprintf(stderr, "could not make the test's network\n");

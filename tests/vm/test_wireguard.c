@@ -288,9 +288,8 @@ int main(void)
 		cmocka_unit_test(one_prefix_goes_and_the_session_stays),
 		cmocka_unit_test(sets_and_reads_all_peers),
 	};
-	const char *full = getenv("FULL");
 
-	if (full && strcmp(full, "1") == 0)
+	if (lab_is_full())
 		peers = 10000;
 	if (lab_make()) {
 		fprintf(stderr, "could not make the test's network\n");

@@ -162,9 +162,7 @@ int tunnels_prepare(void)
 			    "ip sr tunsrc set %s; cd /proc/sys/net; "
 			    /* For guests. */
 			    "echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding; "
-			    "for c in ipv6/conf/*/seg6_enabled; do echo 1 >$c; done; "
-			    /* Large aggregates, however slow the machine is. */
-			    "echo 25 >ipv4/tcp_tso_rtt_log'",
+			    "for c in ipv6/conf/*/seg6_enabled; do echo 1 >$c; done'",
 			    ends[i].address))
 			return -1;
 	return 0;
