@@ -9,7 +9,6 @@
 #include "routes.h"
 
 #include <errno.h>
-#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,7 +107,7 @@ static int run(struct exchange *exchange, bool (*admits)(struct exchange *exchan
 	return r > 0 ? r : 0;
 }
 
-static int find(struct exchange *exchange, const struct route **ret_route)
+static int find(struct exchange *exchange)
 {
 	struct response *response = &exchange->response;
 	int r;
@@ -117,7 +116,7 @@ static int find(struct exchange *exchange, const struct route **ret_route)
 		free(exchange->arguments[i]);
 		exchange->arguments[i] = NULL;
 	}
-	r = route_find(exchange->request.method, exchange->path, ret_route, exchange->arguments,
+	r = route_find(exchange->request.method, exchange->path, &exchange->route, exchange->arguments,
 		       response->allow, sizeof(response->allow));
 	if (r == -EOPNOTSUPP)
 		response_problem(response, 405, NULL, "%s does not take %s; accepted are %s", exchange->path,
@@ -137,7 +136,7 @@ static int find(struct exchange *exchange, const struct route **ret_route)
 int dispatch(struct exchange *exchange, struct db *db, bool (*admits)(struct exchange *exchange))
 {
 	response_reset(&exchange->response);
-	if (find(exchange, &exchange->route) < 0)
+	if (find(exchange) < 0)
 		return 0;
 	if (!db)
 		return unavailable(&exchange->response, "the database is away");

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* Batches read back from the journal. */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "agent/batch.h"

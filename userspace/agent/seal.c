@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /* Where epochs end and go on. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 

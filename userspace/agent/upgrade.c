@@ -5,7 +5,6 @@
  * ends.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "agent/agent.h"
 #include "base/log.h"

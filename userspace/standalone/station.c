@@ -2,7 +2,6 @@
 /* A station's life: adopt or attach, look, close, stop. */
 #include "standalone/station_internal.h"
 
-#include "base/clock.h"
 #include "meter/view.h"
 #include "standalone/locate.h"
 

@@ -4,7 +4,6 @@
 
 #include "base/clock.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* To write counts of very many peers is to cost no more than a hundredth of the time, but to wait no longer.
